@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "client/imaging/volume.h"
+#include "common/study/study.h"
+
+namespace isoscan {
+
+/// One folder of labelled MRI, as the site's configuration names it.
+struct CohortFolder {
+  std::string name;  ///< Travels with the scores when a site has several folders; "" otherwise.
+  std::filesystem::path folder;
+  enum class Layout { kAuto, kBids, kDecathlon, kNnunet };
+  Layout layout = Layout::kAuto;
+  /// Study's label -> this cohort's values (integers as text) or mask entities (BIDS `label-NAME`).
+  /// A label without an entry is looked up by its own name, case-insensitively: in dataset.json, in
+  /// a BIDS dseg.tsv, as a mask's `label-` entity.
+  std::map<std::string, std::vector<std::string>> labels;
+  /// Study's channel -> this cohort's name for it (BIDS suffix such as "FLAIR", dataset.json name);
+  /// a study of one channel takes a cohort's only channel whatever it is called.
+  std::map<std::string, std::string> channels;
+};
+
+/// One case's files. `name` stays at the site.
+struct CaseFiles {
+  std::string name;
+  std::string cohort;
+  std::vector<std::filesystem::path> images;  ///< One per channel of the study.
+  /// Label values of one file -> labels of the network (1, 2, ...). BIDS: a file per label.
+  struct LabelFile {
+    std::filesystem::path path;
+    std::map<std::int64_t, std::uint8_t> values;
+    bool any_positive = false;  ///< A binary mask: every value > 0 counts as the only entry of values.
+  };
+  std::vector<LabelFile> labels;
+  std::filesystem::path mask;  ///< For Mask::kGiven; empty otherwise.
+};
+
+/// Every case of a folder, sorted by name. Names only are read, no voxel.
+///
+/// Errors: NOT_FOUND no such folder, or no case in it (the message says which layouts were looked
+///         for and what was found); INVALID_ARGUMENT a label or channel of the study that this
+///         cohort has no files for (the message lists what it has, and the key to set);
+///         DATA_LOSS a dataset.json that is not JSON.
+absl::StatusOr<std::vector<CaseFiles>> ListCases(const CohortFolder& folder, const Study& study);
+
+/// A case in memory, canonical (LPS), in its own grid, labels mapped to the study's.
+struct LoadedCase {
+  std::vector<Volume> channels;
+  LabelMap labels;
+  Geometry stored;  ///< Grid of the file, before ToCanonical.
+  std::vector<std::uint8_t> mask;  ///< For Mask::kGiven; empty otherwise.
+};
+
+/// Errors: INVALID_ARGUMENT image and label (or two channels) of different geometry, a label value
+///         that the study does not have (with the value and its voxels), fractional values, NaN;
+///         and those of ReadVolume. Messages name the case: they are for the site alone.
+absl::StatusOr<LoadedCase> LoadCase(const CaseFiles& files, const Study& study);
+
+/// A case as the network sees it.
+struct PreparedCase {
+  std::vector<float> image;            ///< [channels, D, H, W], harmonised, at the plan's spacing.
+  std::vector<std::uint8_t> labels;    ///< [D, H, W] on the same grid.
+  Geometry grid;                       ///< Of both; canonical.
+  LabelMap reference;                  ///< Labels in the case's own canonical grid, for scoring.
+  std::string cohort;
+};
+
+/// Normalises each channel in its own grid, then resamples. Errors: those of Harmonize.
+absl::StatusOr<PreparedCase> PrepareCase(const LoadedCase& loaded, const CaseFiles& files,
+                                         const Study& study);
+
+/// Indices of held-out cases under the study's rule; the rest is for training. kEvery counts within
+/// each cohort folder, kHash by the case's name, kList by `listed` names.
+/// Errors: INVALID_ARGUMENT when a listed name is no case, or when either side is empty.
+absl::StatusOr<std::vector<bool>> HeldOut(const std::vector<CaseFiles>& cases,
+                                          const HeldOutRule& rule,
+                                          const std::vector<std::string>& listed);
+
+}  // namespace isoscan

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "client/imaging/volume.h"
+#include "common/study/study.h"
+
+namespace isoscan {
+
+/// One byte per voxel: 1 where statistics are taken.
+using Mask = std::vector<std::uint8_t>;
+
+/// The mask that the plan asks for. All kinds but kGiven follow the volume under x' = s x + b, s > 0:
+/// the same voxels are chosen.
+///   kWhole      every voxel
+///   kOtsu       above Otsu's threshold on the volume's own range; largest component, holes filled
+///   kThreshold  above min + threshold * (max - min)
+///   kGiven      `given`, which must have the volume's size
+/// Errors: INVALID_ARGUMENT when a given mask is missing, of another size or empty.
+/// Source: docs/references.md#otsu1979.
+absl::StatusOr<Mask> MakeMask(const Volume& volume, const Preprocessing& plan,
+                              const std::optional<Mask>& given = std::nullopt);
+
+/// Mean and standard deviation (population) over a mask, two passes in double.
+struct IntensityStatistics {
+  double mean = 0;
+  double standard_deviation = 0;
+  std::int64_t voxels = 0;
+};
+IntensityStatistics StatisticsOf(const Volume& volume, const Mask& mask);
+
+/// y = (x - mean) / sd with statistics over `mask`, applied to every voxel (Outside::kZero: 0
+/// outside the mask). Removes x' = s x + b, s > 0, exactly but for float32 rounding of the input.
+/// No additive epsilon: a volume whose standard deviation is below 1e-6 of |mean| + range is refused.
+///
+/// Errors: INVALID_ARGUMENT naming the reason: empty mask, constant volume, NaN or infinite voxels
+///         (with their number).
+absl::Status NormalizeOverMask(Volume& volume, const Mask& mask, Preprocessing::Outside outside);
+
+/// The declared steps on a canonical volume in its own grid: mask and normalisation, in place.
+/// With Normalization::kNone only NaN, infinity and emptiness are checked.
+absl::Status Harmonize(Volume& canonical, const Preprocessing& plan,
+                       const std::optional<Mask>& given = std::nullopt);
+
+}  // namespace isoscan

@@ -1,0 +1,19 @@
+#pragma once
+
+#include "client/imaging/volume.h"
+
+namespace isoscan {
+
+/// The permutation and flips of axes that bring a grid nearest to the canonical orientation, LPS
+/// (x towards the patient's left, y posterior, z superior), without interpolation: an oblique grid
+/// stays oblique, its axes are only renamed.
+Geometry CanonicalGeometry(const Geometry& geometry);
+
+Volume ToCanonical(const Volume& volume);
+LabelMap ToCanonical(const LabelMap& labels);
+
+/// The exact inverse: back to `original`'s order of voxels.
+/// Requires CanonicalGeometry(original) == labels.geometry.
+LabelMap FromCanonical(const LabelMap& labels, const Geometry& original);
+
+}  // namespace isoscan

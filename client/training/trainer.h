@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <stop_token>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "client/cohort/cohort.h"
+#include "common/study/study.h"
+#include "common/weights/named_tensors.h"
+
+namespace isoscan {
+
+/// One piece of training: `steps` steps from `weights`.
+struct TrainingTask {
+  std::int64_t first_step = 0;   ///< Of the whole study; places the learning rate on its decay.
+  std::int64_t steps = 0;
+  std::int64_t total_steps = 0;  ///< Of the whole study.
+  std::string random_stream;     ///< The site's declared stream.
+  std::int64_t round = 1;
+};
+
+struct TrainingResult {
+  NamedTensors weights;
+  double mean_loss = 0;  ///< Over the steps of this task.
+  std::int64_t steps = 0;
+};
+
+/// Called after each step, from the training thread.
+using StepObserver = std::function<void(std::int64_t step, double loss)>;
+
+/// Trains the study's network on prepared cases. The optimiser starts fresh in every task, so a
+/// round depends on nothing but the global model, the cases and the declared random stream: the
+/// same task gives the same bits on the same machine and thread count, and can be repeated after a
+/// crash.
+///
+/// Thread safety: none; holds the device.
+class Trainer {
+ public:
+  /// `device`: "auto", "cpu", "cuda" or "cuda:N". `threads`: 0 takes every available core.
+  /// Errors: INVALID_ARGUMENT unknown device; FAILED_PRECONDITION no such GPU in this machine or in
+  ///         this build.
+  static absl::StatusOr<Trainer> Create(const Study& study, const std::string& device, int threads);
+
+  Trainer(Trainer&&) noexcept;
+  Trainer& operator=(Trainer&&) noexcept;
+  ~Trainer();
+
+  /// Errors: INVALID_ARGUMENT weights that are not this network's, no training case;
+  ///         CANCELLED when `stop` was requested; RESOURCE_EXHAUSTED out of (GPU) memory;
+  ///         DATA_LOSS when the loss is not finite (with the step).
+  absl::StatusOr<TrainingResult> Train(const NamedTensors& weights,
+                                       std::span<const PreparedCase> cases,
+                                       const TrainingTask& task, std::stop_token stop,
+                                       const StepObserver& observe);
+
+  /// Arg-max labels of one case in its own canonical grid (reference.geometry): sliding window with
+  /// Gaussian weights, scores resampled back.
+  absl::StatusOr<LabelMap> Predict(const NamedTensors& weights, const PreparedCase& prepared);
+
+  /// "CPU, 2 threads" or the GPU's name, for logs and `check`.
+  std::string device_name() const;
+
+ private:
+  struct State;
+  explicit Trainer(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+/// Estimated peak memory of one training step with this study's network and patch, in bytes;
+/// printed before work starts.
+std::int64_t EstimateTrainingMemory(const Study& study);
+
+}  // namespace isoscan

@@ -1,0 +1,32 @@
+# Every foreign library, in the one order that works: Torch defines a hollow protobuf::libprotobuf
+# unless Protobuf and gRPC were found before it.
+find_package(Threads REQUIRED)
+find_package(Protobuf REQUIRED)
+find_package(gRPC CONFIG REQUIRED)
+find_package(absl CONFIG REQUIRED)
+find_package(OpenSSL 3 REQUIRED)
+find_package(SQLite3 REQUIRED)
+find_package(fmt CONFIG REQUIRED)
+find_package(spdlog CONFIG REQUIRED)
+find_package(tomlplusplus CONFIG REQUIRED)
+find_package(CLI11 CONFIG REQUIRED)
+find_package(nlohmann_json CONFIG REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+
+if(ISOSCAN_CLIENT)
+  if(ISOSCAN_CUDA)
+    set(CMAKE_CUDA_STANDARD 17)
+    enable_language(CUDA)
+  endif()
+  find_package(Torch REQUIRED)
+  find_package(OpenMP REQUIRED COMPONENTS CXX)
+  # ITK's use file is kept inside client/imaging: see client/imaging/CMakeLists.txt.
+endif()
+
+if(ISOSCAN_TESTS)
+  find_package(GTest CONFIG REQUIRED)
+endif()
+if(ISOSCAN_BENCHMARKS)
+  find_package(benchmark CONFIG REQUIRED)
+endif()

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace isoscan {
+
+/// Typed reading of one TOML file. toml++ ends here.
+///
+/// Reading never fails half way: each method answers with the value or its fallback and remembers
+/// the first problem; Finish() tells it. So a config is read as one flat list of lines:
+///
+///   ConfigReader reader = ...;
+///   config.rounds = reader.Integer("rounds", {.minimum = 1, .maximum = 10'000});
+///   config.network.norm = reader.Table("network").Choice("norm", {"instance", "batch"}, "instance");
+///   RETURN_IF_ERROR(reader.Finish());
+///
+/// Problems: a missing required key, a wrong type, a value out of range, and any key that nobody
+/// read. Each is INVALID_ARGUMENT and reads "study.toml:12: rounds is 0, allowed are 1 to 10000".
+/// An unknown key names the nearest known one where there is one.
+///
+/// Copies and sub-tables share one document and one list of problems.
+class ConfigReader {
+ public:
+  struct IntegerRange {
+    std::int64_t minimum = 0;
+    std::int64_t maximum = INT64_MAX;
+  };
+  struct NumberRange {
+    double minimum = -1e300;
+    double maximum = 1e300;
+  };
+
+  /// `source` is the file's name as messages print it.
+  /// Errors: INVALID_ARGUMENT with line and column when the text is not TOML.
+  static absl::StatusOr<ConfigReader> Parse(std::string_view text, std::string source);
+  /// Errors: NOT_FOUND no such file; UNAVAILABLE unreadable; and those of Parse.
+  static absl::StatusOr<ConfigReader> Load(const std::filesystem::path& path);
+
+  bool Has(std::string_view key) const;
+  /// A sub-table; one without keys when the file has none of this name.
+  ConfigReader Table(std::string_view key);
+  /// The tables of an array of tables ([[key]]), in order.
+  std::vector<ConfigReader> Tables(std::string_view key);
+  /// Every key of this table, in file order; marks none as read.
+  std::vector<std::string> Keys() const;
+
+  /// Without fallback the key is required.
+  std::string Text(std::string_view key, std::optional<std::string> fallback = std::nullopt);
+  std::string Choice(std::string_view key, const std::vector<std::string>& allowed,
+                     std::optional<std::string> fallback = std::nullopt);
+  std::int64_t Integer(std::string_view key, IntegerRange range,
+                       std::optional<std::int64_t> fallback = std::nullopt);
+  double Number(std::string_view key, NumberRange range,
+                std::optional<double> fallback = std::nullopt);
+  bool Flag(std::string_view key, std::optional<bool> fallback = std::nullopt);
+  std::vector<std::string> Texts(std::string_view key,
+                                 std::optional<std::vector<std::string>> fallback = std::nullopt);
+  std::vector<std::int64_t> Integers(
+      std::string_view key, IntegerRange range,
+      std::optional<std::vector<std::int64_t>> fallback = std::nullopt);
+  std::vector<double> Numbers(std::string_view key, NumberRange range,
+                              std::optional<std::vector<double>> fallback = std::nullopt);
+  /// An array of arrays of integers, such as strides = [[1, 1, 1], [2, 2, 2]].
+  std::vector<std::vector<std::int64_t>> IntegerLists(
+      std::string_view key, IntegerRange range,
+      std::optional<std::vector<std::vector<std::int64_t>>> fallback = std::nullopt);
+
+  /// Remembers a problem that only the caller can see, at the line of `key`.
+  void Refuse(std::string_view key, std::string_view problem);
+
+  /// The first problem of the whole document, in line order; OK when there is none and every key
+  /// was read.
+  absl::Status Finish() const;
+
+ private:
+  struct Document;
+  ConfigReader(std::shared_ptr<Document> document, const void* table, std::string prefix);
+  std::shared_ptr<Document> document_;
+  const void* table_;  // toml::table, or nullptr for a table that the file does not have.
+  std::string prefix_;
+};
+
+}  // namespace isoscan

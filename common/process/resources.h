@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace isoscan {
+
+/// Cores that this process may use: the smaller of its CPU affinity and its cgroup's quota.
+int AvailableCores();
+
+/// Bytes that this process may still take: the smaller of the machine's available memory and what
+/// its cgroup leaves.
+std::int64_t AvailableMemoryBytes();
+
+/// Greatest resident memory of this process so far (VmHWM), in bytes.
+std::int64_t PeakMemoryBytes();
+
+/// Free bytes for this user on the file system that holds `path` (or its nearest existing parent).
+absl::StatusOr<std::int64_t> FreeDiskBytes(const std::filesystem::path& path);
+
+/// OK when `needed_bytes` of memory can be had.
+/// Errors: RESOURCE_EXHAUSTED naming `purpose`, what it needs and what there is, in GiB.
+absl::Status CheckMemory(const std::string& purpose, std::int64_t needed_bytes);
+
+/// Tells glibc to keep freed memory instead of giving it back after each training step: page faults
+/// otherwise double the time of a step (docs/performance.md). Call first thing in main().
+void KeepFreedMemory();
+
+}  // namespace isoscan

@@ -1,0 +1,151 @@
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace isoscan {
+
+/// Every triple of a study is in tensor order: z (slice), y (row), x (column), as in nnU-Net's plans.
+using Triple = std::array<std::int64_t, 3>;
+
+/// Which cases are held out: never trained on, only scored. Fixed for the study; adding cases never
+/// moves a case from one side to the other, except under kEvery.
+struct HeldOutRule {
+  enum class Kind {
+    kHash,   ///< SHA-256 of the case's name, as a fraction of 1, is below `fraction`.
+    kEvery,  ///< Cases 0, k, 2k, ... of each cohort, by name.
+    kList,   ///< Named in each site's own configuration ([held_out] cases = [...]): no case's name
+             ///< is part of a study.
+  };
+  Kind kind = Kind::kHash;
+  double fraction = 0.2;
+  std::int64_t every = 5;
+};
+
+/// How a scan becomes the network's input. Order: canonical orientation (LPS), masked instance
+/// normalisation, resampling.
+struct Preprocessing {
+  enum class Normalization {
+    kMaskedInstance,  ///< y = (x - mean) / sd, both over the mask, applied to every voxel.
+    kNone,            ///< Raw intensities: for comparison only.
+  };
+  enum class Mask { kWhole, kOtsu, kThreshold, kGiven };
+  enum class Outside {
+    kKeep,  ///< The same map for every voxel; no anatomy is ever erased.
+    kZero,  ///< Voxels outside the mask become 0. Only with Mask::kGiven.
+  };
+  enum class Interpolation { kLinear, kBSpline };
+
+  Normalization normalization = Normalization::kMaskedInstance;
+  Mask mask = Mask::kWhole;
+  double threshold = 0.1;  ///< For kThreshold: a fraction of the volume's own range (min to max).
+  Outside outside = Outside::kKeep;
+  std::array<double, 3> spacing_mm{0, 0, 0};  ///< z, y, x; 0 keeps the case's own spacing.
+  Interpolation interpolation = Interpolation::kLinear;
+};
+
+/// nnU-Net's PlainConvUNet. Stage 0 is the finest.
+struct NetworkPlan {
+  enum class Norm { kInstance, kBatch };
+
+  std::vector<std::int64_t> features;  ///< Channels per stage.
+  std::vector<Triple> strides;         ///< Per stage; the first is 1, 1, 1.
+  std::vector<Triple> kernels;         ///< Per stage; odd.
+  std::int64_t convolutions_per_stage = 2;
+  Norm norm = Norm::kInstance;
+
+  std::size_t stages() const { return features.size(); }
+};
+
+struct TrainingPlan {
+  enum class Optimizer { kSgd, kAdamW };
+  enum class RandomNumbers {
+    kSite,    ///< Each site draws from the stream of its own name.
+    kShared,  ///< All sites draw the same numbers: for tests of equivalence.
+  };
+  enum class Precision {
+    kFloat32,
+    kMixed,  ///< bfloat16 on a CPU that has it, float16 with loss scaling on CUDA.
+  };
+
+  Triple patch_size{};
+  std::int64_t batch_size = 2;
+  std::int64_t steps_per_round = 50;
+  Optimizer optimizer = Optimizer::kSgd;
+  double learning_rate = 0.01;  ///< At the first step; falls as (1 - step/steps)^0.9 over the study.
+  double momentum = 0.99;       ///< Nesterov; SGD only.
+  double weight_decay = 3e-5;
+  double gradient_norm_limit = 12;
+  double foreground_fraction = 0.33;  ///< Of a batch, patches centred on a labelled voxel.
+  bool deep_supervision = false;
+  std::vector<std::int64_t> mirror_axes;  ///< 0 = z, 1 = y, 2 = x.
+  double intensity_augmentation = 1;  ///< 0 none; 1 brightness, contrast, noise, gamma at nnU-Net's
+                                      ///< probabilities.
+  RandomNumbers random_numbers = RandomNumbers::kSite;
+  Precision precision = Precision::kFloat32;
+};
+
+struct EvaluationPlan {
+  double overlap = 0.5;  ///< Of neighbouring windows, in [0, 0.9].
+  bool local_only = false;  ///< At the end each site also trains alone, as many steps as the study
+                            ///< had, and scores that model beside the federated one.
+};
+
+/// When a round may close without some of the sites.
+struct Quorum {
+  bool all = true;              ///< Every declared site. Otherwise the three rules below, together.
+  std::int64_t minimum_sites = 1;
+  double minimum_case_fraction = 0;  ///< Of the declared training cases.
+  std::vector<std::string> required_sites;
+};
+
+struct RoundsPlan {
+  std::int64_t rounds = 10;
+  std::string aggregation = "fedavg";
+  double maximum_site_weight = 1;  ///< No site counts for more than this fraction of a mean.
+  Quorum quorum;
+  std::chrono::milliseconds no_progress_limit{std::chrono::minutes(30)};
+  std::chrono::milliseconds round_deadline{std::chrono::hours(24)};
+};
+
+/// What all sites agree to do together: read from study.toml, whose SHA-256 the sites approve. The
+/// text itself travels, so every site can read what it approved. docs/study.md is the schema.
+struct Study {
+  std::string name;  ///< Lower-case letters, digits and hyphens.
+  std::string description;
+  std::uint64_t seed = 1;
+  std::vector<std::string> channels;     ///< Contrasts, such as "T1w".
+  std::vector<std::string> labels;       ///< Foreground labels by name; label i + 1 of the network.
+  std::vector<std::string> sites;        ///< Declared sites; empty: those that approve before start.
+  HeldOutRule held_out;
+  Preprocessing preprocessing;
+  NetworkPlan network;
+  TrainingPlan training;
+  EvaluationPlan evaluation;
+  RoundsPlan rounds;
+
+  std::string toml;    ///< The text it was read from.
+  std::string digest;  ///< SHA-256 of `toml`.
+
+  std::int64_t classes() const { return static_cast<std::int64_t>(labels.size()) + 1; }
+};
+
+/// Errors: INVALID_ARGUMENT with file and line for anything that docs/study.md does not allow, also
+///         for a patch that the strides do not divide.
+absl::StatusOr<Study> ParseStudy(std::string toml, const std::string& source);
+
+/// Errors: NOT_FOUND, UNAVAILABLE, and those of ParseStudy.
+absl::StatusOr<Study> LoadStudy(const std::filesystem::path& path);
+
+/// A site's or study's name: 1 to 63 lower-case letters, digits and inner hyphens, as in DNS.
+bool IsName(std::string_view text);
+
+}  // namespace isoscan

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "common/weights/named_tensors.h"
+
+namespace isoscan {
+
+/// Free text beside the tensors ("__metadata__" of the format): study, plan digest, round.
+using WeightsMetadata = std::map<std::string, std::string>;
+
+/// Writes float32 tensors in the safetensors format: 8-byte little-endian header length, JSON
+/// header padded with spaces to 8 bytes, then the values without gaps in name order. The same
+/// tensors and metadata give the same bytes.
+///
+/// The file appears whole or not at all: a temporary name, fsync, rename.
+/// Errors: RESOURCE_EXHAUSTED when the disk is full; UNAVAILABLE for other write errors.
+/// Source: docs/wire-format.md.
+absl::Status WriteSafetensors(const std::filesystem::path& path, const NamedTensors& tensors,
+                              const WeightsMetadata& metadata);
+
+/// The same bytes in memory.
+std::string EncodeSafetensors(const NamedTensors& tensors, const WeightsMetadata& metadata);
+
+/// A safetensors file mapped into memory, for reading block by block: opening reads the header and
+/// no values, so a server can hold the updates of many sites open at once.
+///
+/// Nothing in the file is trusted: lengths, offsets and shapes are checked against the file's size,
+/// tensors must be F32, without gap or overlap, and names must be unique.
+/// Thread safety: const methods may be called from any thread.
+class SafetensorsFile {
+ public:
+  /// Errors: NOT_FOUND no such file; DATA_LOSS truncated or malformed (the message says where);
+  ///         INVALID_ARGUMENT a dtype other than F32.
+  static absl::StatusOr<SafetensorsFile> Open(const std::filesystem::path& path);
+
+  SafetensorsFile(SafetensorsFile&&) noexcept;
+  SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
+  ~SafetensorsFile();
+
+  const TensorShapes& shapes() const;
+  const WeightsMetadata& metadata() const;
+
+  /// All values of one tensor, valid while this object lives. The name must be in shapes().
+  std::span<const float> Values(std::string_view name) const;
+
+  /// Every tensor, copied.
+  NamedTensors ReadAll() const;
+
+ private:
+  struct Mapping;
+  explicit SafetensorsFile(std::unique_ptr<Mapping> mapping);
+  std::unique_ptr<Mapping> mapping_;
+};
+
+/// Copies every tensor out of safetensors bytes; the same checks as SafetensorsFile::Open.
+absl::StatusOr<NamedTensors> DecodeSafetensors(std::string_view bytes);
+
+}  // namespace isoscan

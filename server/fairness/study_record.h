@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/clock/clock.h"
+#include "common/study/study.h"
+
+namespace isoscan {
+
+/// Everything that the fairness report is made of, read from the journal. Plain data: no database,
+/// no message type.
+struct HistogramRecord {
+  double low = 0;
+  double high = 0;
+  std::vector<std::int64_t> counts;
+};
+
+struct LabelScoreRecord {
+  double dice = 0;  ///< NaN when label and prediction are both empty.
+  std::int64_t reference_voxels = 0;
+  std::int64_t predicted_voxels = 0;
+  std::int64_t common_voxels = 0;
+};
+
+struct CaseScoreRecord {
+  int case_index = 0;
+  std::string cohort;
+  std::vector<LabelScoreRecord> labels;  ///< In the study's order.
+};
+
+/// Scores of one model on one site's held-out cases.
+struct ModelScoresRecord {
+  enum class Model { kGlobal, kLocalOnly };
+  Model model = Model::kGlobal;
+  /// kGlobal: rounds aggregated so far; 0 is the model before training. kLocalOnly: unused.
+  int after_round = 0;
+  std::string site;
+  std::vector<CaseScoreRecord> cases;
+};
+
+struct SiteRecord {
+  std::string name;
+  std::int64_t training_cases = 0;
+  std::int64_t held_out_cases = 0;
+  std::int64_t refused_cases = 0;
+  HistogramRecord raw;
+  HistogramRecord harmonized;
+  bool withdrawn = false;
+};
+
+struct ParticipationRecord {
+  std::string site;
+  enum class Outcome { kContributed, kLeftOut };
+  Outcome outcome = Outcome::kContributed;
+  std::string reason;  ///< For kLeftOut, such as "no progress for 30 minutes".
+  std::int64_t training_cases = 0;
+  double weight = 0;  ///< In the aggregate, in [0, 1].
+  double mean_loss = 0;
+  double seconds_training = 0;
+  double seconds_scoring = 0;
+};
+
+struct RoundRecord {
+  int round = 0;
+  Time opened{};
+  Time closed{};
+  std::string model_digest;  ///< Of the global model that came out.
+  double seconds_aggregating = 0;
+  std::vector<ParticipationRecord> sites;  ///< Every declared site, by name.
+};
+
+struct StudyRecord {
+  Study study;
+  bool finished = false;
+  Time created{};
+  Time ended{};
+  std::int64_t model_bytes = 0;
+  std::vector<SiteRecord> sites;  ///< By name.
+  std::vector<RoundRecord> rounds;
+  std::vector<ModelScoresRecord> scores;
+  std::string software_version;
+};
+
+}  // namespace isoscan
