@@ -22,7 +22,8 @@ struct CohortFolder {
   Layout layout = Layout::kAuto;
   /// Study's label -> this cohort's values (integers as text) or mask entities (BIDS `label-NAME`).
   /// A label without an entry is looked up by its own name, case-insensitively: in dataset.json, in
-  /// a BIDS dseg.tsv, as a mask's `label-` entity.
+  /// a BIDS dseg.tsv, as a mask's `label-` entity. The values of entries that the study has no
+  /// label for, "background" among them, count as background.
   std::map<std::string, std::vector<std::string>> labels;
   /// Study's channel -> this cohort's name for it (BIDS suffix such as "FLAIR", dataset.json name);
   /// a study of one channel takes a cohort's only channel whatever it is called.
@@ -38,28 +39,38 @@ struct CaseFiles {
   struct LabelFile {
     std::filesystem::path path;
     std::map<std::int64_t, std::uint8_t> values;
-    bool any_positive = false;  ///< A binary mask: every value > 0 counts as the only entry of values.
+    bool any_positive =
+        false;  ///< A binary mask: every value > 0 counts as the only entry of values.
   };
   std::vector<LabelFile> labels;
   std::filesystem::path mask;  ///< For Mask::kGiven; empty otherwise.
+  /// Who was scanned (BIDS `sub-`); empty: `name`. All cases of a patient are held out or none is.
+  std::string patient = "";
 };
 
-/// Every case of a folder, sorted by name. Names only are read, no voxel.
+/// Every case of a folder, sorted by name. Names only are read, no voxel. A scan that lacks a label
+/// file or a channel of the study is no case; `left_out`, where given, gets one line for each of
+/// them, for the site's own terminal.
 ///
 /// Errors: NOT_FOUND no such folder, or no case in it (the message says which layouts were looked
 ///         for and what was found); INVALID_ARGUMENT a label or channel of the study that this
 ///         cohort has no files for (the message lists what it has, and the key to set);
 ///         DATA_LOSS a dataset.json that is not JSON.
-absl::StatusOr<std::vector<CaseFiles>> ListCases(const CohortFolder& folder, const Study& study);
+absl::StatusOr<std::vector<CaseFiles>> ListCases(const CohortFolder& folder, const Study& study,
+                                                 std::vector<std::string>* left_out = nullptr);
 
 /// A case in memory, canonical (LPS), in its own grid, labels mapped to the study's.
 struct LoadedCase {
   std::vector<Volume> channels;
   LabelMap labels;
-  Geometry stored;  ///< Grid of the file, before ToCanonical.
+  Geometry stored;                 ///< Grid of the file, before ToCanonical.
   std::vector<std::uint8_t> mask;  ///< For Mask::kGiven; empty otherwise.
 };
 
+/// Image and labels may be stored in different orders of axes; once canonical, their sizes must be
+/// equal and their corners agree within GridToleranceOf. Where label files overlap, the study's
+/// later label wins, so list the part after the whole.
+///
 /// Errors: INVALID_ARGUMENT image and label (or two channels) of different geometry, a label value
 ///         that the study does not have (with the value and its voxels), fractional values, NaN;
 ///         and those of ReadVolume. Messages name the case: they are for the site alone.
@@ -67,19 +78,22 @@ absl::StatusOr<LoadedCase> LoadCase(const CaseFiles& files, const Study& study);
 
 /// A case as the network sees it.
 struct PreparedCase {
-  std::vector<float> image;            ///< [channels, D, H, W], harmonised, at the plan's spacing.
-  std::vector<std::uint8_t> labels;    ///< [D, H, W] on the same grid.
-  Geometry grid;                       ///< Of both; canonical.
-  LabelMap reference;                  ///< Labels in the case's own canonical grid, for scoring.
+  std::vector<float> image;          ///< [channels, D, H, W], harmonised, at the plan's spacing.
+  std::vector<std::uint8_t> labels;  ///< [D, H, W] on the same grid.
+  Geometry grid;                     ///< Of both; canonical.
+  LabelMap reference;                ///< Labels in the case's own canonical grid, for scoring.
   std::string cohort;
 };
 
-/// Normalises each channel in its own grid, then resamples. Errors: those of Harmonize.
+/// Normalises each channel in its own grid, then resamples. Errors: those of Harmonize, and
+/// INVALID_ARGUMENT when Outside::kZero would erase labelled voxels.
 absl::StatusOr<PreparedCase> PrepareCase(const LoadedCase& loaded, const CaseFiles& files,
                                          const Study& study);
 
-/// Indices of held-out cases under the study's rule; the rest is for training. kEvery counts within
-/// each cohort folder, kHash by the case's name, kList by `listed` names.
+/// Which cases are held out under the study's rule; the rest is for training. kEvery counts within
+/// each cohort folder, kHash by the case's name, kList by `listed` names ("case" or "cohort/case").
+/// A patient with several cases counts as one, by the patient's name: a model must not be scored on
+/// a patient that it was trained on.
 /// Errors: INVALID_ARGUMENT when a listed name is no case, or when either side is empty.
 absl::StatusOr<std::vector<bool>> HeldOut(const std::vector<CaseFiles>& cases,
                                           const HeldOutRule& rule,

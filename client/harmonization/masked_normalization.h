@@ -15,8 +15,8 @@ namespace isoscan {
 /// One byte per voxel: 1 where statistics are taken.
 using Mask = std::vector<std::uint8_t>;
 
-/// The mask that the plan asks for. All kinds but kGiven follow the volume under x' = s x + b, s > 0:
-/// the same voxels are chosen.
+/// The mask that the plan asks for. All kinds but kGiven follow the volume under x' = s x + b, s >
+/// 0: the same voxels are chosen.
 ///   kWhole      every voxel
 ///   kOtsu       above Otsu's threshold on the volume's own range; largest component, holes filled
 ///   kThreshold  above min + threshold * (max - min)
@@ -36,7 +36,8 @@ IntensityStatistics StatisticsOf(const Volume& volume, const Mask& mask);
 
 /// y = (x - mean) / sd with statistics over `mask`, applied to every voxel (Outside::kZero: 0
 /// outside the mask). Removes x' = s x + b, s > 0, exactly but for float32 rounding of the input.
-/// No additive epsilon: a volume whose standard deviation is below 1e-6 of |mean| + range is refused.
+/// No additive epsilon: a volume whose standard deviation is below 1e-6 of |mean| + range is
+/// refused.
 ///
 /// Errors: INVALID_ARGUMENT naming the reason: empty mask, constant volume, NaN or infinite voxels
 ///         (with their number).

@@ -19,6 +19,18 @@ struct Geometry {
   bool operator==(const Geometry&) const = default;
 };
 
+/// Where a voxel's centre lies, in LPS millimetres; fractional indices lie between voxels.
+std::array<double, 3> PhysicalPoint(const Geometry& geometry, const std::array<double, 3>& index);
+
+/// Of the eight corner voxels, the greatest distance between the two grids' places for it.
+double GreatestCornerDistance(const Geometry& left, const Geometry& right);
+
+/// How far two descriptions of one grid may lie apart: a quarter of the smallest voxel edge, so
+/// that both put every voxel in the same place to within rounding. Scanners' own files need it:
+/// headers in single precision with rounded cosines move a corner by up to 0.1 mm (0.18 voxel in
+/// real data).
+double GridToleranceOf(const Geometry& geometry);
+
 /// True when two grids have the same size and every corner lies within `tolerance_mm`.
 bool SameGrid(const Geometry& left, const Geometry& right, double tolerance_mm = 1e-3);
 

@@ -21,14 +21,18 @@ namespace isoscan {
 ///
 ///   ConfigReader reader = ...;
 ///   config.rounds = reader.Integer("rounds", {.minimum = 1, .maximum = 10'000});
-///   config.network.norm = reader.Table("network").Choice("norm", {"instance", "batch"}, "instance");
-///   RETURN_IF_ERROR(reader.Finish());
+///   config.network.norm = reader.Table("network").Choice("norm", {"instance", "batch"},
+///   "instance"); RETURN_IF_ERROR(reader.Finish());
 ///
 /// Problems: a missing required key, a wrong type, a value out of range, and any key that nobody
 /// read. Each is INVALID_ARGUMENT and reads "study.toml:12: rounds is 0, allowed are 1 to 10000".
-/// An unknown key names the nearest known one where there is one.
+/// An unknown key names the nearest known one, or all known ones of its table. A key is named with
+/// its tables: "training.batch_size".
 ///
-/// Copies and sub-tables share one document and one list of problems.
+/// Where a value is refused, the answer is the fallback; without one, the nearest allowed value, an
+/// empty text or an empty array. Copies and sub-tables share one document and one list of problems.
+///
+/// Thread safety: none.
 class ConfigReader {
  public:
   struct IntegerRange {
@@ -40,10 +44,10 @@ class ConfigReader {
     double maximum = 1e300;
   };
 
-  /// `source` is the file's name as messages print it.
+  /// `source` is the file's name as messages print it. Needs UTF-8.
   /// Errors: INVALID_ARGUMENT with line and column when the text is not TOML.
   static absl::StatusOr<ConfigReader> Parse(std::string_view text, std::string source);
-  /// Errors: NOT_FOUND no such file; UNAVAILABLE unreadable; and those of Parse.
+  /// Errors: NOT_FOUND no such file, or one that cannot be read; and those of Parse.
   static absl::StatusOr<ConfigReader> Load(const std::filesystem::path& path);
 
   bool Has(std::string_view key) const;
@@ -70,24 +74,39 @@ class ConfigReader {
       std::optional<std::vector<std::int64_t>> fallback = std::nullopt);
   std::vector<double> Numbers(std::string_view key, NumberRange range,
                               std::optional<std::vector<double>> fallback = std::nullopt);
+  /// Integers and texts, mixed, each as text; one value stands for an array of it:
+  /// caudate = [71, 72, "head"]; putamen = 73.
+  std::vector<std::string> Values(std::string_view key,
+                                  std::optional<std::vector<std::string>> fallback = std::nullopt);
   /// An array of arrays of integers, such as strides = [[1, 1, 1], [2, 2, 2]].
   std::vector<std::vector<std::int64_t>> IntegerLists(
       std::string_view key, IntegerRange range,
       std::optional<std::vector<std::vector<std::int64_t>>> fallback = std::nullopt);
 
-  /// Remembers a problem that only the caller can see, at the line of `key`.
+  /// Remembers a problem that only the caller can see. `problem` goes on where the key's name ends:
+  /// Refuse("strides", "has 3 levels, features has 4") reads
+  /// "study.toml:9: network.strides has 3 levels, features has 4".
   void Refuse(std::string_view key, std::string_view problem);
 
-  /// The first problem of the whole document, in line order; OK when there is none and every key
-  /// was read.
+  /// The first problem of the whole document, in line order (a missing key comes last: it may be
+  /// there under a misspelt name, which tells more); OK when there is none and every key was read.
+  /// Call when all is read.
   absl::Status Finish() const;
 
  private:
   struct Document;
+  struct Entry;
+
   ConfigReader(std::shared_ptr<Document> document, const void* table, std::string prefix);
+  Entry Read(std::string_view key, bool required);
+  template <typename T, typename ReadElement>
+  std::vector<T> ReadArray(std::string_view key, std::string_view expected,
+                           const std::optional<std::vector<T>>& fallback,
+                           const ReadElement& read_element);
+
   std::shared_ptr<Document> document_;
-  const void* table_;  // toml::table, or nullptr for a table that the file does not have.
-  std::string prefix_;
+  const void* table_;   // toml::table, or nullptr for a table that the file does not have.
+  std::string prefix_;  // Such as "network.", empty for the whole file.
 };
 
 }  // namespace isoscan

@@ -27,7 +27,8 @@ absl::StatusOr<std::int64_t> FreeDiskBytes(const std::filesystem::path& path);
 absl::Status CheckMemory(const std::string& purpose, std::int64_t needed_bytes);
 
 /// Tells glibc to keep freed memory instead of giving it back after each training step: page faults
-/// otherwise double the time of a step (docs/performance.md). Call first thing in main().
+/// otherwise double the time of a step (docs/performance.md). All threads then share one heap,
+/// which stays as large as it once was. Call first thing in main() of programs that train.
 void KeepFreedMemory();
 
 }  // namespace isoscan

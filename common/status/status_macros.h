@@ -10,10 +10,10 @@
 #define ISOSCAN_JOIN(left, right) ISOSCAN_JOIN_TOKENS(left, right)
 
 /// Leaves the enclosing function with the error when `expression` is not OK.
-#define RETURN_IF_ERROR(expression)                          \
-  do {                                                       \
-    absl::Status isoscan_status = (expression);              \
-    if (!isoscan_status.ok()) return isoscan_status;         \
+#define RETURN_IF_ERROR(expression)                  \
+  do {                                               \
+    absl::Status isoscan_status = (expression);      \
+    if (!isoscan_status.ok()) return isoscan_status; \
   } while (false)
 
 /// Declares or assigns `target` from a StatusOr, or leaves the enclosing function with its error.

@@ -13,7 +13,8 @@
 
 namespace isoscan {
 
-/// Every triple of a study is in tensor order: z (slice), y (row), x (column), as in nnU-Net's plans.
+/// Every triple of a study is in tensor order: z (slice), y (row), x (column), as in nnU-Net's
+/// plans.
 using Triple = std::array<std::int64_t, 3>;
 
 /// Which cases are held out: never trained on, only scored. Fixed for the study; adding cases never
@@ -80,7 +81,7 @@ struct TrainingPlan {
   std::int64_t batch_size = 2;
   std::int64_t steps_per_round = 50;
   Optimizer optimizer = Optimizer::kSgd;
-  double learning_rate = 0.01;  ///< At the first step; falls as (1 - step/steps)^0.9 over the study.
+  double learning_rate = 0.01;  ///< At first; falls as (1 - step/steps)^0.9 over the study.
   double momentum = 0.99;       ///< Nesterov; SGD only.
   double weight_decay = 3e-5;
   double gradient_norm_limit = 12;
@@ -94,14 +95,14 @@ struct TrainingPlan {
 };
 
 struct EvaluationPlan {
-  double overlap = 0.5;  ///< Of neighbouring windows, in [0, 0.9].
+  double overlap = 0.5;     ///< Of neighbouring windows, in [0, 0.9].
   bool local_only = false;  ///< At the end each site also trains alone, as many steps as the study
                             ///< had, and scores that model beside the federated one.
 };
 
 /// When a round may close without some of the sites.
 struct Quorum {
-  bool all = true;              ///< Every declared site. Otherwise the three rules below, together.
+  bool all = true;  ///< Every declared site. Otherwise the three rules below, together.
   std::int64_t minimum_sites = 1;
   double minimum_case_fraction = 0;  ///< Of the declared training cases.
   std::vector<std::string> required_sites;
@@ -122,9 +123,9 @@ struct Study {
   std::string name;  ///< Lower-case letters, digits and hyphens.
   std::string description;
   std::uint64_t seed = 1;
-  std::vector<std::string> channels;     ///< Contrasts, such as "T1w".
-  std::vector<std::string> labels;       ///< Foreground labels by name; label i + 1 of the network.
-  std::vector<std::string> sites;        ///< Declared sites; empty: those that approve before start.
+  std::vector<std::string> channels;  ///< Contrasts, such as "T1w".
+  std::vector<std::string> labels;    ///< Foreground labels by name; label i + 1 of the network.
+  std::vector<std::string> sites;     ///< Declared sites; empty: those that approve before start.
   HeldOutRule held_out;
   Preprocessing preprocessing;
   NetworkPlan network;

@@ -10,9 +10,9 @@ namespace isoscan {
 
 /// PEM texts of one end of a connection. A client that has not enrolled yet has only `authority`.
 struct TlsFiles {
-  std::string authority;
-  std::string certificate;
-  std::string private_key;
+  std::string authority{};
+  std::string certificate{};
+  std::string private_key{};
 };
 
 /// Makes TLS 1.2 impossible for gRPC in this process. gRPC 1.51 has no setter for a minimum
@@ -21,12 +21,16 @@ struct TlsFiles {
 /// main(), before any thread and any gRPC call.
 void RequireTls13();
 
+/// Sends what gRPC logs, on standard error by itself, to our log at level debug: a connection that
+/// fails is told by the status of its call. Call beside RequireTls13().
+void LogGrpcAsDebug();
+
 /// Server side. A certificate that another authority signed ends the handshake. No certificate at
 /// all is let through to the one call that needs none, Enrol; every other call answers
 /// UNAUTHENTICATED (server/rpc/peer_authentication.h).
 std::shared_ptr<grpc::ServerCredentials> ServerCredentials(const TlsFiles& files);
 
-/// Client side: trusts only `authority`.
+/// Client side: trusts only `authority`; without one, no server at all.
 std::shared_ptr<grpc::ChannelCredentials> ChannelCredentials(const TlsFiles& files);
 
 }  // namespace isoscan

@@ -3,10 +3,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
+#include "common/weights/sha256.h"
 
 namespace isoscan {
 
@@ -16,11 +20,14 @@ inline constexpr std::size_t kChunkBytes = 256 * 1024;
 /// A large file that arrives in chunks and survives both processes: what is there is never sent
 /// again. The bytes grow in `path`.part; Finish() checks size and digest, syncs and renames.
 ///
-/// Thread safety: none; one owner per file.
+/// A second owner of the same file (a site that reconnects before the server has noticed that its
+/// old stream is dead) does no harm: both write the same bytes at the same places.
+/// Thread safety: none.
 class PartialFile {
  public:
   /// Opens or continues `path`.part. When a finished `path` exists, offset() is `size`.
-  /// Errors: RESOURCE_EXHAUSTED disk full; UNAVAILABLE other I/O errors.
+  /// Errors: INVALID_ARGUMENT a negative size or what is no SHA-256; RESOURCE_EXHAUSTED disk full;
+  ///         UNAVAILABLE other I/O errors.
   static absl::StatusOr<PartialFile> Open(const std::filesystem::path& path, std::int64_t size,
                                           std::string sha256);
   PartialFile(PartialFile&&) noexcept;
@@ -31,11 +38,11 @@ class PartialFile {
   std::int64_t offset() const { return offset_; }
 
   /// Errors: INVALID_ARGUMENT when `at` is not offset() or the file would outgrow its size;
-  ///         RESOURCE_EXHAUSTED disk full.
+  ///         RESOURCE_EXHAUSTED disk full; UNAVAILABLE other I/O errors.
   absl::Status Append(std::int64_t at, std::string_view bytes);
 
   /// Errors: FAILED_PRECONDITION when bytes are missing; DATA_LOSS when the digest differs (the
-  ///         partial file is removed, so that the transfer starts again).
+  ///         partial file is removed, so that the transfer starts again). Repeating it is OK.
   absl::Status Finish();
 
  private:
@@ -44,13 +51,19 @@ class PartialFile {
   std::int64_t size_ = 0;
   std::int64_t offset_ = 0;
   std::string sha256_;
+  std::optional<Sha256> running_;  // Digest so far, when this object has seen every byte.
+  bool finished_ = false;
   int descriptor_ = -1;
 };
 
 /// Reads up to kChunkBytes at `offset`; empty at the end of the file.
+/// Errors: NOT_FOUND no such file; INVALID_ARGUMENT a negative offset; UNAVAILABLE it cannot be
+/// read.
 absl::StatusOr<std::string> ReadChunk(const std::filesystem::path& path, std::int64_t offset);
 
-/// Writes a file that appears whole or not at all: temporary name, fsync, rename, fsync of the folder.
+/// Writes a file that appears whole or not at all: temporary name, fsync, rename, fsync of the
+/// folder. Its permissions are those of the umask.
+/// Errors: RESOURCE_EXHAUSTED disk full; UNAVAILABLE other I/O errors.
 absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view content);
 
 }  // namespace isoscan

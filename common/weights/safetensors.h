@@ -31,11 +31,18 @@ absl::Status WriteSafetensors(const std::filesystem::path& path, const NamedTens
 /// The same bytes in memory.
 std::string EncodeSafetensors(const NamedTensors& tensors, const WeightsMetadata& metadata);
 
+/// What stands before the values in such a file: for those who compute the values block by block.
+/// The values follow in name order without gaps.
+std::string EncodeSafetensorsHeader(const TensorShapes& shapes, const WeightsMetadata& metadata);
+
 /// A safetensors file mapped into memory, for reading block by block: opening reads the header and
 /// no values, so a server can hold the updates of many sites open at once.
 ///
 /// Nothing in the file is trusted: lengths, offsets and shapes are checked against the file's size,
-/// tensors must be F32, without gap or overlap, and names must be unique.
+/// tensors must be F32, without gap or overlap, and names must be unique. The one thing that must
+/// hold is that the file does not shrink while it is open (reading a mapped page that is gone kills
+/// the process): all our files of weights are renamed into place whole and never written again.
+///
 /// Thread safety: const methods may be called from any thread.
 class SafetensorsFile {
  public:
@@ -52,6 +59,12 @@ class SafetensorsFile {
 
   /// All values of one tensor, valid while this object lives. The name must be in shapes().
   std::span<const float> Values(std::string_view name) const;
+
+  /// Copies values [first, first + values.size()) of one tensor out of the file without touching
+  /// the mapping, so that what was read does not stay in this process's memory. The name must be in
+  /// shapes() and the range within the tensor.
+  /// Errors: DATA_LOSS when the file has become shorter; UNAVAILABLE when it cannot be read.
+  absl::Status Read(std::string_view name, std::int64_t first, std::span<float> values) const;
 
   /// Every tensor, copied.
   NamedTensors ReadAll() const;

@@ -20,24 +20,38 @@ struct StagedUpdate {
   double weight = 0;  ///< Relative; need not sum to 1.
 };
 
+/// How the work is cut; neither shows in the bytes of the result.
+struct AveragingOptions {
+  int threads = 0;                        ///< 0: every core that this process may use.
+  std::int64_t block_values = 64 * 1024;  ///< Values of one tensor that are averaged at a time.
+};
+
 /// FedAvg: the weighted mean of the updates, read block by block in site-name order with double
 /// accumulators and rounded to float once. Arrival order, thread count and restarts do not show in
-/// the bytes; memory is O(sites x block), never O(sites x model).
+/// the bytes; memory is O(threads x block), never O(sites x model).
 ///
-/// Writes the mean to `output` (atomically) with `metadata`.
-/// Errors: INVALID_ARGUMENT no update, a weight that is not positive, updates of different tensors;
-///         DATA_LOSS a file that is damaged; RESOURCE_EXHAUSTED disk full.
+/// Writes the mean to `output` (atomically) with `metadata`. On an error nothing is written.
+/// Errors: INVALID_ARGUMENT no update, a site twice, a weight that is not positive and finite,
+///         updates of different tensors, a value that is not finite (site and tensor named);
+///         NOT_FOUND an update that is not there; DATA_LOSS a file that is damaged;
+///         RESOURCE_EXHAUSTED disk full.
 /// Source: docs/references.md#mcmahan2017, Algorithm 1.
 absl::Status FederatedAverage(std::vector<StagedUpdate> updates,
                               const std::filesystem::path& output,
-                              const std::map<std::string, std::string>& metadata);
+                              const std::map<std::string, std::string>& metadata,
+                              const AveragingOptions& options = {});
 
 /// Weights of a mean by training cases, where no site exceeds `maximum` of the whole; what a capped
-/// site loses goes to the others in proportion. In the order given; sums to 1.
+/// site loses goes to the others in proportion. In the order given; sums to 1. Where `maximum` is
+/// less than an equal share, which no weights can respect, all sites weigh the same.
+///
+/// Every count must be positive; without any, and for counts that are not, the weight is 0 (which
+/// FederatedAverage refuses).
 std::vector<double> SiteWeights(const std::vector<std::int64_t>& training_cases, double maximum);
 
 /// Whether an update may count: every tensor of `expected` and no other, right shapes, finite.
-/// Errors: INVALID_ARGUMENT naming site, tensor and number.
+/// Errors: INVALID_ARGUMENT naming site, tensor and number, also for a file that is damaged or of
+///         another dtype; NOT_FOUND the update is not there; UNAVAILABLE it cannot be read.
 absl::Status ScreenUpdate(const std::string& site, const std::filesystem::path& weights,
                           const TensorShapes& expected);
 

@@ -14,11 +14,10 @@
 #include "common/clock/clock.h"
 #include "common/study/study.h"
 #include "server/fairness/study_record.h"
+#include "server/rounds/journal.h"
 #include "server/rounds/study_phase.h"
 
 namespace isoscan {
-
-class Journal;
 
 /// What the server asks of one site. Equal fields are the same work.
 struct Assignment {
@@ -31,19 +30,6 @@ struct Assignment {
   std::int64_t model_bytes = 0;
 
   bool operator==(const Assignment&) const = default;
-};
-
-/// What a site hands in for one round. Its weights were uploaded before.
-struct SiteUpdate {
-  std::string study;
-  int round = 0;
-  std::string weights_digest;
-  std::int64_t training_cases = 0;
-  std::int64_t steps = 0;
-  double mean_loss = 0;
-  double seconds_training = 0;
-  double seconds_scoring = 0;
-  std::vector<CaseScoreRecord> model_scores;  ///< Of the global model that the round started from.
 };
 
 /// One site's place in a study, as an operator sees it.
@@ -68,12 +54,6 @@ struct StudyStatus {
   int rounds = 0;
   std::vector<SiteStatus> sites;
   std::string waiting_for;
-};
-
-struct GlobalModelRecord {
-  int round = 0;  ///< 0: the initial weights.
-  std::string digest;
-  std::int64_t bytes = 0;
 };
 
 /// The rules of studies and rounds, without transport: what each site is asked, when a round may
@@ -149,7 +129,8 @@ class Coordinator {
   absl::Status SubmitScores(const std::string& site, const std::string& study,
                             Assignment::Kind kind, const std::vector<CaseScoreRecord>& scores);
 
-  // --- Time ----------------------------------------------------------------------------------------
+  // --- Time
+  // ----------------------------------------------------------------------------------------
 
   /// Closes what is due: aggregates rounds whose quorum is complete, gives up silent sites, ends
   /// studies. Call after every change and at NextDeadline(), from one thread.

@@ -1,0 +1,237 @@
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <fstream>
+#include <optional>
+#include <system_error>
+
+#include "absl/status/status.h"
+
+#include "client/cohort/label_names.h"
+#include "client/cohort/layouts.h"
+#include "common/status/status_macros.h"
+
+namespace isoscan {
+namespace {
+
+using nlohmann::json;
+
+bool Exists(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
+}
+
+absl::StatusOr<json> ReadDatasetJson(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / "dataset.json";
+  std::ifstream file(path);
+  if (!file) {
+    return absl::NotFoundError(
+        fmt::format("cannot read {}: the layouts decathlon and nnunet need it", path.string()));
+  }
+  try {
+    json dataset = json::parse(file);
+    if (dataset.is_object()) return dataset;
+    return absl::DataLossError(fmt::format("{} is not a JSON object", path.string()));
+  } catch (const json::exception& error) {
+    return absl::DataLossError(fmt::format("{} is not JSON: {}", path.string(), error.what()));
+  }
+}
+
+/// Both ways of writing it: {"1": "Anterior"} (Decathlon) and {"Anterior": 1} (nnU-Net), where a
+/// region lists several values.
+std::vector<NamedValues> LabelsOf(const json& dataset) {
+  std::vector<NamedValues> labels;
+  if (!dataset.contains("labels") || !dataset["labels"].is_object()) return labels;
+  for (const auto& [key, value] : dataset["labels"].items()) {
+    NamedValues label;
+    if (value.is_string()) {
+      const std::optional<std::int64_t> number = ToInteger(key);
+      if (!number.has_value()) continue;
+      label = {.name = value.get<std::string>(), .values = {*number}};
+    } else if (value.is_number_integer()) {
+      label = {.name = key, .values = {value.get<std::int64_t>()}};
+    } else if (value.is_array()) {
+      label.name = key;
+      for (const json& part : value) {
+        if (part.is_number_integer()) label.values.push_back(part.get<std::int64_t>());
+      }
+    }
+    if (!label.values.empty()) labels.push_back(std::move(label));
+  }
+  return labels;
+}
+
+/// Names of the channels in their order.
+std::vector<std::string> ChannelsOf(const json& dataset) {
+  std::vector<std::string> names;
+  for (const char* key : {"channel_names", "modality"}) {
+    if (!dataset.contains(key) || !dataset[key].is_object()) continue;
+    const json& channels = dataset[key];
+    for (std::size_t i = 0; i < channels.size(); ++i) {
+      const std::string index = std::to_string(i);
+      if (channels.contains(index) && channels[index].is_string()) {
+        names.push_back(channels[index].get<std::string>());
+      }
+    }
+    break;
+  }
+  return names;
+}
+
+std::string FileEndingOf(const json& dataset) {
+  if (dataset.contains("file_ending") && dataset["file_ending"].is_string()) {
+    return dataset["file_ending"].get<std::string>();
+  }
+  return ".nii.gz";
+}
+
+struct ListedCase {
+  std::filesystem::path image;
+  std::filesystem::path label;
+};
+
+/// The entries of Decathlon's "training" that name both files.
+std::vector<ListedCase> TrainingOf(const json& dataset, const std::filesystem::path& folder) {
+  std::vector<ListedCase> listed;
+  if (!dataset.contains("training") || !dataset["training"].is_array()) return listed;
+  for (const json& entry : dataset["training"]) {
+    if (!entry.is_object() || !entry.contains("image") || !entry["image"].is_string() ||
+        !entry.contains("label") || !entry["label"].is_string()) {
+      continue;
+    }
+    listed.push_back({.image = (folder / entry["image"].get<std::string>()).lexically_normal(),
+                      .label = (folder / entry["label"].get<std::string>()).lexically_normal()});
+  }
+  return listed;
+}
+
+/// Which of the cohort's channels is the study's `channel`.
+absl::StatusOr<std::size_t> ChannelIndex(const CohortFolder& folder, const Study& study,
+                                         const std::string& channel,
+                                         const std::vector<std::string>& names,
+                                         const std::filesystem::path& source) {
+  const auto configured = folder.channels.find(channel);
+  const std::string& wanted = configured != folder.channels.end() ? configured->second : channel;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (SameName(names[i], wanted)) return i;
+  }
+  const bool only_one = study.channels.size() == 1 && names.size() <= 1;
+  if (only_one && configured == folder.channels.end()) return 0;
+  return absl::InvalidArgumentError(
+      fmt::format("{} has no channel \"{}\" for the study's channel \"{}\": it has {}; set {} = "
+                  "\"NAME\" under [cohort.channels] in client.toml",
+                  source.string(), wanted, channel, Quoted(names), channel));
+}
+
+/// The mask of Mask::kGiven lies beside the labels, in masksTr, under the label file's name.
+std::filesystem::path GivenMaskOf(const CohortFolder& folder, const std::filesystem::path& label) {
+  return folder.folder / "masksTr" / label.filename();
+}
+
+/// Adds a case whose files are all there; otherwise a line to `left_out`.
+void AddCase(const CohortFolder& folder, const Study& study, CaseFiles files,
+             const std::filesystem::path& label, std::vector<CaseFiles>& cases,
+             std::vector<std::string>& left_out) {
+  if (study.preprocessing.mask == Preprocessing::Mask::kGiven) {
+    files.mask = GivenMaskOf(folder, label);
+  }
+  std::vector<std::filesystem::path> needed = files.images;
+  needed.push_back(label);
+  if (!files.mask.empty()) needed.push_back(files.mask);
+  for (const std::filesystem::path& path : needed) {
+    if (Exists(path)) continue;
+    left_out.push_back(fmt::format("{}: there is no {}", files.name, path.string()));
+    return;
+  }
+  cases.push_back(std::move(files));
+}
+
+}  // namespace
+
+absl::StatusOr<CohortFolder::Layout> LayoutOfDatasetJson(const std::filesystem::path& folder) {
+  ASSIGN_OR_RETURN(const json dataset, ReadDatasetJson(folder));
+  if (dataset.contains("file_ending") || dataset.contains("channel_names")) {
+    return CohortFolder::Layout::kNnunet;
+  }
+  // nnU-Net's first version kept Decathlon's dataset.json but numbered the channels' files.
+  const std::vector<ListedCase> listed = TrainingOf(dataset, folder);
+  if (!listed.empty() && !Exists(listed.front().image)) {
+    const std::filesystem::path& image = listed.front().image;
+    if (Exists(image.parent_path() / (StemOf(image) + "_0000.nii.gz"))) {
+      return CohortFolder::Layout::kNnunet;
+    }
+  }
+  return CohortFolder::Layout::kDecathlon;
+}
+
+absl::StatusOr<std::vector<CaseFiles>> ListDecathlonCases(const CohortFolder& folder,
+                                                          const Study& study,
+                                                          std::vector<std::string>* left_out) {
+  ASSIGN_OR_RETURN(const json dataset, ReadDatasetJson(folder.folder));
+  const std::filesystem::path source = folder.folder / "dataset.json";
+  const std::vector<std::string> channels = ChannelsOf(dataset);
+  if (channels.size() > 1) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{} has {} channels ({}) in one 4D file, Isoscan reads one 3D image per channel: "
+        "convert it with `nnUNetv2_convert_MSD_dataset` and name the result",
+        source.string(), channels.size(), Quoted(channels)));
+  }
+  for (const std::string& channel : study.channels) {
+    RETURN_IF_ERROR(ChannelIndex(folder, study, channel, channels, source).status());
+  }
+  ASSIGN_OR_RETURN(const auto values, MapValues(folder, study, LabelsOf(dataset), source.string()));
+  const std::vector<ListedCase> listed = TrainingOf(dataset, folder.folder);
+  if (listed.empty()) {
+    return absl::NotFoundError(
+        fmt::format("no case in {}: its list \"training\" is empty or missing; for nnU-Net's "
+                    "layout set layout = "
+                    "\"nnunet\" in client.toml",
+                    source.string()));
+  }
+  std::vector<CaseFiles> cases;
+  for (const ListedCase& entry : listed) {
+    CaseFiles files{.name = StemOf(entry.image),
+                    .cohort = folder.name,
+                    .images = {entry.image},
+                    .labels = {{.path = entry.label, .values = values}},
+                    .mask = {}};
+    AddCase(folder, study, std::move(files), entry.label, cases, *left_out);
+  }
+  return cases;
+}
+
+absl::StatusOr<std::vector<CaseFiles>> ListNnunetCases(const CohortFolder& folder,
+                                                       const Study& study,
+                                                       std::vector<std::string>* left_out) {
+  ASSIGN_OR_RETURN(const json dataset, ReadDatasetJson(folder.folder));
+  const std::filesystem::path source = folder.folder / "dataset.json";
+  const std::vector<std::string> names = ChannelsOf(dataset);
+  std::vector<std::size_t> indices;
+  for (const std::string& channel : study.channels) {
+    ASSIGN_OR_RETURN(const std::size_t index, ChannelIndex(folder, study, channel, names, source));
+    indices.push_back(index);
+  }
+  ASSIGN_OR_RETURN(const auto values, MapValues(folder, study, LabelsOf(dataset), source.string()));
+
+  const std::string ending = FileEndingOf(dataset);
+  std::vector<CaseFiles> cases;
+  for (const std::filesystem::path& label : SortedEntries(folder.folder / "labelsTr")) {
+    const std::string file = label.filename().string();
+    if (!file.ends_with(ending)) continue;
+    CaseFiles files{.name = file.substr(0, file.size() - ending.size()),
+                    .cohort = folder.name,
+                    .images = {},
+                    .labels = {{.path = label, .values = values}},
+                    .mask = {}};
+    for (const std::size_t index : indices) {
+      files.images.push_back(folder.folder / "imagesTr" /
+                             fmt::format("{}_{:04}{}", files.name, index, ending));
+    }
+    AddCase(folder, study, std::move(files), label, cases, *left_out);
+  }
+  return cases;
+}
+
+}  // namespace isoscan

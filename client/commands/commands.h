@@ -1,0 +1,52 @@
+#pragma once
+
+#include <filesystem>
+#include <stop_token>
+#include <string>
+
+#include "absl/status/status.h"
+
+#include "client/client_config.h"
+#include "common/process/exit_code.h"
+#include "common/study/study.h"
+
+namespace isoscan {
+
+/// The commands of isoscan-client. Results go to standard output, all else to standard error. Each
+/// error is one line that says what to do; its code is the program's exit code.
+
+/// Makes a site's folder from an invitation: private key, certificate, authority, client.toml. The
+/// key is made here and stays here. Repeating after a failure uses the same key; an existing
+/// client.toml is kept.
+/// Errors: ALREADY_EXISTS the folder has a certificate; those of RequestCertificate.
+absl::Status Enrol(const std::filesystem::path& invitation, const std::filesystem::path& folder,
+                   const std::string& server, std::stop_token stop);
+
+/// Tries everything that a study will need and prints a line for each: OK, WARN or FAIL with what
+/// to do. Answers with the exit code of the first FAIL.
+ExitCode CheckSite(const std::filesystem::path& config_path, std::stop_token stop);
+
+/// Reads every case of the site's folders as the study would and prints one line for each, the
+/// refused ones with their reasons. `study`: a file, or the name of an approved study; empty: the
+/// only approved one.
+absl::Status Inspect(const ClientConfig& config, const std::string& study, bool json,
+                     std::stop_token stop);
+
+/// Normalises one image over its mask, as a study would, in the image's own grid.
+absl::Status HarmonizeImage(const std::filesystem::path& input, const std::filesystem::path& output,
+                            const Preprocessing& plan);
+
+absl::Status ListStudies(const ClientConfig& config, bool json, std::stop_token stop);
+/// `text_only`: the study's TOML alone, as it is stored.
+absl::Status ShowStudy(const ClientConfig& config, const std::string& name, bool text_only,
+                       std::stop_token stop);
+/// Reads the cohort, shows what the study is and takes, and what will be sent; asks unless `yes`.
+absl::Status ApproveStudy(const ClientConfig& config, const std::string& name, bool yes,
+                          std::stop_token stop);
+absl::Status WithdrawFromStudy(const ClientConfig& config, const std::string& name,
+                               std::stop_token stop);
+
+/// Works on approved studies until `stop` or, with `until_ended`, until all have ended.
+absl::Status RunClient(const ClientConfig& config, bool until_ended, std::stop_token stop);
+
+}  // namespace isoscan

@@ -1,0 +1,185 @@
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <iostream>
+#include <vector>
+
+#include "client/approved_studies.h"
+#include "client/commands/commands.h"
+#include "client/commands/session.h"
+#include "client/commands/study_summary.h"
+#include "client/state_folder.h"
+#include "client/study_cohort.h"
+#include "client/training/trainer.h"
+#include "common/process/progress.h"
+#include "common/process/resources.h"
+#include "common/status/status_macros.h"
+#include <unistd.h>
+
+namespace isoscan {
+namespace {
+
+absl::StatusOr<OfferedStudy> FindOffered(FederationSession& session, const std::string& name,
+                                         const std::stop_token& stop) {
+  ASSIGN_OR_RETURN(const std::vector<OfferedStudy> studies, session.Studies(stop));
+  std::string names;
+  for (const OfferedStudy& study : studies) {
+    if (study.name == name) return study;
+    names += (names.empty() ? "" : ", ") + study.name;
+  }
+  return absl::NotFoundError(
+      fmt::format("the server offers no study named {}; it offers {}", name,
+                  names.empty() ? "none to this site yet: ask the coordinator" : names));
+}
+
+/// The study's text is what is approved: what the server says about it must be what it says.
+absl::StatusOr<Study> ReadOffered(const OfferedStudy& offered) {
+  ASSIGN_OR_RETURN(Study study, ParseStudy(offered.toml, fmt::format("study {}", offered.name)));
+  if (study.digest != offered.digest || study.name != offered.name) {
+    return absl::DataLossError(
+        fmt::format("the server announces study {} with digest {}, its text is {} with digest {}; "
+                    "tell the coordinator",
+                    offered.name, offered.digest, study.name, study.digest));
+  }
+  return study;
+}
+
+std::string StateWords(const OfferedStudy& study) {
+  if (study.withdrawn) return "withdrawn";
+  return study.approved ? "approved" : "not approved";
+}
+
+bool AskYesNo(const std::string& question) {
+  fmt::print(stderr, "{} [y/N] ", question);
+  std::string answer;
+  std::getline(std::cin, answer);
+  return answer == "y" || answer == "Y" || answer == "yes";
+}
+
+/// Shows each refused case; this is the site's own terminal.
+void PrintRefused(const StudyCohort& cohort) {
+  for (const RefusedCase& refused : cohort.refused) {
+    fmt::print(stderr, "  refused {}: {}\n", refused.name, refused.reason);
+  }
+}
+
+}  // namespace
+
+absl::Status ListStudies(const ClientConfig& config, bool json, std::stop_token stop) {
+  ASSIGN_OR_RETURN(const auto session, GreetServer(config, stop));
+  ASSIGN_OR_RETURN(const std::vector<OfferedStudy> studies, session->Studies(stop));
+  if (json) {
+    nlohmann::ordered_json list = nlohmann::ordered_json::array();
+    for (const OfferedStudy& study : studies) {
+      list.push_back({{"name", study.name},
+                      {"digest", study.digest},
+                      {"phase", ToString(study.phase)},
+                      {"round", study.round},
+                      {"rounds", study.rounds},
+                      {"approved", study.approved},
+                      {"withdrawn", study.withdrawn},
+                      {"waiting_for", study.waiting_for}});
+    }
+    fmt::print("{}\n", list.dump(2));
+    return absl::OkStatus();
+  }
+  if (studies.empty()) {
+    fmt::print("the server offers no study to this site yet\n");
+    return absl::OkStatus();
+  }
+  fmt::print("{:<24}  {:<9}  {:<9}  {:<13}  {}\n", "study", "phase", "round", "this site",
+             "waiting for");
+  for (const OfferedStudy& study : studies) {
+    fmt::print("{:<24}  {:<9}  {:<9}  {:<13}  {}\n", study.name, ToString(study.phase),
+               fmt::format("{}/{}", study.round, study.rounds), StateWords(study),
+               study.waiting_for);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ShowStudy(const ClientConfig& config, const std::string& name, bool text_only,
+                       std::stop_token stop) {
+  ASSIGN_OR_RETURN(const auto session, GreetServer(config, stop));
+  ASSIGN_OR_RETURN(const OfferedStudy offered, FindOffered(*session, name, stop));
+  if (text_only) {
+    fmt::print("{}", offered.toml);
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const Study study, ReadOffered(offered));
+  fmt::print("{}  state       {}, round {} of {}, {}\n\n{}", Summarize(study),
+             ToString(offered.phase), offered.round, offered.rounds, StateWords(offered),
+             offered.toml);
+  return absl::OkStatus();
+}
+
+absl::Status ApproveStudy(const ClientConfig& config, const std::string& name, bool yes,
+                          std::stop_token stop) {
+  const bool can_ask = isatty(STDIN_FILENO) != 0;
+  if (!yes && !can_ask) {
+    return absl::InvalidArgumentError(
+        "an approval is a decision: without a terminal to ask on, say --yes");
+  }
+  ASSIGN_OR_RETURN(const auto session, GreetServer(config, stop));
+  ASSIGN_OR_RETURN(const OfferedStudy offered, FindOffered(*session, name, stop));
+  ASSIGN_OR_RETURN(const Study study, ReadOffered(offered));
+  fmt::print("{}", Summarize(study));
+
+  ASSIGN_OR_RETURN(const SiteCases cases, ListSiteCases(config, study));
+  const std::int64_t cases_bytes = EstimateCohortMemory(cases, study);
+  const std::int64_t training_bytes = EstimateTrainingMemory(study);
+  fmt::print("this site\n  memory      {} for {} cases, {} for training; {} are free\n",
+             Gibibytes(cases_bytes), cases.files.size(), Gibibytes(training_bytes),
+             Gibibytes(AvailableMemoryBytes()));
+  std::fflush(stdout);
+  RETURN_IF_ERROR(CheckMemory(fmt::format("reading the cases of study {}", name), cases_bytes));
+
+  StudyCohort cohort;
+  {
+    Progress progress("reading cases", static_cast<std::int64_t>(cases.files.size()));
+    ASSIGN_OR_RETURN(cohort,
+                     PrepareStudyCohort(cases, study, stop, [&](std::int64_t done, std::int64_t) {
+                       progress.Advance(done);
+                     }));
+  }
+  PrintRefused(cohort);
+  const CohortDeclaration& declaration = cohort.declaration;
+  fmt::print("  cases       {} for training, {} held out, {} refused\n", declaration.training_cases,
+             declaration.held_out_cases, declaration.refused_cases);
+  fmt::print(
+      "  is sent     these three counts and two histograms now; weights, loss and the scores of "
+      "held-out cases (by number) each round; no image, name, path or date\n");
+  std::fflush(stdout);
+  if (!yes && !AskYesNo(fmt::format("take part in {}?", name))) {
+    return absl::CancelledError("not approved; nothing was sent");
+  }
+
+  // First here: a client that runs already must find the approval when the server asks it for work.
+  const ApprovedStudies approved(StateFolder(config.state).approved());
+  ASSIGN_OR_RETURN(const std::optional<Study> before, approved.Find(name));
+  RETURN_IF_ERROR(approved.Add(study));
+  const absl::Status sent = session->Approve(name, study.digest, declaration, stop);
+  if (!sent.ok()) {
+    RETURN_IF_ERROR(before.has_value() ? approved.Add(*before) : approved.Remove(name));
+    return sent;
+  }
+  fmt::print("approved {}; `isoscan-client run` works on it\n", name);
+  return absl::OkStatus();
+}
+
+absl::Status WithdrawFromStudy(const ClientConfig& config, const std::string& name,
+                               std::stop_token stop) {
+  // First here: whatever the server answers, this site works on it no more.
+  const StateFolder folder(config.state);
+  if (!IsName(name)) {
+    return absl::InvalidArgumentError(fmt::format("\"{}\" is no study's name", name));
+  }
+  RETURN_IF_ERROR(ApprovedStudies(folder.approved()).Remove(name));
+  ASSIGN_OR_RETURN(const auto session, GreetServer(config, stop));
+  RETURN_IF_ERROR(session->Withdraw(name, stop));
+  fmt::print("withdrawn from {}; what this site gave to closed rounds stays in the model\n", name);
+  return absl::OkStatus();
+}
+
+}  // namespace isoscan

@@ -1,0 +1,77 @@
+#include "client/commands/study_summary.h"
+
+#include <fmt/format.h>
+
+#include "common/study/initial_weights.h"
+
+namespace isoscan {
+namespace {
+
+std::string HeldOutWords(const HeldOutRule& rule) {
+  switch (rule.kind) {
+    case HeldOutRule::Kind::kHash:
+      return fmt::format("{:.0f} % of the cases, by the hash of their names", 100 * rule.fraction);
+    case HeldOutRule::Kind::kEvery:
+      return fmt::format("every {}th case of each folder", rule.every);
+    case HeldOutRule::Kind::kList:
+      return "the cases that [held_out] of client.toml lists";
+  }
+  return "";
+}
+
+std::string MaskWords(const Preprocessing& plan) {
+  switch (plan.mask) {
+    case Preprocessing::Mask::kWhole:
+      return "the whole volume";
+    case Preprocessing::Mask::kOtsu:
+      return "Otsu's foreground";
+    case Preprocessing::Mask::kThreshold:
+      return fmt::format("voxels above {} of the volume's range", plan.threshold);
+    case Preprocessing::Mask::kGiven:
+      return "the mask that comes with each case";
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string Summarize(const Study& study) {
+  const auto& spacing = study.preprocessing.spacing_mm;
+  const auto& patch = study.training.patch_size;
+  const bool normalized =
+      study.preprocessing.normalization == Preprocessing::Normalization::kMaskedInstance;
+  std::int64_t parameters = 0;
+  for (const auto& [name, shape] : NetworkShapes(study)) parameters += ElementCount(shape);
+  std::string text = fmt::format("study {}\n", study.name);
+  if (!study.description.empty()) text += fmt::format("  {}\n", study.description);
+  text += fmt::format("  digest      {}\n", study.digest);
+  text += fmt::format("  channels    {}\n", fmt::join(study.channels, ", "));
+  text += fmt::format("  labels      {}\n", fmt::join(study.labels, ", "));
+  text += fmt::format("  sites       {}\n", study.sites.empty()
+                                                ? "those that approve before it starts"
+                                                : fmt::format("{}", fmt::join(study.sites, ", ")));
+  text += fmt::format("  held out    {}\n", HeldOutWords(study.held_out));
+  text +=
+      fmt::format("  intensities {}\n",
+                  normalized ? "normalised over " + MaskWords(study.preprocessing) : "as stored");
+  text +=
+      spacing[0] + spacing[1] + spacing[2] > 0
+          ? fmt::format("  spacing     {} mm (z, y, x; 0: as stored)\n", fmt::join(spacing, " x "))
+          : std::string("  spacing     as stored\n");
+  text += fmt::format("  network     {} levels, {} weights, {:.1f} MB per model\n",
+                      study.network.stages(), parameters, 4e-6 * static_cast<double>(parameters));
+  text += fmt::format("  training    {} rounds of {} steps, {} patches of {} voxels (z, y, x)\n",
+                      study.rounds.rounds, study.training.steps_per_round,
+                      study.training.batch_size, fmt::join(patch, " x "));
+  if (study.evaluation.local_only) {
+    text += fmt::format("  afterwards  {} steps more, alone, to compare\n",
+                        study.rounds.rounds * study.training.steps_per_round);
+  }
+  return text;
+}
+
+std::string Gibibytes(std::int64_t bytes) {
+  return fmt::format("{:.2f} GiB", static_cast<double>(bytes) / (1024.0 * 1024.0 * 1024.0));
+}
+
+}  // namespace isoscan

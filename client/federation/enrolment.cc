@@ -1,0 +1,46 @@
+#include "client/federation/enrolment.h"
+
+#include <grpcpp/client_context.h>
+
+#include <chrono>
+
+#include "client/federation/channel.h"
+#include "client/federation/connection_failure.h"
+#include "common/config/config_reader.h"
+#include "common/status/grpc_status.h"
+#include "common/status/status_macros.h"
+#include "proto/federation.grpc.pb.h"
+
+namespace isoscan {
+
+absl::StatusOr<Invitation> LoadInvitation(const std::filesystem::path& path) {
+  ASSIGN_OR_RETURN(ConfigReader reader, ConfigReader::Load(path));
+  Invitation invitation{.server = reader.Text("server"),
+                        .site = reader.Text("site"),
+                        .token = reader.Text("token"),
+                        .authority = reader.Text("authority")};
+  RETURN_IF_ERROR(reader.Finish());
+  return invitation;
+}
+
+absl::StatusOr<IssuedCertificate> RequestCertificate(const Invitation& invitation,
+                                                     const std::string& signing_request_pem,
+                                                     std::stop_token stop) {
+  const auto stub = v1::Federation::NewStub(
+      DialServer(invitation.server,
+                 {.authority = invitation.authority, .certificate = "", .private_key = ""}));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  const std::stop_callback cancel(stop, [&context] { context.TryCancel(); });
+  v1::EnrolRequest request;
+  request.set_token(invitation.token);
+  request.set_signing_request_pem(signing_request_pem);
+  v1::EnrolResponse response;
+  const absl::Status status = FromGrpcStatus(stub->Enrol(&context, request, &response));
+  if (stop.stop_requested()) return absl::CancelledError("interrupted");
+  RETURN_IF_ERROR(ExplainConnectionFailure(status, invitation.server));
+  return IssuedCertificate{.certificate = response.certificate_pem(),
+                           .authority = response.authority_pem()};
+}
+
+}  // namespace isoscan

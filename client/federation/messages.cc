@@ -1,0 +1,157 @@
+#include "client/federation/messages.h"
+
+#include <fmt/format.h>
+
+namespace isoscan {
+namespace {
+
+OfferedStudy::Phase PhaseFrom(v1::StudyPhase phase) {
+  switch (phase) {
+    case v1::STUDY_PHASE_RUNNING:
+      return OfferedStudy::Phase::kRunning;
+    case v1::STUDY_PHASE_PAUSED:
+      return OfferedStudy::Phase::kPaused;
+    case v1::STUDY_PHASE_FINISHED:
+      return OfferedStudy::Phase::kFinished;
+    case v1::STUDY_PHASE_STOPPED:
+      return OfferedStudy::Phase::kStopped;
+    default:
+      return OfferedStudy::Phase::kCreated;
+  }
+}
+
+v1::Histogram ToMessage(const IntensityHistogram& histogram) {
+  v1::Histogram message;
+  message.set_low(histogram.low);
+  message.set_high(histogram.high);
+  message.mutable_counts()->Add(histogram.counts.begin(), histogram.counts.end());
+  return message;
+}
+
+}  // namespace
+
+OfferedStudy OfferedStudyFrom(const v1::StudyState& message) {
+  OfferedStudy study{.name = message.name(),
+                     .digest = message.digest(),
+                     .toml = message.toml(),
+                     .phase = PhaseFrom(message.phase()),
+                     .round = message.round(),
+                     .rounds = message.rounds(),
+                     .waiting_for = message.waiting_for()};
+  if (message.sites_size() > 0) {
+    study.approved = message.sites(0).approved();
+    study.withdrawn = message.sites(0).withdrawn();
+  }
+  return study;
+}
+
+absl::StatusOr<SiteAssignment> SiteAssignmentFrom(const v1::Assignment& message) {
+  SiteAssignment assignment{.study = message.study(),
+                            .study_digest = message.study_digest(),
+                            .round = message.round(),
+                            .model_digest = message.model_digest(),
+                            .model_bytes = message.model_bytes()};
+  switch (message.kind()) {
+    case v1::Assignment::KIND_TRAIN:
+      assignment.kind = SiteAssignment::Kind::kTrain;
+      return assignment;
+    case v1::Assignment::KIND_SCORE:
+      assignment.kind = SiteAssignment::Kind::kScore;
+      return assignment;
+    case v1::Assignment::KIND_LOCAL_ONLY:
+      assignment.kind = SiteAssignment::Kind::kLocalOnly;
+      return assignment;
+    case v1::Assignment::KIND_STUDY_ENDED:
+      assignment.kind = SiteAssignment::Kind::kStudyEnded;
+      return assignment;
+    default:
+      return absl::UnimplementedError(
+          fmt::format("the server asks for work of kind {}, which this client does not know; "
+                      "update isoscan-client",
+                      static_cast<int>(message.kind())));
+  }
+}
+
+v1::Assignment::Kind ToMessage(SiteAssignment::Kind kind) {
+  switch (kind) {
+    case SiteAssignment::Kind::kTrain:
+      return v1::Assignment::KIND_TRAIN;
+    case SiteAssignment::Kind::kScore:
+      return v1::Assignment::KIND_SCORE;
+    case SiteAssignment::Kind::kLocalOnly:
+      return v1::Assignment::KIND_LOCAL_ONLY;
+    case SiteAssignment::Kind::kStudyEnded:
+      return v1::Assignment::KIND_STUDY_ENDED;
+  }
+  return v1::Assignment::KIND_UNSPECIFIED;
+}
+
+v1::CohortSummary ToMessage(const CohortDeclaration& cohort) {
+  v1::CohortSummary message;
+  message.set_training_cases(cohort.training_cases);
+  message.set_held_out_cases(cohort.held_out_cases);
+  message.set_refused_cases(cohort.refused_cases);
+  *message.mutable_raw() = ToMessage(cohort.raw);
+  *message.mutable_harmonized() = ToMessage(cohort.harmonized);
+  return message;
+}
+
+v1::SiteScores ToMessage(const std::vector<ScoredCase>& scores) {
+  v1::SiteScores message;
+  for (const ScoredCase& scored : scores) {
+    v1::CaseScore& case_score = *message.add_cases();
+    case_score.set_case_index(scored.index);
+    case_score.set_cohort(scored.cohort);
+    for (const LabelOverlap& overlap : scored.labels) {
+      v1::LabelScore& label = *case_score.add_labels();
+      label.set_dice(overlap.dice());
+      label.set_reference_voxels(overlap.reference_voxels);
+      label.set_predicted_voxels(overlap.predicted_voxels);
+      label.set_common_voxels(overlap.common_voxels);
+    }
+  }
+  return message;
+}
+
+std::vector<ScoredCase> ScoredCasesFrom(const v1::SiteScores& message) {
+  std::vector<ScoredCase> scores;
+  for (const v1::CaseScore& case_score : message.cases()) {
+    ScoredCase& scored = scores.emplace_back();
+    scored.index = case_score.case_index();
+    scored.cohort = case_score.cohort();
+    for (const v1::LabelScore& label : case_score.labels()) {
+      scored.labels.push_back({.reference_voxels = label.reference_voxels(),
+                               .predicted_voxels = label.predicted_voxels(),
+                               .common_voxels = label.common_voxels()});
+    }
+  }
+  return scores;
+}
+
+v1::SubmitUpdateRequest ToMessage(const RoundUpdate& update) {
+  v1::SubmitUpdateRequest message;
+  message.set_study(update.study);
+  message.set_round(update.round);
+  message.set_weights_digest(update.weights_digest);
+  message.set_training_cases(update.training_cases);
+  message.set_steps(update.steps);
+  message.set_mean_loss(update.mean_loss);
+  *message.mutable_model_scores() = ToMessage(update.model_scores);
+  message.set_seconds_training(update.seconds_training);
+  message.set_seconds_scoring(update.seconds_scoring);
+  return message;
+}
+
+RoundUpdate RoundUpdateFrom(const v1::SubmitUpdateRequest& message) {
+  return {.study = message.study(),
+          .round = message.round(),
+          .weights_digest = message.weights_digest(),
+          .training_cases = message.training_cases(),
+          .steps = message.steps(),
+          .mean_loss = message.mean_loss(),
+          .model_scores = ScoredCasesFrom(message.model_scores()),
+          .seconds_training = message.seconds_training(),
+          .seconds_scoring = message.seconds_scoring()};
+}
+
+}  // namespace isoscan

@@ -1,0 +1,134 @@
+#include "client/imaging/orientation.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <cstddef>
+
+namespace isoscan {
+namespace {
+
+/// Canonical axis a runs along the stored axis `source[a]`, backwards when `flipped[a]`.
+struct AxisOrder {
+  std::array<std::size_t, 3> source;
+  std::array<bool, 3> flipped;
+
+  bool identity() const {
+    return source == std::array<std::size_t, 3>{0, 1, 2} && !flipped[0] && !flipped[1] &&
+           !flipped[2];
+  }
+};
+
+AxisOrder NearestToLps(const Geometry& geometry) {
+  // Of the six assignments the one whose axes lie nearest, in sum, to the patient's; the first wins
+  // a tie, so the identity does.
+  std::array<std::size_t, 3> order{0, 1, 2};
+  std::array<std::size_t, 3> best = order;
+  double best_alignment = -1;
+  do {
+    double alignment = 0;
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      alignment += std::abs(geometry.direction[axis][order[axis]]);
+    }
+    if (alignment > best_alignment + 1e-9) {
+      best_alignment = alignment;
+      best = order;
+    }
+  } while (std::next_permutation(order.begin(), order.end()));
+
+  AxisOrder result{.source = best, .flipped = {}};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    result.flipped[axis] = geometry.direction[axis][best[axis]] < 0;
+  }
+  return result;
+}
+
+Geometry Reordered(const Geometry& geometry, const AxisOrder& order) {
+  Geometry result = geometry;
+  std::array<double, 3> first_voxel{};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    const std::size_t source = order.source[axis];
+    result.size[axis] = geometry.size[source];
+    result.spacing_mm[axis] = geometry.spacing_mm[source];
+    for (std::size_t row = 0; row < 3; ++row) {
+      const double cosine = geometry.direction[row][source];
+      result.direction[row][axis] = order.flipped[axis] ? -cosine : cosine;
+    }
+    if (order.flipped[axis]) first_voxel[source] = static_cast<double>(geometry.size[source] - 1);
+  }
+  result.origin_mm = PhysicalPoint(geometry, first_voxel);
+  return result;
+}
+
+/// Steps through a stored buffer in canonical order: element (x, y, z) lies at first + x * step[0]
+/// + y * step[1] + z * step[2].
+struct Walk {
+  std::int64_t first = 0;
+  std::array<std::int64_t, 3> step{};
+};
+
+Walk WalkOf(const Geometry& stored, const AxisOrder& order) {
+  const std::array<std::int64_t, 3> stride{1, stored.size[0], stored.size[0] * stored.size[1]};
+  Walk walk;
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    const std::size_t source = order.source[axis];
+    walk.step[axis] = order.flipped[axis] ? -stride[source] : stride[source];
+    if (order.flipped[axis]) walk.first += (stored.size[source] - 1) * stride[source];
+  }
+  return walk;
+}
+
+/// Calls copy(canonical index, stored index) for every voxel.
+template <typename Copy>
+void ForEachPair(const std::array<std::int64_t, 3>& canonical_size, const Walk& walk, Copy copy) {
+  // A small volume is done before another thread wakes up.
+  const bool large = canonical_size[0] * canonical_size[1] * canonical_size[2] > (1 << 18);
+#pragma omp parallel for if (large)
+  for (std::int64_t z = 0; z < canonical_size[2]; ++z) {
+    for (std::int64_t y = 0; y < canonical_size[1]; ++y) {
+      const std::int64_t row = (z * canonical_size[1] + y) * canonical_size[0];
+      const std::int64_t start = walk.first + z * walk.step[2] + y * walk.step[1];
+      for (std::int64_t x = 0; x < canonical_size[0]; ++x) {
+        copy(static_cast<std::size_t>(row + x), static_cast<std::size_t>(start + x * walk.step[0]));
+      }
+    }
+  }
+}
+
+template <typename Image>
+Image Canonical(const Image& image) {
+  const AxisOrder order = NearestToLps(image.geometry);
+  if (order.identity()) return image;
+  Image result;
+  result.geometry = Reordered(image.geometry, order);
+  result.voxels.resize(image.voxels.size());
+  ForEachPair(result.geometry.size, WalkOf(image.geometry, order),
+              [&](std::size_t canonical, std::size_t stored) {
+                result.voxels[canonical] = image.voxels[stored];
+              });
+  return result;
+}
+
+}  // namespace
+
+Geometry CanonicalGeometry(const Geometry& geometry) {
+  return Reordered(geometry, NearestToLps(geometry));
+}
+
+Volume ToCanonical(const Volume& volume) { return Canonical(volume); }
+
+LabelMap ToCanonical(const LabelMap& labels) { return Canonical(labels); }
+
+LabelMap FromCanonical(const LabelMap& labels, const Geometry& original) {
+  assert(CanonicalGeometry(original).size == labels.geometry.size);
+  LabelMap result;
+  result.geometry = original;
+  result.voxels.resize(labels.voxels.size());
+  ForEachPair(labels.geometry.size, WalkOf(original, NearestToLps(original)),
+              [&](std::size_t canonical, std::size_t stored) {
+                result.voxels[stored] = labels.voxels[canonical];
+              });
+  return result;
+}
+
+}  // namespace isoscan

@@ -1,0 +1,172 @@
+/// isoscan-client: a hospital's part in federated studies. docs/hospital.md is its guide.
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "client/client_config.h"
+#include "client/commands/commands.h"
+#include "common/process/exit_code.h"
+#include "common/process/interrupt.h"
+#include "common/process/resources.h"
+#include "common/status/status_macros.h"
+#include "common/tls/credentials.h"
+#include "common/version.h"
+
+namespace isoscan {
+namespace {
+
+/// What the command line said, and the command that it chose.
+struct CommandLine {
+  std::string config = "client.toml";
+  std::string invitation;
+  std::string folder;
+  std::string server;
+  std::string study;
+  std::string input;
+  std::string output;
+  Preprocessing harmonization;
+  bool json = false;
+  bool yes = false;
+  bool text_only = false;
+  bool until_ended = false;
+  std::function<int()> command;
+};
+
+using ConfiguredCommand = std::function<absl::Status(const ClientConfig&)>;
+
+/// A command that needs client.toml.
+void Choose(CLI::App* app, CommandLine& line, ConfiguredCommand command) {
+  app->callback([&line, command = std::move(command)] {
+    line.command = [&line, command] {
+      const absl::StatusOr<ClientConfig> config = LoadClientConfig(line.config);
+      return Report(config.ok() ? command(*config) : config.status());
+    };
+  });
+}
+
+void AddEnrol(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
+  CLI::App* const app = program.add_subcommand(
+      "enrol", "Make this site's key, certificate and client.toml from an invitation");
+  app->add_option("invitation", line.invitation, "File from the coordinator")->required();
+  app->add_option("--folder", line.folder, "Folder to make them in")->required();
+  app->add_option("--server", line.server, "HOST:PORT, instead of the invitation's");
+  app->callback([&line, &stop] {
+    line.command = [&line, &stop] {
+      return Report(Enrol(line.invitation, line.folder, line.server, stop));
+    };
+  });
+}
+
+void AddHarmonize(CLI::App& program, CommandLine& line) {
+  CLI::App* const app =
+      program.add_subcommand("harmonize", "Normalise one image over its mask, as a study would");
+  app->add_option("input", line.input, "NIfTI, NRRD or MetaImage file")->required();
+  app->add_option("output", line.output, "NIfTI file to write")->required();
+  const std::map<std::string, Preprocessing::Mask> masks{
+      {"whole", Preprocessing::Mask::kWhole},
+      {"otsu", Preprocessing::Mask::kOtsu},
+      {"threshold", Preprocessing::Mask::kThreshold}};
+  app->add_option("--mask", line.harmonization.mask,
+                  "Voxels that statistics are taken over: whole, otsu or threshold")
+      ->transform(CLI::Transformer(masks, CLI::ignore_case));
+  app->add_option("--threshold", line.harmonization.threshold,
+                  "For --mask threshold: a fraction of the image's range")
+      ->check(CLI::Range(0.0, 1.0));
+  app->callback([&line] {
+    line.command = [&line] {
+      return Report(HarmonizeImage(line.input, line.output, line.harmonization));
+    };
+  });
+}
+
+void AddStudy(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
+  CLI::App* const study = program.add_subcommand("study", "The studies that the server offers");
+  study->require_subcommand(1);
+
+  CLI::App* const list = study->add_subcommand("list", "All of them, and this site's part");
+  list->add_flag("--json", line.json, "Print JSON");
+  Choose(list, line, [&line, &stop](const ClientConfig& config) {
+    return ListStudies(config, line.json, stop);
+  });
+
+  CLI::App* const show = study->add_subcommand("show", "What a study would do, and its text");
+  show->add_option("name", line.study)->required();
+  show->add_flag("--text", line.text_only, "Print the text alone");
+  Choose(show, line, [&line, &stop](const ClientConfig& config) {
+    return ShowStudy(config, line.study, line.text_only, stop);
+  });
+
+  CLI::App* const approve =
+      study->add_subcommand("approve", "Take part: read the cohort, then ask");
+  approve->add_option("name", line.study)->required();
+  approve->add_flag("--yes", line.yes, "Do not ask");
+  Choose(approve, line, [&line, &stop](const ClientConfig& config) {
+    return ApproveStudy(config, line.study, line.yes, stop);
+  });
+
+  CLI::App* const withdraw = study->add_subcommand("withdraw", "Take part no longer");
+  withdraw->add_option("name", line.study)->required();
+  Choose(withdraw, line, [&line, &stop](const ClientConfig& config) {
+    return WithdrawFromStudy(config, line.study, stop);
+  });
+}
+
+void AddOthers(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
+  program.add_subcommand("check", "Try everything that a study needs and say what is amiss")
+      ->callback([&line, &stop] {
+        line.command = [&line, &stop] { return static_cast<int>(CheckSite(line.config, stop)); };
+      });
+
+  CLI::App* const inspect =
+      program.add_subcommand("inspect", "What is in this site's cases, and which cannot be used");
+  inspect->add_option("--study", line.study, "A study's file, or an approved study's name");
+  inspect->add_flag("--json", line.json, "Print JSON");
+  Choose(inspect, line, [&line, &stop](const ClientConfig& config) {
+    return Inspect(config, line.study, line.json, stop);
+  });
+
+  CLI::App* const run = program.add_subcommand("run", "Work on the approved studies");
+  run->add_flag("--until-ended", line.until_ended, "Exit with 0 when all of them have ended");
+  Choose(run, line, [&line, &stop](const ClientConfig& config) {
+    return RunClient(config, line.until_ended, stop);
+  });
+}
+
+int Main(int argc, char** argv) {
+  const std::stop_token stop = StopOnInterrupt();
+  RequireTls13();
+  KeepFreedMemory();
+
+  CommandLine line;
+  CLI::App program("A hospital's part in federated MRI segmentation: no scan leaves the site.",
+                   "isoscan-client");
+  program.set_version_flag(
+      "--version", fmt::format("isoscan-client {} (protocol {})", kVersion, kProtocolVersion));
+  program.add_option("--config", line.config, "This site's configuration")->capture_default_str();
+  program.require_subcommand(1);
+  // `isoscan-client run --config FILE` means the same as `--config FILE run`.
+  program.fallthrough();
+  program.footer(
+      "Exit codes: 0 done, 1 defect, 2 usage or configuration, 3 data, 4 server unreachable,\n"
+      "5 refused, 6 not possible now, 7 memory or disk, 8 other version, 130 interrupted.\n"
+      "Guide: docs/hospital.md");
+  AddEnrol(program, line, stop);
+  AddOthers(program, line, stop);
+  AddHarmonize(program, line);
+  AddStudy(program, line, stop);
+
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return program.exit(error) == 0 ? 0 : static_cast<int>(ExitCode::kUsage);
+  }
+  return line.command();
+}
+
+}  // namespace
+}  // namespace isoscan
+
+int main(int argc, char** argv) { return isoscan::Main(argc, argv); }

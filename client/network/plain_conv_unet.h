@@ -1,0 +1,126 @@
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/nn/pimpl.h>
+#include <torch/types.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "common/study/study.h"
+
+namespace isoscan {
+
+/// A convolution with "same" padding. Its parameters are made empty: weights always come from a
+/// model (weights_bridge.h), never from LibTorch's own generator.
+///
+/// Shapes: input [N, in, D, H, W]; output [N, out, ceil(D / stride), ...]. Computes in the input's
+///         type; parameters stay float32.
+class ConvolutionImpl : public torch::nn::Module {
+ public:
+  ConvolutionImpl(std::int64_t in, std::int64_t out, const Triple& kernel, const Triple& stride);
+
+  enum class Bias { kApply, kSkip };
+  torch::Tensor forward(const torch::Tensor& input, Bias use = Bias::kApply);
+
+ private:
+  torch::Tensor weight_;
+  torch::Tensor bias_;
+  Triple stride_;
+  Triple padding_;
+};
+TORCH_MODULE(Convolution);
+
+/// A transposed convolution whose kernel is its stride: each voxel becomes a block of its own.
+///
+/// On the CPU it is a 1x1x1 convolution and a rearrangement: 1.5 to 2 times as fast as
+/// at::conv_transpose3d in LibTorch 1.13, which refuses bfloat16 there (docs/performance.md).
+/// Shapes: input [N, in, D, H, W]; output [N, out, D * stride, ...].
+class UpConvolutionImpl : public torch::nn::Module {
+ public:
+  UpConvolutionImpl(std::int64_t in, std::int64_t out, const Triple& stride);
+  torch::Tensor forward(const torch::Tensor& input);
+
+ private:
+  torch::Tensor weight_;
+  torch::Tensor bias_;
+  Triple stride_;
+};
+TORCH_MODULE(UpConvolution);
+
+/// Instance or batch normalisation with scale and shift, eps = 1e-5, statistics in float32 whatever
+/// the input's type. Batch normalisation keeps running statistics (momentum 0.1) as buffers.
+class FeatureNormImpl : public torch::nn::Module {
+ public:
+  FeatureNormImpl(std::int64_t features, NetworkPlan::Norm norm);
+  torch::Tensor forward(const torch::Tensor& input);
+
+ private:
+  NetworkPlan::Norm norm_;
+  torch::Tensor weight_;
+  torch::Tensor bias_;
+  torch::Tensor running_mean_;
+  torch::Tensor running_var_;
+};
+TORCH_MODULE(FeatureNorm);
+
+/// Convolution, normalisation, leaky ReLU of slope 0.01.
+///
+/// Under instance normalisation the convolution's bias cancels exactly, so it is not computed: it
+/// has no gradient and stays as it came, where rounding noise would otherwise make it drift (under
+/// Adam by a whole learning rate per step) and sites of equal content differ.
+class ConvolutionBlockImpl : public torch::nn::Module {
+ public:
+  ConvolutionBlockImpl(std::int64_t in, std::int64_t out, const Triple& kernel,
+                       const Triple& stride, NetworkPlan::Norm norm);
+  torch::Tensor forward(const torch::Tensor& input);
+
+ private:
+  Convolution::Impl::Bias bias_use_;
+  Convolution conv_;
+  FeatureNorm norm_;
+};
+TORCH_MODULE(ConvolutionBlock);
+
+/// Convolution blocks in a row; the first has the stride.
+class ConvolutionStackImpl : public torch::nn::Module {
+ public:
+  ConvolutionStackImpl(std::int64_t blocks, std::int64_t in, std::int64_t out, const Triple& kernel,
+                       const Triple& stride, NetworkPlan::Norm norm);
+  torch::Tensor forward(torch::Tensor features);
+
+ private:
+  torch::nn::ModuleList convs_;
+};
+TORCH_MODULE(ConvolutionStack);
+
+/// nnU-Net's PlainConvUNet, with its parameter names (common/study/initial_weights.h).
+///
+///   image ─ stage 0 ───────────── cat ─ stage ─ head     finest
+///              └ stage 1 ─── cat ─ stage ┘ ─ (head)      deep supervision
+///                   └ stage 2 ┘ up
+///
+/// Computes in the type of its input (float32 or bfloat16); parameters stay float32.
+/// Source: docs/references.md#isensee2021; dynamic-network-architectures' PlainConvUNet.
+/// Throws: c10::Error when the input's shape does not fit.
+class PlainConvUNetImpl : public torch::nn::Module {
+ public:
+  PlainConvUNetImpl(std::int64_t channels, std::int64_t classes, const NetworkPlan& plan);
+
+  /// Scores before the softmax of the `heads` finest resolutions, finest first.
+  ///
+  /// Shapes: input [N, channels, D, H, W], each of D, H, W a multiple of the product of its
+  /// strides;
+  ///         output i [N, classes, ...] at the resolution of stage i.
+  std::vector<torch::Tensor> forward(const torch::Tensor& input, std::int64_t heads = 1);
+
+ private:
+  std::vector<ConvolutionStack> encoder_stages_;
+  std::vector<UpConvolution> up_convolutions_;  ///< Coarsest first, as the two below.
+  std::vector<ConvolutionStack> decoder_stages_;
+  std::vector<Convolution> heads_;
+};
+TORCH_MODULE(PlainConvUNet);
+
+}  // namespace isoscan

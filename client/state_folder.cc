@@ -1,0 +1,88 @@
+#include "client/state_folder.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+#include "common/status/status_macros.h"
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+namespace isoscan {
+namespace {
+
+namespace fs = std::filesystem;
+
+absl::Status MakeFolder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (!error) return absl::OkStatus();
+  return absl::UnavailableError(
+      fmt::format("{} cannot be made: {}; check `state` in client.toml and its permissions",
+                  folder.string(), error.message()));
+}
+
+void RemoveFilesBut(const fs::path& folder, const std::string& kept_start) {
+  std::error_code ignored;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored)) {
+    if (!entry.path().filename().string().starts_with(kept_start)) {
+      fs::remove(entry.path(), ignored);
+    }
+  }
+}
+
+}  // namespace
+
+fs::path StateFolder::Model(const std::string& study, const std::string& digest) const {
+  return folder_ / "models" / study / (digest + ".safetensors");
+}
+
+fs::path StateFolder::Update(const std::string& study, int round,
+                             const std::string& model_digest) const {
+  return folder_ / "updates" / study / fmt::format("{}-{}", round, model_digest.substr(0, 16));
+}
+
+absl::Status StateFolder::Prepare(const std::string& study) const {
+  RETURN_IF_ERROR(MakeFolder(folder_ / "models" / study));
+  return MakeFolder(folder_ / "updates" / study);
+}
+
+void StateFolder::KeepOnly(const std::string& study, int round,
+                           const std::string& model_digest) const {
+  RemoveFilesBut(folder_ / "models" / study, model_digest);
+  RemoveFilesBut(folder_ / "updates" / study,
+                 Update(study, round, model_digest).filename().string());
+}
+
+void StateFolder::Forget(const std::string& study) const {
+  std::error_code ignored;
+  fs::remove_all(folder_ / "models" / study, ignored);
+  fs::remove_all(folder_ / "updates" / study, ignored);
+}
+
+StateFolder::Lock::~Lock() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+absl::StatusOr<StateFolder::Lock> StateFolder::Acquire() const {
+  RETURN_IF_ERROR(MakeFolder(folder_));
+  const fs::path path = folder_ / "running";
+  const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (descriptor < 0) {
+    return absl::UnavailableError(
+        fmt::format("{} cannot be opened: {}", path.string(), std::strerror(errno)));
+  }
+  Lock lock(descriptor);
+  if (flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+    return absl::FailedPreconditionError(
+        fmt::format("another isoscan-client runs on {}; stop it first, or give this one a `state` "
+                    "folder of its own",
+                    folder_.string()));
+  }
+  return lock;
+}
+
+}  // namespace isoscan

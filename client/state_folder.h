@@ -1,0 +1,61 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace isoscan {
+
+/// Where a site's client keeps what must survive it:
+///
+///   approved/STUDY.toml                        texts of approved studies
+///   models/STUDY/DIGEST.safetensors            the global model of the open round
+///   updates/STUDY/ROUND-MODEL.{safetensors,json}   an update that is trained and not yet accepted
+///   running                                    locked by the client that runs
+class StateFolder {
+ public:
+  explicit StateFolder(std::filesystem::path folder) : folder_(std::move(folder)) {}
+
+  std::filesystem::path approved() const { return folder_ / "approved"; }
+  std::filesystem::path Model(const std::string& study, const std::string& digest) const;
+  /// Without ending. Names the model too: what was trained from another one is no answer to the
+  /// same round.
+  std::filesystem::path Update(const std::string& study, int round,
+                               const std::string& model_digest) const;
+
+  /// Makes the folders of a study, where missing. Errors: UNAVAILABLE naming the folder.
+  absl::Status Prepare(const std::string& study) const;
+
+  /// Removes models and updates of a study but those of `round` and `model_digest`.
+  void KeepOnly(const std::string& study, int round, const std::string& model_digest) const;
+
+  /// Removes models and updates of a study that is over.
+  void Forget(const std::string& study) const;
+
+  /// Held as long as a client runs; the system frees it when the process ends, however it does.
+  class Lock {
+   public:
+    Lock(Lock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+    Lock& operator=(Lock&& other) noexcept {
+      std::swap(descriptor_, other.descriptor_);
+      return *this;
+    }
+    ~Lock();
+
+   private:
+    friend class StateFolder;
+    explicit Lock(int descriptor) : descriptor_(descriptor) {}
+    int descriptor_;
+  };
+
+  /// Errors: FAILED_PRECONDITION another client runs on this folder; UNAVAILABLE it cannot be made.
+  absl::StatusOr<Lock> Acquire() const;
+
+ private:
+  std::filesystem::path folder_;
+};
+
+}  // namespace isoscan

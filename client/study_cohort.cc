@@ -1,0 +1,153 @@
+#include "client/study_cohort.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <utility>
+
+#include "client/imaging/image_file.h"
+#include "client/imaging/orientation.h"
+#include "common/status/status_macros.h"
+
+namespace isoscan {
+namespace {
+
+constexpr std::size_t kHistogramBins = 64;
+constexpr std::size_t kSampledVoxels = 16'384;
+
+/// At most kSampledVoxels of `values`, evenly spread, behind what is in `sample`.
+void AppendSample(std::span<const float> values, std::vector<float>& sample) {
+  const std::size_t stride = std::max<std::size_t>(1, values.size() / kSampledVoxels);
+  for (std::size_t index = 0; index < values.size(); index += stride) {
+    sample.push_back(values[index]);
+  }
+}
+
+float Percentile(std::vector<float>& sample, double fraction) {
+  const auto rank =
+      static_cast<std::ptrdiff_t>(fraction * static_cast<double>(sample.size() - 1) + 0.5);
+  std::nth_element(sample.begin(), sample.begin() + rank, sample.end());
+  return sample[static_cast<std::size_t>(rank)];
+}
+
+IntensityHistogram Count(const std::vector<float>& sample, double low, double high) {
+  IntensityHistogram histogram{
+      .low = low, .high = high, .counts = std::vector<std::int64_t>(kHistogramBins)};
+  const double bins_per_unit = static_cast<double>(kHistogramBins) / (high - low);
+  for (const float value : sample) {
+    const double bin = std::floor((static_cast<double>(value) - low) * bins_per_unit);
+    ++histogram.counts[static_cast<std::size_t>(
+        std::clamp(bin, 0.0, static_cast<double>(kHistogramBins - 1)))];
+  }
+  return histogram;
+}
+
+IntensityHistogram RawHistogram(std::vector<float>& sample) {
+  if (sample.empty()) return {};
+  const double low = static_cast<double>(Percentile(sample, 0.005));
+  const double high = static_cast<double>(Percentile(sample, 0.995));
+  return Count(sample, low, high > low ? high : low + 1);
+}
+
+/// Voxels of a case of this geometry at the plan's spacing.
+double PreparedVoxels(const Geometry& stored, const Study& study) {
+  const Geometry geometry = CanonicalGeometry(stored);
+  double voxels = 1;
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    const double wanted = study.preprocessing.spacing_mm[2 - axis];
+    const double scale = wanted > 0 ? geometry.spacing_mm[axis] / wanted : 1;
+    voxels *= std::max(1.0, std::round(static_cast<double>(geometry.size[axis]) * scale));
+  }
+  return voxels;
+}
+
+absl::StatusOr<PreparedCase> ReadCase(const CaseFiles& files, const Study& study,
+                                      std::vector<float>& raw, std::vector<float>& harmonized) {
+  ASSIGN_OR_RETURN(const LoadedCase loaded, LoadCase(files, study));
+  ASSIGN_OR_RETURN(PreparedCase prepared, PrepareCase(loaded, files, study));
+  AppendSample(loaded.channels.front().voxels, raw);
+  AppendSample(std::span(prepared.image).first(prepared.labels.size()), harmonized);
+  return prepared;
+}
+
+absl::Status CheckSides(const StudyCohort& cohort, std::size_t cases) {
+  if (!cohort.training.empty() && !cohort.held_out.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(fmt::format(
+      "no {} case is left: {} of {} cases cannot be used, the first because {}; `isoscan-client "
+      "inspect` lists them all",
+      cohort.training.empty() ? "training" : "held-out", cohort.refused.size(), cases,
+      cohort.refused.empty() ? "of an unknown reason" : cohort.refused.front().reason));
+}
+
+}  // namespace
+
+absl::StatusOr<SiteCases> ListSiteCases(const ClientConfig& config, const Study& study) {
+  if (config.cohorts.empty()) {
+    return absl::InvalidArgumentError(
+        "client.toml names no folder of MRI; add one: [[cohort]] and folder = \"/path\"");
+  }
+  SiteCases cases;
+  for (const CohortFolder& folder : config.cohorts) {
+    ASSIGN_OR_RETURN(std::vector<CaseFiles> found, ListCases(folder, study));
+    std::move(found.begin(), found.end(), std::back_inserter(cases.files));
+  }
+  ASSIGN_OR_RETURN(cases.held_out, HeldOut(cases.files, study.held_out, config.held_out_cases));
+  return cases;
+}
+
+std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study) {
+  const auto channels = static_cast<double>(study.channels.size());
+  const auto classes = static_cast<double>(study.classes());
+  double total = 0;
+  double largest = 0;
+  for (const CaseFiles& files : cases.files) {
+    // What cannot be read is refused later, and takes no memory.
+    const absl::StatusOr<Geometry> geometry = ReadGeometry(files.images.front());
+    if (!geometry.ok()) continue;
+    const auto stored = static_cast<double>(geometry->voxels());
+    const double prepared = PreparedVoxels(*geometry, study);
+    total += prepared * (4 * channels + 1) + stored;
+    // Reading: channels and labels as floats, twice, while they are brought into LPS. Scoring: the
+    // classes' scores, on both grids at most, and the Gaussian's sum.
+    largest =
+        std::max({largest, stored * 8 * (channels + 1), 4 * (classes + 1) * (prepared + stored)});
+  }
+  return std::llround(total + largest);
+}
+
+absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Study& study,
+                                               const std::stop_token& stop,
+                                               const CaseObserver& observe) {
+  StudyCohort cohort;
+  std::vector<float> raw;
+  std::vector<float> harmonized;
+  const auto total = static_cast<std::int64_t>(cases.files.size());
+  for (std::int64_t index = 0; index < total; ++index) {
+    if (stop.stop_requested()) return absl::CancelledError("interrupted");
+    const CaseFiles& files = cases.files[static_cast<std::size_t>(index)];
+    const bool held_out = cases.held_out[static_cast<std::size_t>(index)];
+    absl::StatusOr<PreparedCase> prepared = ReadCase(files, study, raw, harmonized);
+    if (absl::IsResourceExhausted(prepared.status())) return prepared.status();
+    if (prepared.ok()) {
+      (held_out ? cohort.held_out : cohort.training).push_back(*std::move(prepared));
+    } else {
+      cohort.refused.push_back({.index = index,
+                                .cohort = files.cohort,
+                                .name = files.name,
+                                .held_out = held_out,
+                                .reason = std::string(prepared.status().message())});
+    }
+    observe(index + 1, total);
+  }
+  RETURN_IF_ERROR(CheckSides(cohort, cases.files.size()));
+  cohort.declaration = {.training_cases = static_cast<std::int64_t>(cohort.training.size()),
+                        .held_out_cases = static_cast<std::int64_t>(cohort.held_out.size()),
+                        .refused_cases = static_cast<std::int64_t>(cohort.refused.size()),
+                        .raw = RawHistogram(raw),
+                        .harmonized = Count(harmonized, -4, 6)};
+  return cohort;
+}
+
+}  // namespace isoscan

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "client/client_config.h"
+#include "client/cohort/cohort.h"
+#include "client/federation/federation_session.h"
+#include "common/study/study.h"
+
+namespace isoscan {
+
+/// The cases of all of a site's folders that fit a study, by name only.
+struct SiteCases {
+  std::vector<CaseFiles> files;
+  std::vector<bool> held_out;  ///< One per case.
+};
+
+/// Errors: INVALID_ARGUMENT no [[cohort]] in client.toml; those of ListCases and HeldOut.
+absl::StatusOr<SiteCases> ListSiteCases(const ClientConfig& config, const Study& study);
+
+/// Bytes that a study's cases take in memory once prepared, from the headers of their files; room
+/// for reading one case and for the scores of the largest is part of it.
+std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study);
+
+/// A case that is not used, and why. `reason` may name files: it is for the site alone.
+struct RefusedCase {
+  std::int64_t index = 0;  ///< Among the site's cases of this study; what a log may say.
+  std::string cohort;
+  std::string name;
+  bool held_out = false;
+  std::string reason;
+};
+
+/// A site's cases for one study, ready for the network, in memory.
+struct StudyCohort {
+  std::vector<PreparedCase> training;
+  std::vector<PreparedCase> held_out;
+  std::vector<RefusedCase> refused;
+  CohortDeclaration declaration;
+};
+
+using CaseObserver = std::function<void(std::int64_t done, std::int64_t total)>;
+
+/// Reads and prepares every case. One that cannot be used (geometry, labels, NaN, a constant image)
+/// is put aside with its reason and the rest goes on.
+///
+/// The declaration's histograms take the study's first channel, every case with the same number of
+/// voxels at most (16,384, evenly spread in the file): raw over the 0.5 to 99.5 percentiles in 64
+/// bins, harmonised as the network sees it (after resampling) over [-4, 6] in 64 bins.
+///
+/// Errors: FAILED_PRECONDITION no case is left on one side, with the number and the first reason;
+///         CANCELLED; RESOURCE_EXHAUSTED.
+absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Study& study,
+                                               const std::stop_token& stop,
+                                               const CaseObserver& observe);
+
+}  // namespace isoscan

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "common/study/study.h"
+
+namespace isoscan {
+
+/// learning_rate * (1 - step / total_steps)^0.9, never below 0.
+/// Source: docs/references.md#chen2018, section 4.1; nnU-Net's PolyLRScheduler.
+double LearningRate(const TrainingPlan& plan, std::int64_t step, std::int64_t total_steps);
+
+/// Stochastic gradient descent with Nesterov momentum, or AdamW (betas 0.9 and 0.999, eps 1e-8), on
+/// gradients whose norm over all parameters is limited.
+///
+/// Parameters without a gradient (heads that are not trained) are left alone. Starts without
+/// history.
+/// Source: docs/references.md#sutskever2013, #loshchilov2019, #pascanu2013; as torch.optim.
+class Optimizer {
+ public:
+  Optimizer(const TrainingPlan& plan, std::vector<torch::Tensor> parameters);
+
+  /// One update from the parameters' gradients, which are cleared. Returns the gradients' norm
+  /// before it was limited; when that is not finite, nothing is updated.
+  double Step(double learning_rate);
+
+ private:
+  TrainingPlan plan_;
+  std::vector<torch::Tensor> parameters_;
+  std::vector<torch::Tensor> first_moments_;   ///< Momentum for SGD; made when first needed.
+  std::vector<torch::Tensor> second_moments_;  ///< AdamW only.
+  std::int64_t steps_ = 0;
+};
+
+}  // namespace isoscan

@@ -1,0 +1,253 @@
+#include "client/training/trainer.h"
+
+#include <fmt/format.h>
+#include <torch/types.h>
+#include <torch/utils.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <future>
+#include <new>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "client/imaging/resampling.h"
+#include "client/network/plain_conv_unet.h"
+#include "client/network/weights_bridge.h"
+#include "client/training/compute_device.h"
+#include "client/training/optimizer.h"
+#include "client/training/patch_sampler.h"
+#include "client/training/segmentation_loss.h"
+#include "client/training/sliding_window.h"
+#include "common/status/status_macros.h"
+#include "common/study/initial_weights.h"
+#include <ATen/ATen.h>
+#include <c10/util/Exception.h>
+
+namespace isoscan {
+namespace {
+
+/// Who draws when every site shall draw the same numbers.
+constexpr char kSharedStream[] = "shared";
+
+std::int64_t Channels(const Study& study) {
+  return static_cast<std::int64_t>(study.channels.size());
+}
+
+/// Runs `work` and turns what LibTorch throws into a status; `what` says what was being done.
+template <typename Work>
+auto WithoutExceptions(const std::string& what, Work work) -> decltype(work()) {
+  constexpr std::string_view kCpuAllocation = "can't allocate memory";
+  const auto out_of_memory = [&] {
+    return absl::ResourceExhaustedError(
+        what + ": out of memory; use a smaller patch_size or batch_size, or close other programs");
+  };
+  try {
+    return work();
+  } catch (const c10::OutOfMemoryError&) {
+    return out_of_memory();
+  } catch (const c10::Error& error) {
+    const std::string message = error.what_without_backtrace();
+    if (message.find(kCpuAllocation) != std::string::npos) return out_of_memory();
+    return absl::InternalError(fmt::format("{}: {}", what, message));
+  } catch (const std::bad_alloc&) {
+    return out_of_memory();
+  } catch (const std::exception& error) {  // oneDNN's own
+    return absl::InternalError(fmt::format("{}: {}", what, error.what()));
+  }
+}
+
+absl::Status CheckCase(const PreparedCase& prepared, std::size_t index, std::int64_t channels) {
+  const std::int64_t expected = channels * prepared.grid.voxels();
+  const auto given = static_cast<std::int64_t>(prepared.image.size());
+  if (expected == 0 || given != expected) {
+    return absl::InvalidArgumentError(fmt::format(
+        "case {} holds {} values, expected {} channels of {} x {} x {} voxels", index, given,
+        channels, prepared.grid.size[2], prepared.grid.size[1], prepared.grid.size[0]));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+struct Trainer::State {
+  State(const Study& declared, ComputeDevice chosen)
+      : study(declared),
+        device(std::move(chosen)),
+        network(Channels(declared), declared.classes(), declared.network) {
+    network->to(device.device);
+  }
+
+  absl::StatusOr<TrainingResult> Train(const NamedTensors& weights,
+                                       std::span<const PreparedCase> cases,
+                                       const TrainingTask& task, const std::stop_token& stop,
+                                       const StepObserver& observe);
+  torch::Tensor Loss(PatchBatch& batch, const std::vector<double>& head_weights);
+  absl::StatusOr<LabelMap> Predict(const NamedTensors& weights, const PreparedCase& prepared);
+
+  Study study;
+  ComputeDevice device;
+  PlainConvUNet network;
+};
+
+absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights,
+                                                     std::span<const PreparedCase> cases,
+                                                     const TrainingTask& task,
+                                                     const std::stop_token& stop,
+                                                     const StepObserver& observe) {
+  if (cases.empty()) {
+    return absl::InvalidArgumentError(
+        "no training case: every case of this site is held out, or its cohorts are empty");
+  }
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    RETURN_IF_ERROR(CheckCase(cases[i], i, Channels(study)));
+  }
+  RETURN_IF_ERROR(LoadWeights("the global model", weights, *network));
+  network->train();
+
+  const TrainingPlan& plan = study.training;
+  const bool shared = plan.random_numbers == TrainingPlan::RandomNumbers::kShared;
+  const PatchSampler sampler(study, cases, shared ? kSharedStream : task.random_stream, task.round);
+  Optimizer optimizer(plan, network->parameters());
+  const auto levels = static_cast<std::int64_t>(study.network.stages()) - 1;
+  std::vector<double> head_weights = DeepSupervisionWeights(plan.deep_supervision ? levels : 1);
+  if (head_weights.back() == 0) head_weights.pop_back();  // what counts nothing is not computed
+
+  // The patches of the next step are made while this one computes.
+  const auto prepare = [&](std::int64_t step) {
+    return std::async(std::launch::async, [&sampler, step] { return sampler.Sample(step); });
+  };
+  std::future<PatchBatch> upcoming = prepare(task.first_step);
+  double loss_sum = 0;
+  for (std::int64_t i = 0; i < task.steps; ++i) {
+    const std::int64_t step = task.first_step + i;
+    if (stop.stop_requested()) {
+      return absl::CancelledError(fmt::format("training was stopped before step {}", step));
+    }
+    PatchBatch batch = upcoming.get();
+    if (i + 1 < task.steps) upcoming = prepare(step + 1);
+
+    const torch::Tensor loss = Loss(batch, head_weights);
+    const auto value = loss.item<double>();
+    if (!std::isfinite(value)) {
+      return absl::DataLossError(
+          fmt::format("the loss is {} at step {}; lower learning_rate, or check the global model",
+                      value, step));
+    }
+    loss.backward();
+    const double norm = optimizer.Step(LearningRate(plan, step, task.total_steps));
+    if (!std::isfinite(norm)) {
+      return absl::DataLossError(
+          fmt::format("the gradient's norm is {} at step {}; lower learning_rate", norm, step));
+    }
+    loss_sum += value;
+    if (observe) observe(step, value);
+  }
+  return TrainingResult{
+      .weights = WeightsOf(*network),
+      .mean_loss = loss_sum / static_cast<double>(std::max<std::int64_t>(1, task.steps)),
+      .steps = task.steps};
+}
+
+torch::Tensor Trainer::State::Loss(PatchBatch& batch, const std::vector<double>& head_weights) {
+  const std::int64_t samples = study.training.batch_size;
+  const Triple& patch = study.training.patch_size;
+  const torch::Tensor images =
+      at::from_blob(batch.images.data(), {samples, Channels(study), patch[0], patch[1], patch[2]})
+          .to(device.device, device.type);
+  const torch::Tensor labels =
+      at::from_blob(batch.labels.data(), {samples, patch[0], patch[1], patch[2]}, torch::kUInt8)
+          .to(device.device);
+  std::vector<torch::Tensor> scores =
+      network(images, static_cast<std::int64_t>(head_weights.size()));
+  for (torch::Tensor& score : scores) score = score.to(torch::kFloat32);
+  return SegmentationLoss(scores, labels, head_weights);
+}
+
+absl::StatusOr<LabelMap> Trainer::State::Predict(const NamedTensors& weights,
+                                                 const PreparedCase& prepared) {
+  RETURN_IF_ERROR(CheckCase(prepared, 0, Channels(study)));
+  RETURN_IF_ERROR(LoadWeights("the global model", weights, *network));
+  network->eval();
+  const c10::InferenceMode no_autograd;
+  const auto [width, height, depth] = prepared.grid.size;
+  // from_blob takes no const pointer; the image is only read.
+  const torch::Tensor image = at::from_blob(const_cast<float*>(prepared.image.data()),
+                                            {Channels(study), depth, height, width})
+                                  .to(device.device, device.type);
+  const torch::Tensor scores =
+      SlidingWindowScores(image, study.classes(), study.training.patch_size,
+                          study.evaluation.overlap, study.training.batch_size,
+                          [&](const torch::Tensor& windows) { return network(windows).front(); })
+          .to(torch::kCPU)
+          .contiguous();
+  const auto* first = scores.data_ptr<float>();
+  return ArgMaxResampled({first, first + scores.numel()}, study.classes(), prepared.grid,
+                         prepared.reference.geometry);
+}
+
+absl::StatusOr<Trainer> Trainer::Create(const Study& study, const std::string& device,
+                                        int threads) {
+  ASSIGN_OR_RETURN(ComputeDevice chosen, ChooseDevice(device, threads, study.training.precision));
+  return WithoutExceptions("building the network", [&]() -> absl::StatusOr<Trainer> {
+    chosen.Prepare();
+    return Trainer(std::make_unique<State>(study, chosen));
+  });
+}
+
+Trainer::Trainer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Trainer::Trainer(Trainer&&) noexcept = default;
+Trainer& Trainer::operator=(Trainer&&) noexcept = default;
+Trainer::~Trainer() = default;
+
+absl::StatusOr<TrainingResult> Trainer::Train(const NamedTensors& weights,
+                                              std::span<const PreparedCase> cases,
+                                              const TrainingTask& task, std::stop_token stop,
+                                              const StepObserver& observe) {
+  return WithoutExceptions("training on " + device_name(), [&] {
+    state_->device.Prepare();
+    return state_->Train(weights, cases, task, stop, observe);
+  });
+}
+
+absl::StatusOr<LabelMap> Trainer::Predict(const NamedTensors& weights,
+                                          const PreparedCase& prepared) {
+  return WithoutExceptions("predicting on " + device_name(), [&] {
+    state_->device.Prepare();
+    return state_->Predict(weights, prepared);
+  });
+}
+
+std::string Trainer::device_name() const { return state_->device.name; }
+
+std::int64_t EstimateTrainingMemory(const Study& study) {
+  constexpr std::int64_t kProcessBytes = 400LL << 20U;  // LibTorch, ITK and their pools
+  const TrainingPlan& plan = study.training;
+  const bool half = plan.precision == TrainingPlan::Precision::kMixed && CpuHasBfloat16();
+  const std::int64_t value_bytes = half ? 2 : 4;
+
+  std::int64_t parameters = 0;
+  for (const auto& [name, shape] : NetworkShapes(study)) parameters += ElementCount(shape);
+
+  std::int64_t kept = 0;     // for the backward pass
+  std::int64_t largest = 0;  // of a layer, which the backward pass holds several times
+  Triple size = plan.patch_size;
+  const std::size_t stages = study.network.stages();
+  const std::int64_t convolutions = study.network.convolutions_per_stage;
+  for (std::size_t s = 0; s < stages; ++s) {
+    for (std::size_t axis = 0; axis < 3; ++axis) size[axis] /= study.network.strides[s][axis];
+    const std::int64_t values =
+        plan.batch_size * study.network.features[s] * size[0] * size[1] * size[2];
+    // Each convolution keeps its result before and after normalisation; the decoder also the
+    // concatenation.
+    kept += values * (s + 1 < stages ? 4 * convolutions + 2 : 2 * convolutions);
+    largest = std::max(largest, values);
+  }
+  const Triple& patch = plan.patch_size;
+  const std::int64_t scores = plan.batch_size * study.classes() * patch[0] * patch[1] * patch[2];
+  return kProcessBytes + 5 * 4 * parameters + value_bytes * (kept + 6 * largest) + 8 * 4 * scores;
+}
+
+}  // namespace isoscan

@@ -1,0 +1,413 @@
+#include "common/study/study.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <set>
+#include <utility>
+
+#include "common/config/config_reader.h"
+#include "common/status/status_macros.h"
+#include "common/study/initial_weights.h"
+#include "common/weights/named_tensors.h"
+#include "common/weights/sha256.h"
+
+namespace isoscan {
+namespace {
+
+// What a study may ask of a site before the site's own memory is even looked at: far above every
+// published 3D plan, far below what would bring a machine down.
+constexpr std::size_t kMaximumTextBytes = 64 * 1024;
+constexpr std::int64_t kMaximumParameters = std::int64_t{256} << 20;
+constexpr std::int64_t kMaximumBatchVoxels = std::int64_t{64} << 20;
+constexpr std::size_t kMaximumChannels = 16;
+constexpr std::size_t kMaximumLabels = 255;
+constexpr std::size_t kMaximumSites = 1000;
+constexpr std::size_t kMaximumStages = 8;
+constexpr std::size_t kMaximumLabelBytes = 64;
+
+constexpr ConfigReader::NumberRange kMinutes = {.minimum = 0.0001, .maximum = 60.0 * 24 * 31};
+
+template <typename Value>
+Value OneOf(ConfigReader& table, const char* key,
+            const std::vector<std::pair<std::string, Value>>& values, std::size_t fallback) {
+  std::vector<std::string> words;
+  for (const auto& [word, value] : values) words.push_back(word);
+  const std::string chosen = table.Choice(key, words, words[fallback]);
+  const auto found = std::find(words.begin(), words.end(), chosen);
+  return found == words.end() ? values[fallback].second
+                              : values[static_cast<std::size_t>(found - words.begin())].second;
+}
+
+std::chrono::milliseconds Minutes(ConfigReader& table, const char* key,
+                                  std::chrono::milliseconds fallback) {
+  constexpr double kMilliseconds = 60'000;
+  const double minutes =
+      table.Number(key, kMinutes, static_cast<double>(fallback.count()) / kMilliseconds);
+  return std::chrono::milliseconds(std::llround(minutes * kMilliseconds));
+}
+
+template <typename Number>
+std::array<Number, 3> ToTriple(ConfigReader& table, const char* key,
+                               const std::vector<Number>& numbers) {
+  std::array<Number, 3> triple{};
+  if (numbers.size() == triple.size()) {
+    std::copy(numbers.begin(), numbers.end(), triple.begin());
+  } else if (table.Has(key)) {
+    table.Refuse(key, fmt::format("has {} numbers where 3 are needed: z, y, x", numbers.size()));
+  }
+  return triple;
+}
+
+std::vector<Triple> Triples(ConfigReader& table, const char* key, ConfigReader::IntegerRange range,
+                            std::optional<std::vector<std::vector<std::int64_t>>> fallback) {
+  std::vector<Triple> triples;
+  for (const std::vector<std::int64_t>& numbers :
+       table.IntegerLists(key, range, std::move(fallback))) {
+    triples.push_back(ToTriple(table, key, numbers));
+  }
+  return triples;
+}
+
+HeldOutRule ReadHeldOutRule(ConfigReader table) {
+  HeldOutRule rule;
+  rule.kind = OneOf<HeldOutRule::Kind>(table, "rule",
+                                       {{"hash", HeldOutRule::Kind::kHash},
+                                        {"every", HeldOutRule::Kind::kEvery},
+                                        {"list", HeldOutRule::Kind::kList}},
+                                       0);
+  rule.fraction = table.Number("fraction", {.minimum = 0.001, .maximum = 0.9}, rule.fraction);
+  rule.every = table.Integer("every", {.minimum = 2, .maximum = 1000}, rule.every);
+  return rule;
+}
+
+Preprocessing ReadPreprocessing(ConfigReader table) {
+  Preprocessing plan;
+  plan.normalization = OneOf<Preprocessing::Normalization>(
+      table, "normalization",
+      {{"masked_instance", Preprocessing::Normalization::kMaskedInstance},
+       {"none", Preprocessing::Normalization::kNone}},
+      0);
+  plan.mask = OneOf<Preprocessing::Mask>(table, "mask",
+                                         {{"whole", Preprocessing::Mask::kWhole},
+                                          {"otsu", Preprocessing::Mask::kOtsu},
+                                          {"threshold", Preprocessing::Mask::kThreshold},
+                                          {"given", Preprocessing::Mask::kGiven}},
+                                         0);
+  plan.threshold = table.Number("threshold", {.minimum = 0, .maximum = 0.99}, plan.threshold);
+  plan.outside = OneOf<Preprocessing::Outside>(
+      table, "outside",
+      {{"keep", Preprocessing::Outside::kKeep}, {"zero", Preprocessing::Outside::kZero}}, 0);
+  plan.spacing_mm = ToTriple(
+      table, "spacing_mm",
+      table.Numbers("spacing_mm", {.minimum = 0, .maximum = 100}, std::vector<double>(3, 0.0)));
+  plan.interpolation =
+      OneOf<Preprocessing::Interpolation>(table, "interpolation",
+                                          {{"linear", Preprocessing::Interpolation::kLinear},
+                                           {"bspline", Preprocessing::Interpolation::kBSpline}},
+                                          0);
+  return plan;
+}
+
+NetworkPlan ReadNetwork(ConfigReader table) {
+  NetworkPlan plan;
+  plan.features = table.Integers("features", {.minimum = 1, .maximum = 2048});
+  plan.strides = Triples(table, "strides", {.minimum = 1, .maximum = 4}, std::nullopt);
+  plan.kernels = Triples(table, "kernels", {.minimum = 1, .maximum = 7},
+                         std::vector(plan.features.size(), std::vector<std::int64_t>(3, 3)));
+  plan.convolutions_per_stage = table.Integer(
+      "convolutions_per_stage", {.minimum = 1, .maximum = 8}, plan.convolutions_per_stage);
+  plan.norm = OneOf<NetworkPlan::Norm>(
+      table, "norm",
+      {{"instance", NetworkPlan::Norm::kInstance}, {"batch", NetworkPlan::Norm::kBatch}}, 0);
+  return plan;
+}
+
+TrainingPlan ReadTraining(ConfigReader table) {
+  TrainingPlan plan;
+  plan.patch_size =
+      ToTriple(table, "patch_size", table.Integers("patch_size", {.minimum = 1, .maximum = 1024}));
+  plan.batch_size = table.Integer("batch_size", {.minimum = 1, .maximum = 256}, plan.batch_size);
+  plan.steps_per_round =
+      table.Integer("steps_per_round", {.minimum = 1, .maximum = 1'000'000}, plan.steps_per_round);
+  plan.optimizer = OneOf<TrainingPlan::Optimizer>(
+      table, "optimizer",
+      {{"sgd", TrainingPlan::Optimizer::kSgd}, {"adamw", TrainingPlan::Optimizer::kAdamW}}, 0);
+  plan.learning_rate =
+      table.Number("learning_rate", {.minimum = 1e-9, .maximum = 10}, plan.learning_rate);
+  plan.momentum = table.Number("momentum", {.minimum = 0, .maximum = 0.9999}, plan.momentum);
+  plan.weight_decay = table.Number("weight_decay", {.minimum = 0, .maximum = 1}, plan.weight_decay);
+  plan.gradient_norm_limit = table.Number("gradient_norm_limit", {.minimum = 1e-3, .maximum = 1e6},
+                                          plan.gradient_norm_limit);
+  plan.foreground_fraction =
+      table.Number("foreground_fraction", {.minimum = 0, .maximum = 1}, plan.foreground_fraction);
+  plan.deep_supervision = table.Flag("deep_supervision", plan.deep_supervision);
+  plan.mirror_axes = table.Integers("mirror_axes", {.minimum = 0, .maximum = 2}, plan.mirror_axes);
+  plan.intensity_augmentation = table.Number("intensity_augmentation", {.minimum = 0, .maximum = 1},
+                                             plan.intensity_augmentation);
+  plan.random_numbers =
+      OneOf<TrainingPlan::RandomNumbers>(table, "random_numbers",
+                                         {{"site", TrainingPlan::RandomNumbers::kSite},
+                                          {"shared", TrainingPlan::RandomNumbers::kShared}},
+                                         0);
+  plan.precision = OneOf<TrainingPlan::Precision>(
+      table, "precision",
+      {{"float32", TrainingPlan::Precision::kFloat32}, {"mixed", TrainingPlan::Precision::kMixed}},
+      0);
+  return plan;
+}
+
+EvaluationPlan ReadEvaluation(ConfigReader table) {
+  EvaluationPlan plan;
+  plan.overlap = table.Number("overlap", {.minimum = 0, .maximum = 0.9}, plan.overlap);
+  plan.local_only = table.Flag("local_only", plan.local_only);
+  return plan;
+}
+
+Quorum ReadQuorum(ConfigReader table) {
+  Quorum quorum;
+  quorum.all = OneOf<bool>(table, "policy", {{"all", true}, {"at_least", false}}, 0);
+  quorum.minimum_sites = table.Integer(
+      "minimum_sites", {.minimum = 1, .maximum = static_cast<std::int64_t>(kMaximumSites)},
+      quorum.minimum_sites);
+  quorum.minimum_case_fraction = table.Number("minimum_case_fraction", {.minimum = 0, .maximum = 1},
+                                              quorum.minimum_case_fraction);
+  quorum.required_sites = table.Texts("required_sites", quorum.required_sites);
+  return quorum;
+}
+
+RoundsPlan ReadRounds(ConfigReader table) {
+  RoundsPlan plan;
+  plan.rounds = table.Integer("rounds", {.minimum = 1, .maximum = 10'000}, plan.rounds);
+  plan.aggregation = table.Choice("aggregation", {"fedavg"}, plan.aggregation);
+  plan.maximum_site_weight = table.Number("maximum_site_weight", {.minimum = 0.001, .maximum = 1},
+                                          plan.maximum_site_weight);
+  plan.no_progress_limit = Minutes(table, "no_progress_minutes", plan.no_progress_limit);
+  plan.round_deadline = Minutes(table, "round_deadline_minutes", plan.round_deadline);
+  plan.quorum = ReadQuorum(table.Table("quorum"));
+  return plan;
+}
+
+Study ReadStudy(ConfigReader& reader) {
+  Study study;
+  study.name = reader.Text("name");
+  study.description = reader.Text("description", "");
+  study.seed = static_cast<std::uint64_t>(
+      reader.Integer("seed", {.minimum = 0}, static_cast<std::int64_t>(study.seed)));
+  study.channels = reader.Texts("channels");
+  study.labels = reader.Texts("labels");
+  study.sites = reader.Texts("sites", study.sites);
+  study.held_out = ReadHeldOutRule(reader.Table("held_out"));
+  study.preprocessing = ReadPreprocessing(reader.Table("preprocessing"));
+  study.network = ReadNetwork(reader.Table("network"));
+  study.training = ReadTraining(reader.Table("training"));
+  study.evaluation = ReadEvaluation(reader.Table("evaluation"));
+  study.rounds = ReadRounds(reader.Table("rounds"));
+  return study;
+}
+
+// Names of channels and labels end up in reports, messages and as keys of a site's client.toml.
+bool IsLabel(std::string_view text) {
+  const auto printable = [](char character) {
+    const auto code = static_cast<unsigned char>(character);
+    return code >= 0x20 && code != 0x7f;
+  };
+  return !text.empty() && text.size() <= kMaximumLabelBytes && text.front() != ' ' &&
+         text.back() != ' ' && std::all_of(text.begin(), text.end(), printable);
+}
+
+// Refuses `key` when an entry comes twice, is not `allowed`, or when there are more than `most`.
+template <typename Value, typename Predicate>
+void CheckList(ConfigReader& table, const char* key, const std::vector<Value>& values,
+               std::size_t most, Predicate allowed, std::string_view form) {
+  if (values.size() > most) {
+    table.Refuse(key, fmt::format("has {} entries, allowed are {}", values.size(), most));
+  }
+  std::set<Value> seen;
+  for (const Value& value : values) {
+    if (!allowed(value)) {
+      table.Refuse(key, fmt::format("has '{}', which is not {}", value, form));
+    } else if (!seen.insert(value).second) {
+      table.Refuse(key, fmt::format("has '{}' twice", value));
+    }
+  }
+}
+
+constexpr std::string_view kNameForm = "1 to 63 lower-case letters, digits and inner hyphens";
+constexpr std::string_view kLabelForm = "1 to 64 bytes of printable text without outer spaces";
+
+void CheckWords(const Study& study, ConfigReader& reader) {
+  if (!IsName(study.name)) {
+    reader.Refuse("name", fmt::format("is '{}', which is not {}", study.name, kNameForm));
+  }
+  CheckList(reader, "channels", study.channels, kMaximumChannels, IsLabel, kLabelForm);
+  CheckList(reader, "labels", study.labels, kMaximumLabels, IsLabel, kLabelForm);
+  CheckList(reader, "sites", study.sites, kMaximumSites, IsName, kNameForm);
+  if (study.channels.empty()) reader.Refuse("channels", "is empty; name one contrast at least");
+  if (study.labels.empty()) reader.Refuse("labels", "is empty; name one label at least");
+  if (std::count(study.labels.begin(), study.labels.end(), "background") != 0) {
+    reader.Refuse("labels", "has 'background', which every network has: list what is to be found");
+  }
+}
+
+void CheckPreprocessing(const Preprocessing& plan, ConfigReader table) {
+  if (plan.outside == Preprocessing::Outside::kZero && plan.mask != Preprocessing::Mask::kGiven) {
+    table.Refuse("outside",
+                 "is 'zero', which erases anatomy unless mask = \"given\"; use 'keep' or a given "
+                 "mask");
+  }
+}
+
+// The plan's lists fit each other; false when the network cannot even be described.
+bool CheckStages(const NetworkPlan& network, ConfigReader& table) {
+  const std::size_t stages = network.stages();
+  if (stages < 2 || stages > kMaximumStages) {
+    table.Refuse("features",
+                 fmt::format("has {} stages, allowed are 2 to {}", stages, kMaximumStages));
+    return false;
+  }
+  bool consistent = true;
+  for (const auto& [key, count] : {std::pair("strides", network.strides.size()),
+                                   std::pair("kernels", network.kernels.size())}) {
+    if (count == stages) continue;
+    table.Refuse(key, fmt::format("has {} triples, features has {} stages", count, stages));
+    consistent = false;
+  }
+  if (!network.strides.empty() && network.strides.front() != Triple{1, 1, 1}) {
+    table.Refuse("strides", "must begin with [1, 1, 1]: the first stage has full resolution");
+    consistent = false;
+  }
+  for (const Triple& kernel : network.kernels) {
+    if (std::all_of(kernel.begin(), kernel.end(), [](auto size) { return size % 2 == 1; })) {
+      continue;
+    }
+    table.Refuse("kernels", fmt::format("has [{}, {}, {}]; a kernel's sizes are odd", kernel[0],
+                                        kernel[1], kernel[2]));
+    consistent = false;
+  }
+  return consistent;
+}
+
+void CheckPatch(const Study& study, ConfigReader table) {
+  const TrainingPlan& training = study.training;
+  constexpr std::array<const char*, 3> kAxes = {"z", "y", "x"};
+  std::int64_t voxels = training.batch_size;
+  std::int64_t coarsest_voxels = 1;
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    std::int64_t divisor = 1;
+    for (const Triple& stride : study.network.strides) divisor *= stride[axis];
+    const std::int64_t size = training.patch_size[axis];
+    voxels *= size;
+    coarsest_voxels *= size / divisor;
+    if (size % divisor != 0) {
+      const std::int64_t below = size / divisor * divisor;
+      table.Refuse("patch_size",
+                   fmt::format("is {} along {}, which the strides' product {} does not divide; "
+                               "use {}{}",
+                               size, kAxes[axis], divisor,
+                               below == 0 ? "" : fmt::format("{} or ", below), below + divisor));
+      return;
+    }
+  }
+  if (voxels > kMaximumBatchVoxels) {
+    table.Refuse("patch_size", fmt::format("times batch_size is {} voxels, allowed are {}", voxels,
+                                           kMaximumBatchVoxels));
+  }
+  const bool batch_norm = study.network.norm == NetworkPlan::Norm::kBatch;
+  if (coarsest_voxels * (batch_norm ? training.batch_size : 1) < 2) {
+    table.Refuse("patch_size",
+                 "leaves a single voxel at the coarsest stage, which has no standard deviation to "
+                 "normalise by; use a larger patch or fewer strides");
+  }
+}
+
+void CheckTraining(const Study& study, ConfigReader& reader) {
+  ConfigReader network = reader.Table("network");
+  ConfigReader training = reader.Table("training");
+  CheckList(
+      training, "mirror_axes", study.training.mirror_axes, 3, [](std::int64_t) { return true; },
+      "an axis");
+  if (!CheckStages(study.network, network)) return;
+
+  CheckPatch(study, training);
+  std::int64_t parameters = 0;
+  for (const auto& [name, shape] : NetworkShapes(study)) parameters += ElementCount(shape);
+  if (parameters > kMaximumParameters) {
+    network.Refuse("features", fmt::format("makes a network of {} parameters, allowed are {}",
+                                           parameters, kMaximumParameters));
+  }
+}
+
+void CheckQuorum(const Study& study, ConfigReader table) {
+  const Quorum& quorum = study.rounds.quorum;
+  CheckList(table, "required_sites", quorum.required_sites, kMaximumSites, IsName, kNameForm);
+  if (study.sites.empty()) return;
+
+  if (!quorum.all && quorum.minimum_sites > static_cast<std::int64_t>(study.sites.size())) {
+    table.Refuse("minimum_sites", fmt::format("is {}, but only {} sites are declared",
+                                              quorum.minimum_sites, study.sites.size()));
+  }
+  for (const std::string& site : quorum.required_sites) {
+    if (std::find(study.sites.begin(), study.sites.end(), site) == study.sites.end()) {
+      table.Refuse("required_sites",
+                   fmt::format("has '{}', which is not among the declared sites", site));
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<Study> ParseStudy(std::string toml, const std::string& source) {
+  if (toml.size() > kMaximumTextBytes) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: {} bytes are too long for a study, allowed "
+                    "are {}",
+                    source, toml.size(), kMaximumTextBytes));
+  }
+  ASSIGN_OR_RETURN(ConfigReader reader, ConfigReader::Parse(toml, source));
+  Study study = ReadStudy(reader);
+  RETURN_IF_ERROR(reader.Finish());
+
+  // Only now is every value of its type and in its range: what is left is whether they fit
+  // together.
+  CheckWords(study, reader);
+  CheckPreprocessing(study.preprocessing, reader.Table("preprocessing"));
+  CheckTraining(study, reader);
+  CheckQuorum(study, reader.Table("rounds").Table("quorum"));
+  RETURN_IF_ERROR(reader.Finish());
+
+  study.digest = Sha256Of(toml);
+  study.toml = std::move(toml);
+  return study;
+}
+
+absl::StatusOr<Study> LoadStudy(const std::filesystem::path& path) {
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  // One byte more than is allowed, so that ParseStudy sees that it is too long.
+  std::string text(kMaximumTextBytes + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!file.is_open() || file.bad() || (file.fail() && !file.eof())) {
+    const std::string message =
+        fmt::format("cannot read the study {}: {}", path.string(), std::strerror(errno));
+    return errno == ENOENT ? absl::NotFoundError(message) : absl::UnavailableError(message);
+  }
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  return ParseStudy(std::move(text), path.string());
+}
+
+bool IsName(std::string_view text) {
+  const auto allowed = [](char character) {
+    return (character >= 'a' && character <= 'z') || (character >= '0' && character <= '9') ||
+           character == '-';
+  };
+  return !text.empty() && text.size() <= 63 && text.front() != '-' && text.back() != '-' &&
+         std::all_of(text.begin(), text.end(), allowed);
+}
+
+}  // namespace isoscan

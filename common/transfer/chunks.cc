@@ -1,0 +1,164 @@
+#include "common/transfer/chunks.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "common/status/status_macros.h"
+#include "common/weights/atomic_file.h"
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace isoscan {
+namespace {
+
+std::filesystem::path PartOf(std::filesystem::path path) { return path += ".part"; }
+
+// Bytes of a regular file; -1 when there is none.
+std::int64_t SizeOf(const std::filesystem::path& path) {
+  struct stat status {};
+  if (stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return -1;
+  return status.st_size;
+}
+
+}  // namespace
+
+absl::StatusOr<PartialFile> PartialFile::Open(const std::filesystem::path& path, std::int64_t size,
+                                              std::string sha256) {
+  if (size < 0 || !IsSha256(sha256)) {
+    return absl::InvalidArgumentError(fmt::format(
+        "a transfer needs a size and a SHA-256, not {} bytes and '{:.80}'", size, sha256));
+  }
+  PartialFile file;
+  file.path_ = path;
+  file.size_ = size;
+  file.sha256_ = std::move(sha256);
+  if (SizeOf(path) == size) {
+    file.offset_ = size;
+    file.finished_ = true;
+    return file;
+  }
+  file.descriptor_ = open(PartOf(path).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (file.descriptor_ < 0) return WriteError(path, errno);
+  file.offset_ = SizeOf(PartOf(path));
+  if (file.offset_ > size) {
+    // Left by a transfer of another file under this name.
+    if (ftruncate(file.descriptor_, 0) != 0) return WriteError(path, errno);
+    file.offset_ = 0;
+  }
+  if (file.offset_ == 0) file.running_.emplace();
+  return file;
+}
+
+PartialFile::PartialFile(PartialFile&& other) noexcept { *this = std::move(other); }
+
+PartialFile& PartialFile::operator=(PartialFile&& other) noexcept {
+  if (this != &other) {
+    if (descriptor_ >= 0) close(descriptor_);
+    path_ = std::move(other.path_);
+    size_ = other.size_;
+    offset_ = other.offset_;
+    sha256_ = std::move(other.sha256_);
+    running_ = std::move(other.running_);
+    finished_ = other.finished_;
+    descriptor_ = std::exchange(other.descriptor_, -1);
+  }
+  return *this;
+}
+
+PartialFile::~PartialFile() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+absl::Status PartialFile::Append(std::int64_t at, std::string_view bytes) {
+  if (at != offset_) {
+    return absl::InvalidArgumentError(
+        fmt::format("a chunk for byte {} came where byte {} is next", at, offset_));
+  }
+  if (bytes.size() > static_cast<std::size_t>(size_ - offset_)) {
+    return absl::InvalidArgumentError(fmt::format("{} bytes came where {} of {} are missing",
+                                                  bytes.size(), size_ - offset_, size_));
+  }
+  if (running_.has_value()) running_->Update(bytes);
+  while (!bytes.empty()) {
+    const ssize_t count = pwrite(descriptor_, bytes.data(), bytes.size(), offset_);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) {
+      const int error = errno;
+      running_.reset();  // It has seen bytes that were not kept.
+      return WriteError(path_, error);
+    }
+    bytes.remove_prefix(static_cast<std::size_t>(count));
+    offset_ += count;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PartialFile::Finish() {
+  if (finished_) return absl::OkStatus();
+  if (offset_ != size_) {
+    return absl::FailedPreconditionError(
+        fmt::format("{} of {} bytes have arrived", offset_, size_));
+  }
+  const std::filesystem::path part = PartOf(path_);
+  std::string digest;
+  if (running_.has_value()) {
+    digest = std::move(*running_).Finish();
+    running_.reset();
+  } else {
+    ASSIGN_OR_RETURN(digest, Sha256OfFile(part));
+  }
+  if (digest != sha256_) {
+    unlink(part.c_str());
+    return absl::DataLossError(fmt::format(
+        "the {} bytes that arrived have SHA-256 {}, announced was {}; the transfer must start "
+        "again",
+        size_, digest, sha256_));
+  }
+  if (fsync(descriptor_) != 0) return WriteError(path_, errno);
+  if (std::rename(part.c_str(), path_.c_str()) != 0 && SizeOf(path_) != size_) {
+    return WriteError(path_, errno);
+  }
+  finished_ = true;
+  return SyncFolder(path_.parent_path());
+}
+
+absl::StatusOr<std::string> ReadChunk(const std::filesystem::path& path, std::int64_t offset) {
+  const std::string name = path.filename().string();
+  if (offset < 0) {
+    return absl::InvalidArgumentError(fmt::format("{} has no byte {}", name, offset));
+  }
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) {
+    const std::string message = fmt::format("cannot open {}: {}", name, std::strerror(errno));
+    return errno == ENOENT ? absl::NotFoundError(message) : absl::UnavailableError(message);
+  }
+  std::string chunk(kChunkBytes, '\0');
+  std::size_t filled = 0;
+  ssize_t count = 0;
+  int error = 0;
+  do {
+    count = pread(descriptor, chunk.data() + filled, chunk.size() - filled,
+                  offset + static_cast<std::int64_t>(filled));
+    error = errno;
+    if (count > 0) filled += static_cast<std::size_t>(count);
+  } while ((count > 0 && filled < chunk.size()) || (count < 0 && error == EINTR));
+  close(descriptor);
+  if (count < 0) {
+    return absl::UnavailableError(fmt::format("cannot read {}: {}", name, std::strerror(error)));
+  }
+  chunk.resize(filled);
+  return chunk;
+}
+
+absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view content) {
+  ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  RETURN_IF_ERROR(file.WriteAt(0, content));
+  return file.Commit();
+}
+
+}  // namespace isoscan

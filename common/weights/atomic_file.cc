@@ -1,0 +1,92 @@
+#include "common/weights/atomic_file.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <utility>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+namespace isoscan {
+
+absl::StatusOr<AtomicFile> AtomicFile::Create(const std::filesystem::path& path) {
+  AtomicFile file;
+  file.path_ = path;
+  std::random_device entropy;
+  do {
+    file.temporary_ = path;
+    file.temporary_ += fmt::format(".tmp-{:08x}", entropy());
+    file.descriptor_ = open(file.temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (file.descriptor_ < 0 && errno == EEXIST);
+  if (file.descriptor_ < 0) return WriteError(path, errno);
+  return file;
+}
+
+AtomicFile::AtomicFile(AtomicFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      temporary_(std::move(other.temporary_)),
+      descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
+  if (this != &other) {
+    Discard();
+    path_ = std::move(other.path_);
+    temporary_ = std::move(other.temporary_);
+    descriptor_ = std::exchange(other.descriptor_, -1);
+  }
+  return *this;
+}
+
+AtomicFile::~AtomicFile() { Discard(); }
+
+absl::Status AtomicFile::WriteAt(std::int64_t offset, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = pwrite(descriptor_, bytes.data(), bytes.size(), offset);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return WriteError(path_, errno);
+    bytes.remove_prefix(static_cast<std::size_t>(count));
+    offset += count;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AtomicFile::Commit() {
+  if (fsync(descriptor_) != 0) return WriteError(path_, errno);
+  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) return WriteError(path_, errno);
+  // From here on the destructor must not remove anything: the temporary name is gone.
+  close(std::exchange(descriptor_, -1));
+  return SyncFolder(path_.parent_path());
+}
+
+void AtomicFile::Discard() {
+  if (descriptor_ < 0) return;
+  close(std::exchange(descriptor_, -1));
+  unlink(temporary_.c_str());
+}
+
+absl::Status WriteError(const std::filesystem::path& path, int error) {
+  const std::string name = path.filename().string();
+  if (error == ENOSPC || error == EDQUOT) {
+    return absl::ResourceExhaustedError(fmt::format(
+        "cannot write {}: {}; free some space and try again", name, std::strerror(error)));
+  }
+  return absl::UnavailableError(fmt::format("cannot write {}: {}", name, std::strerror(error)));
+}
+
+absl::Status SyncFolder(const std::filesystem::path& folder) {
+  const std::filesystem::path here = folder.empty() ? "." : folder;
+  const int descriptor = open(here.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return WriteError(here, errno);
+  const int result = fsync(descriptor);
+  const int error = errno;
+  close(descriptor);
+  // Some network file systems cannot sync a folder and say so; the rename itself has happened.
+  if (result != 0 && error != EINVAL && error != ENOTSUP) return WriteError(here, error);
+  return absl::OkStatus();
+}
+
+}  // namespace isoscan

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace isoscan {
+
+/// A file that appears whole or not at all: written under a temporary name in the same folder, then
+/// fsync, rename, fsync of the folder. Without Commit() the destructor removes what was written.
+///
+/// A process that is killed leaves `path`.tmp-*; nothing reads such a file, and whoever owns the
+/// folder may remove it while no writer runs.
+/// Errors of every method: RESOURCE_EXHAUSTED disk or quota full; UNAVAILABLE other I/O errors,
+///         also a folder that does not exist. Messages name the file without its folder.
+/// Thread safety: WriteAt from any thread; otherwise none.
+class AtomicFile {
+ public:
+  static absl::StatusOr<AtomicFile> Create(const std::filesystem::path& path);
+
+  AtomicFile(AtomicFile&& other) noexcept;
+  AtomicFile& operator=(AtomicFile&& other) noexcept;
+  ~AtomicFile();
+
+  absl::Status WriteAt(std::int64_t offset, std::string_view bytes);
+
+  /// From now on `path` has the new content, also after a power failure. Call once, last.
+  absl::Status Commit();
+
+ private:
+  AtomicFile() = default;
+  void Discard();
+
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  int descriptor_ = -1;
+};
+
+/// The status of a failed write to `path`: RESOURCE_EXHAUSTED when the disk or quota is full,
+/// UNAVAILABLE otherwise. `error` is an errno.
+absl::Status WriteError(const std::filesystem::path& path, int error);
+
+/// Makes a rename or removal in `folder` outlive a power failure.
+absl::Status SyncFolder(const std::filesystem::path& folder);
+
+}  // namespace isoscan

@@ -1,0 +1,40 @@
+/// What isoscan-admin does, one function per command; each prints its result to standard output.
+#pragma once
+
+#include <filesystem>
+#include <stop_token>
+#include <string>
+
+#include "absl/status/status.h"
+
+#include "server/admin/operator_session.h"
+#include "server/admin/presentation.h"
+
+namespace isoscan {
+
+struct Invitation {
+  std::string site;
+  std::string server;  ///< HOST:PORT that the site will dial.
+  std::filesystem::path out;
+  int valid_hours = 72;
+};
+/// Writes the invitation file (mode 0600): TOML with server, site, token and authority.
+absl::Status InviteSite(OperatorSession& session, const Invitation& invitation, Format format);
+
+/// Errors also: INVALID_ARGUMENT with the file's name and line, before anything is sent.
+absl::Status CreateStudy(OperatorSession& session, const std::filesystem::path& file,
+                         Format format);
+
+/// Prints a line per change until the study has ended; a server that restarts meanwhile is waited
+/// for.
+absl::Status WatchStudy(OperatorSession& session, const std::string& study, Format format,
+                        const std::stop_token& stop);
+
+/// Writes report.html and report.json into `folder`, which is made if need be.
+absl::Status WriteReport(OperatorSession& session, const std::string& study,
+                         const std::filesystem::path& folder, Format format);
+
+absl::Status DownloadModel(OperatorSession& session, const std::string& study, int round,
+                           const std::filesystem::path& out, Format format);
+
+}  // namespace isoscan

@@ -1,0 +1,149 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "server/fairness/html.h"
+#include "server/fairness/page.h"
+
+namespace isoscan {
+namespace {
+
+std::string Joined(const std::vector<std::string>& parts) {
+  std::string text;
+  for (const std::string& part : parts) text += (text.empty() ? "" : ", ") + part;
+  return text;
+}
+
+std::string HarmonisationInWords(const Preprocessing& preprocessing) {
+  if (preprocessing.normalization == Preprocessing::Normalization::kNone) {
+    return "none: raw intensities";
+  }
+  switch (preprocessing.mask) {
+    case Preprocessing::Mask::kWhole:
+      return "instance normalisation over the whole volume";
+    case Preprocessing::Mask::kOtsu:
+      return "instance normalisation over an Otsu mask";
+    case Preprocessing::Mask::kGiven:
+      return "instance normalisation over a given mask";
+    case Preprocessing::Mask::kThreshold:
+      return fmt::format("instance normalisation over voxels above {} of the range",
+                         FormatTick(preprocessing.threshold));
+  }
+  return "";
+}
+
+std::string HeldOutInWords(const HeldOutRule& rule) {
+  switch (rule.kind) {
+    case HeldOutRule::Kind::kHash:
+      return fmt::format("by the hash of the case's name, {} of 100",
+                         FormatTick(100 * rule.fraction));
+    case HeldOutRule::Kind::kEvery:
+      return fmt::format("every {}. case", rule.every);
+    case HeldOutRule::Kind::kList:
+      return "a list at each hospital";
+  }
+  return "";
+}
+
+std::string QuorumInWords(const Quorum& quorum) {
+  if (quorum.all) return "every hospital";
+  std::string text = fmt::format("at least {} with {:.0f} % of the training cases",
+                                 FormatCount(quorum.minimum_sites, "hospital"),
+                                 100 * quorum.minimum_case_fraction);
+  if (!quorum.required_sites.empty()) text += ", always " + Joined(quorum.required_sites);
+  return text;
+}
+
+}  // namespace
+
+std::string LimitsSection(const ReportContent& content) {
+  const Study& study = content.record.study;
+  std::string items;
+  const auto item = [&items](std::string_view html) {
+    items += fmt::format("<li>{}</li>\n", html);
+  };
+  if (study.preprocessing.normalization == Preprocessing::Normalization::kMaskedInstance) {
+    item(
+        "<b>Removed:</b> instance normalisation removes a scanner's positive scale and its bias "
+        "(<i>x</i> becomes <i>s·x + b</i>) exactly, up to rounding, because mean and standard "
+        "deviation are taken from the same voxels of each scan.");
+    item(
+        "<b>Not removed:</b> a negative scale (inverted contrast), gamma and other curves, a "
+        "smooth bias field across the image, another protocol or contrast, another resolution, "
+        "noise and artefacts. Where a hospital differs in these, it can be served worse although "
+        "its curve above lies on the others.");
+  } else {
+    item(
+        "<b>Not harmonised:</b> this study trains on raw intensities. Differences of scale and "
+        "bias between scanners reach the network.");
+  }
+  if (study.network.norm == NetworkPlan::Norm::kBatch) {
+    item(
+        "<b>Batch normalisation:</b> its running mean and variance are averaged like weights. The "
+        "mean of the hospitals' variances is not the variance of all their data: what lies "
+        "between the hospitals is missing, and no single pair of numbers fits hospitals of "
+        "different scale.");
+  }
+  item(
+      fmt::format("<b>How sure:</b> there are no intervals and no tests in this report. With "
+                  "fewer than {} held-out cases a mean says little; differences between "
+                  "hospitals also come from their patients, not only from their scanners.",
+                  kFewestCasesToConclude));
+  item(
+      "<b>Dice only:</b> it measures overlap with one reference drawing. It is low for small "
+      "structures by nature, and says nothing about the distance of outlines or the volume that "
+      "a clinician would read off.");
+  item(
+      "<b>Whose numbers:</b> each hospital scores the model on its own cases and reports the "
+      "result. The server never sees a scan and cannot check them.");
+  return fmt::format(
+      "<section>\n<h2>What this report cannot say</h2>\n<ul class=\"limits\">\n{}</ul>\n"
+      "</section>\n",
+      items);
+}
+
+std::string ProvenanceSection(const ReportContent& content) {
+  const StudyRecord& record = content.record;
+  const Study& study = record.study;
+  std::string rows;
+  const auto row = [&rows](std::string_view term, const std::string& text, bool code = false) {
+    if (text.empty()) return;
+    const std::string escaped = EscapeHtml(text);
+    rows += fmt::format("<dt>{}</dt><dd>{}</dd>\n", term,
+                        code ? fmt::format("<code>{}</code>", escaped) : escaped);
+  };
+  row("Study digest (SHA-256)", study.digest, true);
+  const auto last_model =
+      std::find_if(record.rounds.rbegin(), record.rounds.rend(),
+                   [](const RoundRecord& round) { return !round.model_digest.empty(); });
+  if (last_model != record.rounds.rend()) {
+    row(fmt::format("Model after round {} (SHA-256)", last_model->round), last_model->model_digest,
+        true);
+  }
+  if (record.model_bytes > 0) row("Size of the model", FormatBytes(record.model_bytes));
+  row("Channels", Joined(study.channels));
+  row("Labels", Joined(study.labels));
+  row("Held out", HeldOutInWords(study.held_out));
+  row("Harmonisation", HarmonisationInWords(study.preprocessing));
+  row("Layers", study.network.norm == NetworkPlan::Norm::kInstance ? "instance normalisation"
+                                                                   : "batch normalisation");
+  row("Training",
+      fmt::format("{} per round and hospital, batches of {}",
+                  FormatCount(study.training.steps_per_round, "step"), study.training.batch_size));
+  row("Aggregation", study.rounds.aggregation);
+  row("A round needs", QuorumInWords(study.rounds.quorum));
+  row("Seed", std::to_string(study.seed));
+  row("Created", FormatTime(record.created));
+  if (record.ended != Time{}) row("Ended", FormatTime(record.ended));
+  row("Software", record.software_version.empty() ? "" : "Isoscan " + record.software_version);
+  std::string text;
+  if (!study.toml.empty()) {
+    text = fmt::format(
+        "<details><summary>The study as the hospitals approved "
+        "it</summary><pre>{}</pre></details>\n",
+        EscapeHtml(study.toml));
+  }
+  return fmt::format("<section>\n<h2>Provenance</h2>\n<dl>\n{}</dl>\n{}</section>\n", rows, text);
+}
+
+}  // namespace isoscan

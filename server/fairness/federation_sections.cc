@@ -1,0 +1,145 @@
+#include <fmt/format.h>
+
+#include <map>
+#include <utility>
+
+#include "server/fairness/chart.h"
+#include "server/fairness/html.h"
+#include "server/fairness/page.h"
+
+namespace isoscan {
+namespace {
+
+using Outcome = ParticipationRecord::Outcome;
+
+const ParticipationRecord* PartOf(const RoundRecord& round, const std::string& site) {
+  for (const ParticipationRecord& part : round.sites) {
+    if (part.site == site) return &part;
+  }
+  return nullptr;
+}
+
+Cell OutcomeCell(const ParticipationRecord* part) {
+  if (part == nullptr) return {"<span title=\"not asked\">·</span>", "", "took none"};
+  if (part->outcome == Outcome::kContributed) {
+    return {fmt::format("<span title=\"contributed, weight {:.3f}\">●</span>", part->weight), "",
+            "took yes"};
+  }
+  return {fmt::format("<span title=\"left out: {}\">✕</span>", EscapeHtml(part->reason)), "",
+          "took no"};
+}
+
+/// Who was left out, in which rounds, and why.
+std::string Absences(const std::vector<RoundRecord>& rounds) {
+  std::map<std::pair<std::string, std::string>, std::vector<int>> absences;
+  for (const RoundRecord& round : rounds) {
+    for (const ParticipationRecord& part : round.sites) {
+      if (part.outcome == Outcome::kLeftOut) {
+        absences[{part.site, part.reason}].push_back(round.round);
+      }
+    }
+  }
+  if (absences.empty()) return "<p>Nobody was left out of any round.</p>\n";
+  std::string items;
+  for (const auto& [who_and_why, in_rounds] : absences) {
+    items += fmt::format(
+        "<li><b>{}</b>, {} {}: {}</li>\n", EscapeHtml(who_and_why.first),
+        in_rounds.size() == 1 ? "round" : "rounds", FormatRanges(in_rounds),
+        EscapeHtml(who_and_why.second.empty() ? "no reason recorded" : who_and_why.second));
+  }
+  return fmt::format("<p>Left out (✕):</p>\n<ul class=\"reasons\">\n{}</ul>\n", items);
+}
+
+std::string TimePicture(const std::vector<SiteStatistics>& sites) {
+  constexpr double kRow = 40;
+  double longest = 0;
+  for (const SiteStatistics& site : sites) {
+    const TimeUse& time = site.time;
+    longest = std::max(longest, time.training + time.scoring + time.aggregating + time.waiting);
+  }
+  if (longest <= 0) return "";
+  Picture picture("time", "Where each hospital's time went",
+                  "Bars of training, scoring, aggregating and waiting; the table below has the "
+                  "numbers.",
+                  Picture::Width::kFluid, 0, kRow * static_cast<double>(sites.size()));
+  for (std::size_t i = 0; i < sites.size(); ++i) {
+    const double top = kRow * static_cast<double>(i);
+    const TimeUse& time = sites[i].time;
+    picture.Text({0, top + 13}, "start", "site", sites[i].site.name);
+    double x = 0;
+    const auto part = [&](double seconds, std::string_view css_class, std::string_view name) {
+      const double width = 100 * seconds / longest;
+      if (width <= 0) return;
+      picture.Bar({x, top + 20}, width, 11, css_class,
+                  fmt::format("{}: {}", name, FormatSeconds(seconds)));
+      x += width;
+    };
+    part(time.training, "training", "training");
+    part(time.scoring, "scoring", "scoring");
+    part(time.aggregating, "aggregating", "aggregating");
+    part(time.waiting, "waiting", "waiting and transfer");
+  }
+  return fmt::format(
+      "<figure>\n<ul class=\"legend\" aria-hidden=\"true\">"
+      "<li><i class=\"training\"></i>training</li><li><i class=\"scoring\"></i>scoring</li>"
+      "<li><i class=\"aggregating\"></i>aggregating</li>"
+      "<li><i class=\"waiting\"></i>waiting and transfer</li></ul>\n{}</figure>\n",
+      picture.Svg());
+}
+
+}  // namespace
+
+std::string ParticipationSection(const ReportContent& content) {
+  const std::vector<RoundRecord>& rounds = content.record.rounds;
+  const std::vector<SiteStatistics>& sites = content.statistics.sites;
+  if (rounds.empty() || sites.empty()) return "";
+  std::vector<std::string> headers{"Hospital", "Rounds", "Weight"};
+  for (const RoundRecord& round : rounds) headers.push_back(std::to_string(round.round));
+  Table table(
+      "participation",
+      "● contributed to the round, ✕ left out. Weight: the hospital's part in the last mean that "
+      "it contributed to.",
+      std::move(headers));
+  for (std::size_t i = 0; i < sites.size(); ++i) {
+    const std::string& name = sites[i].site.name;
+    std::string weight = kNoNumber;
+    std::vector<Cell> cells;
+    for (const RoundRecord& round : rounds) {
+      const ParticipationRecord* part = PartOf(round, name);
+      if (part != nullptr && part->outcome == Outcome::kContributed) {
+        weight = fmt::format("{:.1f} %", 100 * part->weight);
+      }
+      cells.push_back(OutcomeCell(part));
+    }
+    cells.insert(cells.begin(), {{FormatCount(sites[i].contributed_rounds),
+                                  fmt::format("/sites/{}/contributed_rounds", i), ""},
+                                 {weight}});
+    table.Row(EscapeHtml(name), cells);
+  }
+  return fmt::format("<section class=\"participation\">\n<h2>Who took part</h2>\n{}{}</section>\n",
+                     table.Html(), Absences(rounds));
+}
+
+std::string TimeSection(const ReportContent& content) {
+  const StudyStatistics& study = content.statistics;
+  if (study.rounds == 0) return "";
+  Table table(
+      "seconds",
+      fmt::format("Sums over the rounds that a hospital contributed to. All rounds together took "
+                  "{}, of which the server aggregated for {}. Waiting includes the transfer of "
+                  "models.",
+                  FormatSeconds(study.seconds), FormatSeconds(study.seconds_aggregating)),
+      {"Hospital", "Training", "Scoring", "Aggregating", "Waiting and transfer"});
+  for (const SiteStatistics& site : study.sites) {
+    const TimeUse& time = site.time;
+    std::vector<Cell> cells;
+    for (const double seconds : {time.training, time.scoring, time.aggregating, time.waiting}) {
+      cells.push_back({site.contributed_rounds > 0 ? FormatSeconds(seconds) : kNoNumber});
+    }
+    table.Row(EscapeHtml(site.site.name), cells);
+  }
+  return fmt::format("<section>\n<h2>Time</h2>\n{}{}</section>\n", TimePicture(study.sites),
+                     table.Html());
+}
+
+}  // namespace isoscan

@@ -1,0 +1,179 @@
+#include "server/fairness/report_json.h"
+
+#include <nlohmann/json.hpp>
+
+#include <chrono>
+#include <cmath>
+
+namespace isoscan {
+namespace {
+
+// Keys in the order in which they were written, which is the order in which people read them.
+using Json = nlohmann::ordered_json;
+
+Json NumberOrNull(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+
+/// Seconds since the Unix epoch; null for what has not happened.
+Json TimeOrNull(Time time) {
+  if (time == Time{}) return nullptr;
+  return std::chrono::duration<double>(time.time_since_epoch()).count();
+}
+
+Json ToJson(const Distribution& distribution) {
+  return {{"n", distribution.n},
+          {"mean", NumberOrNull(distribution.mean)},
+          {"median", NumberOrNull(distribution.median)},
+          {"lower_quartile", NumberOrNull(distribution.lower_quartile)},
+          {"upper_quartile", NumberOrNull(distribution.upper_quartile)},
+          {"lowest", NumberOrNull(distribution.lowest)},
+          {"highest", NumberOrNull(distribution.highest)}};
+}
+
+Json ToJson(const std::vector<CaseStatistics>& cases) {
+  Json list = Json::array();
+  for (const CaseStatistics& scored : cases) {
+    list.push_back({{"case", scored.case_index}, {"dice", NumberOrNull(scored.dice)}});
+  }
+  return list;
+}
+
+/// `model` may be nullptr: the same keys, and null for every number.
+Json ToJson(const ModelStatistics* model, const std::vector<std::string>& labels) {
+  static const ModelStatistics none;
+  const ModelStatistics& statistics = model != nullptr ? *model : none;
+  const auto count = [model](std::int64_t value) {
+    return model != nullptr ? Json(value) : Json(nullptr);
+  };
+  Json list = Json::array();
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    const LabelStatistics label = model != nullptr ? model->labels[i] : LabelStatistics{};
+    list.push_back({{"name", labels[i]},
+                    {"dice", ToJson(label.dice)},
+                    {"misses", count(label.misses)},
+                    {"false_alarms", count(label.false_alarms)},
+                    {"both_empty", count(label.both_empty)},
+                    {"unusable", count(label.unusable)}});
+  }
+  return {{"dice", ToJson(statistics.dice)},
+          {"labels", std::move(list)},
+          {"misses", count(statistics.misses)},
+          {"false_alarms", count(statistics.false_alarms)},
+          {"unscored_cases", count(statistics.unscored_cases)},
+          {"lowest_cases", ToJson(statistics.lowest)},
+          {"cases", ToJson(statistics.cases)}};
+}
+
+const ModelStatistics* PointerTo(const std::optional<ModelStatistics>& model) {
+  return model ? &*model : nullptr;
+}
+
+Json ToJson(const SiteStatistics& site, const std::vector<std::string>& labels) {
+  Json json = {{"name", site.site.name},
+               {"training_cases", site.site.training_cases},
+               {"held_out_cases", site.site.held_out_cases},
+               {"refused_cases", site.site.refused_cases},
+               {"too_few_cases", site.too_few},
+               {"withdrawn", site.site.withdrawn}};
+  json.update(ToJson(PointerTo(site.after), labels));
+  json["before"] = ToJson(PointerTo(site.before), labels);
+  const double before = site.before ? site.before->dice.mean : kNoScore;
+  json["change"] = NumberOrNull((site.after ? site.after->dice.mean : kNoScore) - before);
+  json["local_only"] = nullptr;
+  if (site.local_only) {
+    json["local_only"] = ToJson(PointerTo(site.local_only), labels);
+    const PairedDifference joining = site.joining.value_or(PairedDifference{});
+    json["local_only"]["federated_minus_alone"] = ToJson(joining.difference);
+    json["local_only"]["cases_better_federated"] = joining.better;
+    json["local_only"]["cases_worse_federated"] = joining.worse;
+  }
+  json["rounds"] = Json::array();
+  for (std::size_t round = 1; round < site.mean_by_round.size(); ++round) {
+    json["rounds"].push_back(NumberOrNull(site.mean_by_round[round]));
+  }
+  json["contributed_rounds"] = site.contributed_rounds;
+  json["seconds"] = {{"training", NumberOrNull(site.time.training)},
+                     {"scoring", NumberOrNull(site.time.scoring)},
+                     {"aggregating", NumberOrNull(site.time.aggregating)},
+                     {"waiting_and_transfer", NumberOrNull(site.time.waiting)}};
+  return json;
+}
+
+Json ToJson(const RoundRecord& round) {
+  Json sites = Json::array();
+  for (const ParticipationRecord& part : round.sites) {
+    const bool contributed = part.outcome == ParticipationRecord::Outcome::kContributed;
+    sites.push_back({{"site", part.site},
+                     {"outcome", contributed ? "contributed" : "left out"},
+                     {"reason", part.reason},
+                     {"training_cases", part.training_cases},
+                     {"weight", NumberOrNull(part.weight)},
+                     {"mean_loss", NumberOrNull(part.mean_loss)},
+                     {"seconds_training", NumberOrNull(part.seconds_training)},
+                     {"seconds_scoring", NumberOrNull(part.seconds_scoring)}});
+  }
+  return {{"round", round.round},
+          {"opened", TimeOrNull(round.opened)},
+          {"closed", TimeOrNull(round.closed)},
+          {"model_digest", round.model_digest},
+          {"seconds_aggregating", NumberOrNull(round.seconds_aggregating)},
+          {"sites", std::move(sites)}};
+}
+
+Json ToJson(const HistogramRecord& histogram) {
+  return {{"low", NumberOrNull(histogram.low)},
+          {"high", NumberOrNull(histogram.high)},
+          {"counts", histogram.counts}};
+}
+
+Json ProvenanceOf(const StudyRecord& record) {
+  std::string model_digest;
+  for (const RoundRecord& round : record.rounds) {
+    if (!round.model_digest.empty()) model_digest = round.model_digest;
+  }
+  return {{"study_digest", record.study.digest}, {"model_digest", model_digest},
+          {"model_bytes", record.model_bytes},   {"created", TimeOrNull(record.created)},
+          {"ended", TimeOrNull(record.ended)},   {"study_toml", record.study.toml}};
+}
+
+}  // namespace
+
+std::string RenderJson(const ReportContent& content) {
+  const StudyRecord& record = content.record;
+  const StudyStatistics& study = content.statistics;
+  const auto name_of = [&study](const std::optional<std::size_t>& site) -> Json {
+    return site ? Json(study.sites[*site].site.name) : Json(nullptr);
+  };
+
+  Json json = {{"report_version", 1},
+               {"study", record.study.name},
+               {"description", record.study.description},
+               {"digest", record.study.digest},
+               {"software_version", record.software_version},
+               {"finished", record.finished},
+               {"rounds", study.rounds},
+               {"rounds_planned", record.study.rounds.rounds},
+               {"scored_round", study.scored_round ? Json(*study.scored_round) : Json(nullptr)},
+               {"held_out_cases_scored", study.cases},
+               {"mean_dice", NumberOrNull(study.mean_over_cases)},
+               {"mean_dice_over_sites", NumberOrNull(study.mean_over_sites)},
+               {"best_site", name_of(study.best)},
+               {"worst_site", name_of(study.worst)},
+               {"gap", NumberOrNull(study.gap)}};
+  json["sites"] = Json::array();
+  json["histograms"] = Json::array();
+  for (const SiteStatistics& site : study.sites) {
+    json["sites"].push_back(ToJson(site, record.study.labels));
+    json["histograms"].push_back({{"site", site.site.name},
+                                  {"raw", ToJson(site.site.raw)},
+                                  {"harmonized", ToJson(site.site.harmonized)}});
+  }
+  json["participation"] = Json::array();
+  for (const RoundRecord& round : record.rounds) json["participation"].push_back(ToJson(round));
+  json["seconds"] = {{"rounds", NumberOrNull(study.seconds)},
+                     {"aggregating", NumberOrNull(study.seconds_aggregating)}};
+  json["provenance"] = ProvenanceOf(record);
+  // A name that is not UTF-8 must not cost the whole report: its bytes become U+FFFD.
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace isoscan

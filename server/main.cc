@@ -1,0 +1,136 @@
+/// isoscan-server: init, run, check. docs/operations.md tells how it is used.
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <condition_variable>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "common/clock/clock.h"
+#include "common/log/log.h"
+#include "common/process/exit_code.h"
+#include "common/process/interrupt.h"
+#include "common/status/status_macros.h"
+#include "common/tls/credentials.h"
+#include "common/transfer/chunks.h"
+#include "common/version.h"
+#include "server/aggregation_server.h"
+#include "server/server_config.h"
+#include "server/state_folder.h"
+
+namespace isoscan {
+namespace {
+
+struct Arguments {
+  std::filesystem::path state;
+  std::string address;
+  std::string listen;
+  std::filesystem::path ready_file;
+};
+
+absl::Status Init(const Arguments& arguments) {
+  ASSIGN_OR_RETURN(const Endpoint address, ParseEndpoint(arguments.address));
+  Endpoint listen{.host = "0.0.0.0", .port = address.port};
+  if (!arguments.listen.empty()) {
+    ASSIGN_OR_RETURN(listen, ParseEndpoint(arguments.listen));
+  }
+  const StateFolder folder{arguments.state};
+  RETURN_IF_ERROR(InitializeState(folder, address, listen, SystemClock().Now()));
+  const std::string state = folder.root.string();
+  fmt::print(
+      "Made the state of a server that sites reach at {} in {}.\n"
+      "{} is the consortium's root of trust: keep it private, and back it up.\n"
+      "Next:\n"
+      "  isoscan-server run --state {}\n"
+      "  isoscan-admin --config {} site invite NAME --out NAME.invitation.toml\n",
+      ToString(address), state, (folder.authority() / "authority.key").string(), state,
+      (folder.operator_files() / "operator.toml").string());
+  return absl::OkStatus();
+}
+
+void WaitForStop(const std::stop_token& stop) {
+  std::mutex mutex;
+  std::condition_variable_any stopped;
+  std::unique_lock lock(mutex);
+  stopped.wait(lock, stop, [] { return false; });
+}
+
+absl::Status Run(const Arguments& arguments, const std::stop_token& stop) {
+  const StateFolder folder{arguments.state};
+  if (!std::filesystem::exists(folder.config())) return StateLock::Take(folder).status();
+  ASSIGN_OR_RETURN(ServerConfig config, LoadServerConfig(folder.config()));
+  if (!arguments.listen.empty()) {
+    ASSIGN_OR_RETURN(config.listen, ParseEndpoint(arguments.listen));
+  }
+  RETURN_IF_ERROR(StartLog(config.log_level,
+                           config.log_file.empty() ? "" : folder.root / config.log_file));
+  const SystemClock clock;
+  ASSIGN_OR_RETURN(const std::unique_ptr<AggregationServer> server,
+                   AggregationServer::Start(folder, config, clock));
+  if (!arguments.ready_file.empty()) {
+    RETURN_IF_ERROR(
+        WriteFileAtomically(arguments.ready_file, ToString(server->listening()) + "\n"));
+  }
+  WaitForStop(stop);
+  spdlog::info("server stopping");
+  server->Stop();
+  spdlog::info("server stopped");
+  return absl::OkStatus();
+}
+
+absl::Status Check(const Arguments& arguments) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> lines, CheckState({arguments.state}));
+  for (const std::string& line : lines) fmt::print("{}\n", line);
+  fmt::print("{}: all is well\n", arguments.state.string());
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  const std::stop_token stop = StopOnInterrupt();
+  RequireTls13();
+
+  Arguments arguments;
+  CLI::App app("The aggregation server of an Isoscan federation.", "isoscan-server");
+  app.set_version_flag("--version", fmt::format("isoscan-server {}", kVersion));
+  app.require_subcommand(1);
+  app.footer("Exit codes: docs/operations.md.");
+
+  CLI::App* const init = app.add_subcommand(
+      "init", "Make a state folder: authority, certificates, configuration, journal");
+  init->add_option("--address", arguments.address,
+                   "HOST:PORT that sites dial; HOST stands in the server's certificate")
+      ->required();
+  init->add_option("--listen", arguments.listen,
+                   "local IP:PORT to listen on; 0.0.0.0 and the address's port by default");
+
+  CLI::App* const run = app.add_subcommand("run", "Serve until SIGTERM or Ctrl-C");
+  run->add_option("--listen", arguments.listen, "IP:PORT instead of server.toml's; port 0: any");
+  run->add_option("--ready-file", arguments.ready_file,
+                  "write HOST:PORT into this file once the server listens");
+
+  CLI::App* const check = app.add_subcommand(
+      "check", "Verify keys, certificates, the journal, and the digest of every model");
+  for (CLI::App* const command : {init, run, check}) {
+    command->add_option("--state", arguments.state, "the server's state folder")->required();
+  }
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : static_cast<int>(ExitCode::kUsage);
+  }
+  if (init->parsed()) return Report(Init(arguments));
+  if (run->parsed()) return Report(Run(arguments, stop));
+  return Report(Check(arguments));
+}
+
+}  // namespace
+}  // namespace isoscan
+
+int main(int argc, char** argv) { return isoscan::Main(argc, argv); }

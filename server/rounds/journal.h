@@ -1,0 +1,123 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "common/clock/clock.h"
+#include "server/fairness/study_record.h"
+#include "server/rounds/study_phase.h"
+
+namespace isoscan {
+
+/// What a site hands in for one round. Its weights were uploaded before.
+struct SiteUpdate {
+  std::string study;
+  int round = 0;
+  std::string weights_digest;
+  std::int64_t training_cases = 0;
+  std::int64_t steps = 0;
+  double mean_loss = 0;
+  double seconds_training = 0;
+  double seconds_scoring = 0;
+  std::vector<CaseScoreRecord> model_scores;  ///< Of the global model that the round started from.
+};
+
+struct GlobalModelRecord {
+  int round = 0;  ///< 0: the initial weights.
+  std::string digest;
+  std::int64_t bytes = 0;
+};
+
+/// A site that has approved a study.
+struct JournaledParticipant {
+  SiteRecord cohort;
+  bool at_start = false;  ///< It had approved when the study started; otherwise it came later.
+};
+
+/// An update as decisions need it: the scores stay in the journal.
+struct JournaledUpdate {
+  std::string site;
+  std::string weights_digest;
+  std::int64_t training_cases = 0;
+  double mean_loss = 0;
+  double seconds_training = 0;
+  double seconds_scoring = 0;
+
+  bool operator==(const JournaledUpdate&) const = default;
+};
+
+/// Where a study stands: all that a restarted server needs to go on with it.
+struct JournaledStudy {
+  std::string toml;
+  StudyPhase phase = StudyPhase::kCreated;
+  Time created{};
+  Time phase_since{};
+  int round = 0;  ///< The open round; 0 before the start; rounds + 1 while final scores arrive.
+  Time round_opened{};
+  std::vector<JournaledParticipant> participants;  ///< By name.
+  std::vector<GlobalModelRecord> models;           ///< By round, from 0.
+  std::vector<JournaledUpdate> updates;            ///< Of the open round, by site.
+  std::vector<std::string> scored;             ///< Sites whose scores of the final model are here.
+  std::vector<std::string> scored_local_only;  ///< Sites whose local-only scores are here.
+};
+
+/// The memory of the coordinator. What a method has answered OK to survives a crash at any later
+/// instruction; each method takes effect as a whole or not at all.
+///
+/// Errors of every method: RESOURCE_EXHAUSTED the disk is full; DATA_LOSS the journal is damaged;
+/// UNAVAILABLE other I/O errors.
+/// Thread safety: every method from any thread.
+class Journal {
+ public:
+  virtual ~Journal() = default;
+
+  // --- Reading -----------------------------------------------------------------------------------
+
+  /// Every study, by name.
+  virtual absl::StatusOr<std::vector<JournaledStudy>> Studies() const = 0;
+  /// Closed rounds with who took part, in order.
+  virtual absl::StatusOr<std::vector<RoundRecord>> ClosedRounds(const std::string& study) const = 0;
+  /// All scores, by site, then global models by round, then local-only.
+  virtual absl::StatusOr<std::vector<ModelScoresRecord>> Scores(const std::string& study) const = 0;
+  /// Digest of the weights that were taken from this site in this round; nullopt: none were.
+  virtual absl::StatusOr<std::optional<std::string>> TakenWeights(
+      const std::string& study, int round, const std::string& site) const = 0;
+
+  // --- Studies -----------------------------------------------------------------------------------
+
+  virtual absl::Status CreateStudy(const Study& study, const GlobalModelRecord& initial,
+                                   Time now) = 0;
+  /// Opens round 1; who has approved by now is a participant from the start.
+  virtual absl::Status StartStudy(const std::string& study, Time now) = 0;
+  /// Pause, resume, stop.
+  virtual absl::Status SetPhase(const std::string& study, StudyPhase phase, Time now) = 0;
+  /// Closes the round of final scores and ends the study.
+  virtual absl::Status FinishStudy(const std::string& study, Time now) = 0;
+
+  // --- Sites -------------------------------------------------------------------------------------
+
+  /// Also takes back an earlier withdrawal.
+  virtual absl::Status Approve(const std::string& study, const SiteRecord& cohort, Time now) = 0;
+  /// Removes the site's update and scores of the open round too.
+  virtual absl::Status Withdraw(const std::string& study, const std::string& site,
+                                int open_round) = 0;
+  /// The update with its scores; replaces an earlier one of the same site and round.
+  virtual absl::Status TakeUpdate(const std::string& site, const SiteUpdate& update, Time now) = 0;
+  /// Forgets an update of the open round whose weights were lost, so that the site is asked again.
+  virtual absl::Status DropUpdate(const std::string& study, int round, const std::string& site) = 0;
+  /// Final or local-only scores; replaces earlier ones of the same model.
+  virtual absl::Status TakeScores(const std::string& study, const ModelScoresRecord& scores) = 0;
+
+  // --- Rounds ------------------------------------------------------------------------------------
+
+  /// Records the closed round with its participation and its model, and opens the next round.
+  virtual absl::Status CloseRound(const std::string& study, const RoundRecord& closed,
+                                  const GlobalModelRecord& model) = 0;
+};
+
+}  // namespace isoscan

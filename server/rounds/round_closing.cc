@@ -1,0 +1,186 @@
+// What happens by itself: rounds close, studies end.
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+#include <system_error>
+
+#include "common/status/status_macros.h"
+#include "common/weights/sha256.h"
+#include "server/aggregation/federated_average.h"
+#include "server/rounds/coordinator.h"
+#include "server/rounds/coordinator_state.h"
+#include "server/rounds/participation.h"
+
+namespace isoscan {
+namespace {
+
+// How long after a failure (a full disk) the next attempt waits.
+constexpr std::chrono::seconds kRetryAfter(10);
+
+double SecondsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+/// One round on its way to be closed: a copy of what it is made of, so that it is aggregated while
+/// sites go on talking to the coordinator.
+struct Coordinator::State::Closing {
+  std::string study;
+  std::string study_digest;
+  int round = 0;
+  std::map<std::string, JournaledUpdate> updates;
+  std::vector<ParticipationRecord> participation;
+};
+
+std::filesystem::path Coordinator::State::WeightsOf(const Closing& closing,
+                                                    const std::string& site) const {
+  return uploads.PathOf(site, closing.study, closing.round,
+                        closing.updates.at(site).weights_digest);
+}
+
+absl::StatusOr<GlobalModelRecord> Coordinator::State::Aggregate(const Closing& closing) const {
+  std::vector<StagedUpdate> staged;
+  for (const ParticipationRecord& site : closing.participation) {
+    if (site.outcome != ParticipationRecord::Outcome::kContributed) continue;
+    staged.push_back({site.site, WeightsOf(closing, site.site), site.weight});
+  }
+  const std::filesystem::path draft = models.DraftOf(closing.study);
+  RETURN_IF_ERROR(FederatedAverage(std::move(staged), draft,
+                                   {{"study", closing.study},
+                                    {"study_digest", closing.study_digest},
+                                    {"round", fmt::format("{}", closing.round)}}));
+  return models.Keep(draft, closing.round);
+}
+
+absl::StatusOr<bool> Coordinator::State::DropLostUpdates(const Closing& closing) {
+  bool dropped = false;
+  for (const auto& [site, update] : closing.updates) {
+    const absl::StatusOr<std::string> digest = Sha256OfFile(WeightsOf(closing, site));
+    if (digest.ok() ? *digest == update.weights_digest
+                    : digest.status().code() != absl::StatusCode::kNotFound) {
+      continue;
+    }
+    absl::MutexLock lock(&mutex);
+    StudyCourse& course = studies.at(closing.study);
+    const auto current = course.updates.find(site);
+    if (course.round != closing.round || current == course.updates.end() ||
+        current->second != update) {
+      continue;
+    }
+    RETURN_IF_ERROR(journal.DropUpdate(closing.study, closing.round, site));
+    course.updates.erase(current);
+    std::error_code error;
+    std::filesystem::remove(WeightsOf(closing, site), error);
+    spdlog::error("staged update lost study={} site={} round={}: the site is asked again",
+                  closing.study, site, closing.round);
+    dropped = true;
+  }
+  return dropped;
+}
+
+absl::StatusOr<bool> Coordinator::State::CloseRound(const Closing& closing) {
+  const auto start = std::chrono::steady_clock::now();
+  const absl::StatusOr<GlobalModelRecord> model = Aggregate(closing);
+  if (!model.ok()) {
+    // A staged file may have been damaged behind the server's back.
+    ASSIGN_OR_RETURN(const bool dropped, DropLostUpdates(closing));
+    if (dropped) return true;
+    return model.status();
+  }
+
+  absl::MutexLock lock(&mutex);
+  StudyCourse& course = studies.at(closing.study);
+  // Meanwhile an update may have been added, replaced or taken back, or the study paused: the
+  // rules decide anew, and this aggregate is forgotten.
+  if (course.phase != StudyPhase::kRunning || course.round != closing.round ||
+      course.updates != closing.updates) {
+    return true;
+  }
+  const Time now = clock.Now();
+  const RoundRecord closed{.round = closing.round,
+                           .opened = course.round_opened,
+                           .closed = now,
+                           .model_digest = model->digest,
+                           .seconds_aggregating = SecondsSince(start),
+                           .sites = closing.participation};
+  RETURN_IF_ERROR(journal.CloseRound(closing.study, closed, *model));
+  spdlog::info("round closed study={} round={} updates={} seconds={:.3f} model={}", closing.study,
+               closing.round, closing.updates.size(), closed.seconds_aggregating,
+               model->digest.substr(0, 12));
+  course.models.push_back(*model);
+  course.EnterRound(closing.round + 1, now);
+  RemoveUploads(course, course.round);
+  return true;
+}
+
+absl::StatusOr<bool> Coordinator::State::AdvanceStudy(const std::string& study) {
+  Closing closing;
+  {
+    absl::MutexLock lock(&mutex);
+    StudyCourse& course = studies.at(study);
+    if (course.phase != StudyPhase::kRunning) return false;
+    const Time now = clock.Now();
+    const bool noticed = course.NoticeTime(now);
+    const RoundSituation situation = course.Situation(now);
+    if (!IsDue(course.study.rounds, situation)) return noticed;
+    if (course.final_scores()) {
+      RETURN_IF_ERROR(journal.FinishStudy(study, now));
+      course.phase = StudyPhase::kFinished;
+      course.phase_since = now;
+      RemoveUploads(course, /*open_round=*/0);
+      spdlog::info("study finished study={} scored={} of={}", study, course.scored.size(),
+                   course.participants.size());
+      return true;
+    }
+    closing = {.study = study,
+               .study_digest = course.study.digest,
+               .round = course.round,
+               .updates = course.updates,
+               .participation = ParticipationOf(course.study.rounds, situation, course.updates)};
+  }
+  return CloseRound(closing);
+}
+
+absl::Status Coordinator::Advance() {
+  std::vector<std::string> names;
+  {
+    absl::MutexLock lock(&state_->mutex);
+    state_->retry.reset();
+    for (const auto& [name, course] : state_->studies) names.push_back(name);
+  }
+  absl::Status first_failure;
+  bool changed = false;
+  for (const std::string& name : names) {
+    // One study's failure does not hold up the others.
+    absl::StatusOr<bool> advanced = true;
+    while (advanced.ok() && *advanced) {
+      advanced = state_->AdvanceStudy(name);
+      changed |= advanced.ok() && *advanced;
+    }
+    first_failure.Update(advanced.status());
+  }
+  if (!first_failure.ok()) {
+    spdlog::error("cannot advance reason={}", std::string(first_failure.message()));
+    absl::MutexLock lock(&state_->mutex);
+    state_->retry = state_->clock.Now() + kRetryAfter;
+  }
+  if (changed) state_->Announce();
+  return first_failure;
+}
+
+std::optional<Time> Coordinator::NextDeadline() const {
+  absl::MutexLock lock(&state_->mutex);
+  if (state_->retry.has_value()) return state_->retry;
+  std::optional<Time> next;
+  for (const auto& [name, course] : state_->studies) {
+    const std::optional<Time> time = course.NextDeadline(state_->clock.Now());
+    if (time.has_value()) next = std::min(next.value_or(*time), *time);
+  }
+  return next;
+}
+
+}  // namespace isoscan

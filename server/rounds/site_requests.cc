@@ -1,0 +1,325 @@
+// What sites ask of the coordinator: approval, assignments, uploads, submissions.
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <system_error>
+
+#include "common/status/status_macros.h"
+#include "common/weights/sha256.h"
+#include "server/aggregation/federated_average.h"
+#include "server/rounds/coordinator.h"
+#include "server/rounds/coordinator_state.h"
+#include "server/rounds/submission_rules.h"
+
+namespace isoscan {
+namespace {
+
+// What a site's file may be larger than the server's own: its header may say more.
+constexpr std::int64_t kHeaderAllowanceBytes = 64 * 1024;
+constexpr std::size_t kMaximumActivityBytes = 64;
+
+absl::Status WrongRound(const StudyCourse& course, int round) {
+  return absl::FailedPreconditionError(
+      fmt::format("round {} is not open: {}", round, course.PhaseWords()));
+}
+
+// OK when the site's update of `round` may be taken now.
+absl::Status CheckOpen(const StudyCourse& course, int round) {
+  if (!course.open() || course.final_scores() || round != course.round) {
+    return WrongRound(course, round);
+  }
+  return absl::OkStatus();
+}
+
+JournaledUpdate WithoutScores(const std::string& site, const SiteUpdate& update) {
+  return {.site = site,
+          .weights_digest = update.weights_digest,
+          .training_cases = update.training_cases,
+          .mean_loss = update.mean_loss,
+          .seconds_training = update.seconds_training,
+          .seconds_scoring = update.seconds_scoring};
+}
+
+}  // namespace
+
+std::vector<StudyStatus> Coordinator::StudiesOf(const std::string& site) const {
+  absl::MutexLock lock(&state_->mutex);
+  std::vector<StudyStatus> statuses;
+  for (const auto& [name, course] : state_->studies) {
+    if (!course.admits(site)) continue;
+    if (IsOver(course.phase) && !course.participants.contains(site)) continue;
+    statuses.push_back(
+        course.StatusFor(site, state_->connected.contains(site), state_->clock.Now()));
+  }
+  return statuses;
+}
+
+absl::Status Coordinator::Approve(const std::string& site, const std::string& study,
+                                  const std::string& digest, const SiteRecord& cohort) {
+  if (!IsName(site)) {
+    return absl::InvalidArgumentError(fmt::format("'{}' is no site name", site));
+  }
+  SiteRecord declared = cohort;
+  declared.name = site;
+  declared.withdrawn = false;
+  RETURN_IF_ERROR(CheckCohort(declared));
+  {
+    absl::MutexLock lock(&state_->mutex);
+    ASSIGN_OR_RETURN(StudyCourse* const course, state_->Find(study));
+    if (!course->admits(site)) {
+      return absl::FailedPreconditionError(fmt::format(
+          "{} declares its sites, and {} is none of them: ask the coordinator", study, site));
+    }
+    if (digest != course->study.digest) {
+      return absl::FailedPreconditionError(fmt::format(
+          "{} approved {} with digest {}, the server's has {}: read the study again and approve it",
+          site, study, digest.substr(0, 12), course->study.digest.substr(0, 12)));
+    }
+    if (IsOver(course->phase)) {
+      return absl::FailedPreconditionError(
+          fmt::format("it is too late to approve: {}", course->PhaseWords()));
+    }
+    // What a site declares caps its weight and fixes its held-out cases, so it stays as it was.
+    if (const Participant* known = course->Active(site);
+        known != nullptr && course->phase != StudyPhase::kCreated) {
+      if (known->cohort.training_cases == declared.training_cases &&
+          known->cohort.held_out_cases == declared.held_out_cases) {
+        return absl::OkStatus();
+      }
+      return absl::FailedPreconditionError(fmt::format(
+          "{} takes part with {} training and {} held-out cases and cannot declare {} and {} while "
+          "{} is running: withdraw and approve again",
+          site, known->cohort.training_cases, known->cohort.held_out_cases, declared.training_cases,
+          declared.held_out_cases, study));
+    }
+    const Time now = state_->clock.Now();
+    RETURN_IF_ERROR(state_->journal.Approve(study, declared, now));
+    Participant& participant = course->participants[site];
+    participant.cohort = std::move(declared);
+    participant.Sign(now);
+    spdlog::info("study approved study={} site={} training_cases={} held_out_cases={}", study, site,
+                 participant.cohort.training_cases, participant.cohort.held_out_cases);
+  }
+  state_->Announce();
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::Withdraw(const std::string& site, const std::string& study) {
+  {
+    absl::MutexLock lock(&state_->mutex);
+    ASSIGN_OR_RETURN(StudyCourse* const course, state_->Find(study));
+    if (course->Active(site) == nullptr) return absl::OkStatus();
+    if (IsOver(course->phase)) {
+      return absl::FailedPreconditionError(
+          fmt::format("it is too late to withdraw: {}, and what {} contributed stays",
+                      course->PhaseWords(), site));
+    }
+    RETURN_IF_ERROR(state_->journal.Withdraw(study, site, course->round));
+    course->participants[site].cohort.withdrawn = true;
+    course->updates.erase(site);
+    course->scored.erase(site);
+    state_->uploads.RemoveOtherRounds(site, study, /*open_round=*/0);
+    spdlog::info("site withdrew study={} site={} round={}", study, site, course->round);
+  }
+  state_->Announce();
+  return absl::OkStatus();
+}
+
+std::vector<Assignment> Coordinator::AssignmentsOf(const std::string& site) const {
+  absl::MutexLock lock(&state_->mutex);
+  std::vector<Assignment> assignments;
+  for (const auto& [name, course] : state_->studies) {
+    const std::vector<Assignment> asked = course.AssignmentsOf(site);
+    assignments.insert(assignments.end(), asked.begin(), asked.end());
+  }
+  return assignments;
+}
+
+void Coordinator::SetConnected(const std::string& site, bool connected) {
+  {
+    absl::MutexLock lock(&state_->mutex);
+    if (connected) {
+      state_->connected.insert(site);
+    } else {
+      state_->connected.erase(site);
+    }
+    for (auto& [name, course] : state_->studies) {
+      if (Participant* participant = course.Active(site)) participant->Sign(state_->clock.Now());
+    }
+  }
+  state_->Announce();
+}
+
+absl::Status Coordinator::ReportProgress(const std::string& site, const std::string& study,
+                                         int round, const std::string& activity, std::int64_t step,
+                                         std::int64_t steps) {
+  if (activity.size() > kMaximumActivityBytes) {
+    return absl::InvalidArgumentError(fmt::format("{} sent an activity of {} bytes, at most {}",
+                                                  site, activity.size(), kMaximumActivityBytes));
+  }
+  {
+    absl::MutexLock lock(&state_->mutex);
+    ASSIGN_OR_RETURN(StudyCourse* const course, state_->FindFor(site, study));
+    if (!course->open() || round != course->round) return WrongRound(*course, round);
+    Participant& participant = *course->Active(site);
+    participant.Sign(state_->clock.Now());
+    participant.activity = activity;
+    participant.step = step;
+    participant.steps = steps;
+  }
+  state_->Announce();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::filesystem::path> Coordinator::Model(const std::string& site,
+                                                         const std::string& study,
+                                                         const std::string& digest) const {
+  absl::MutexLock lock(&state_->mutex);
+  const auto found = state_->studies.find(study);
+  if (found != state_->studies.end() && found->second.Active(site) != nullptr) {
+    for (const GlobalModelRecord& model : found->second.models) {
+      if (model.digest == digest) return state_->models.PathOf(digest);
+    }
+  }
+  return absl::NotFoundError(
+      fmt::format("there is no model {} in a study {} of {}", digest, study, site));
+}
+
+absl::StatusOr<std::filesystem::path> Coordinator::UploadPath(const std::string& site,
+                                                              const std::string& study, int round,
+                                                              const std::string& digest,
+                                                              std::int64_t bytes) {
+  if (!IsSha256(digest)) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} announced weights with the digest '{}': 64 hexadecimal digits are needed",
+                    site, digest.substr(0, 64)));
+  }
+  absl::MutexLock lock(&state_->mutex);
+  ASSIGN_OR_RETURN(StudyCourse* const course, state_->FindFor(site, study));
+  RETURN_IF_ERROR(CheckOpen(*course, round));
+  const std::int64_t limit = course->models.front().bytes + kHeaderAllowanceBytes;
+  if (bytes < 1 || bytes > limit) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} announced {} bytes of weights, a model of {} has at most {}", site, bytes,
+                    study, limit));
+  }
+  std::set<std::string> keep = {digest};
+  if (const auto taken = course->updates.find(site); taken != course->updates.end()) {
+    keep.insert(taken->second.weights_digest);
+  }
+  for (const auto& [owner, used] : course->screening) {
+    if (owner == site) keep.insert(used);
+  }
+  RETURN_IF_ERROR(state_->uploads.Prepare(site, study, round, keep));
+  course->Active(site)->Sign(state_->clock.Now());
+  return state_->uploads.PathOf(site, study, round, digest);
+}
+
+absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate& update) {
+  if (!IsSha256(update.weights_digest)) {
+    return absl::InvalidArgumentError(fmt::format("{} handed in weights with the digest '{}'", site,
+                                                  update.weights_digest.substr(0, 64)));
+  }
+  std::filesystem::path weights;
+  TensorShapes shapes;
+  {
+    absl::MutexLock lock(&state_->mutex);
+    ASSIGN_OR_RETURN(StudyCourse* const course, state_->FindFor(site, update.study));
+    const absl::Status open = CheckOpen(*course, update.round);
+    if (!open.ok()) {
+      // The site may have missed the answer to an update that was taken.
+      ASSIGN_OR_RETURN(const std::optional<std::string> taken,
+                       state_->journal.TakenWeights(update.study, update.round, site));
+      return taken == update.weights_digest ? absl::OkStatus() : open;
+    }
+    weights = state_->uploads.PathOf(site, update.study, update.round, update.weights_digest);
+    std::error_code error;
+    if (!std::filesystem::exists(weights, error)) {
+      return absl::FailedPreconditionError(
+          fmt::format("the weights {} of {} have not been uploaded for round {} of {}",
+                      update.weights_digest, site, update.round, update.study));
+    }
+    shapes = course->shapes;
+    course->screening.emplace(site, update.weights_digest);
+    course->Active(site)->Sign(state_->clock.Now());
+  }
+
+  absl::Status screened = ScreenUpdate(site, weights, shapes);
+  // The file has the digest that the site announced, so the site sent it damaged.
+  if (screened.code() == absl::StatusCode::kDataLoss) {
+    screened = absl::InvalidArgumentError(
+        fmt::format("{} sent weights that are damaged: {}", site, std::string(screened.message())));
+  }
+
+  {
+    absl::MutexLock lock(&state_->mutex);
+    // A study is never removed, so it is still there.
+    StudyCourse& course = state_->studies.at(update.study);
+    course.screening.erase(course.screening.find({site, update.weights_digest}));
+    if (!screened.ok()) {
+      spdlog::warn("update refused study={} site={} round={} reason={}", update.study, site,
+                   update.round, std::string(screened.message()));
+      return screened;
+    }
+    // Meanwhile the round may have closed, or the site withdrawn.
+    RETURN_IF_ERROR(state_->FindFor(site, update.study).status());
+    RETURN_IF_ERROR(CheckOpen(course, update.round));
+    Participant& participant = *course.Active(site);
+    RETURN_IF_ERROR(CheckUpdate(course.study, participant.cohort, update));
+    const Time now = state_->clock.Now();
+    RETURN_IF_ERROR(state_->journal.TakeUpdate(site, update, now));
+    course.updates[site] = WithoutScores(site, update);
+    participant.Sign(now);
+    spdlog::info("update taken study={} site={} round={} cases={} loss={:.4f}", update.study, site,
+                 update.round, update.training_cases, update.mean_loss);
+  }
+  state_->Announce();
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::SubmitScores(const std::string& site, const std::string& study,
+                                       Assignment::Kind kind,
+                                       const std::vector<CaseScoreRecord>& scores) {
+  const bool local_only = kind == Assignment::Kind::kLocalOnly;
+  if (!local_only && kind != Assignment::Kind::kScore) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} sent scores for an assignment that asks for none", site));
+  }
+  {
+    absl::MutexLock lock(&state_->mutex);
+    ASSIGN_OR_RETURN(StudyCourse* const course, state_->FindFor(site, study));
+    std::set<std::string>& scored = local_only ? course->scored_local_only : course->scored;
+    if (IsOver(course->phase) && scored.contains(site)) return absl::OkStatus();
+    if (!course->open() || !course->final_scores()) {
+      return absl::FailedPreconditionError(
+          fmt::format("final scores are not asked for now: {}", course->PhaseWords()));
+    }
+    if (local_only && !course->study.evaluation.local_only) {
+      return absl::FailedPreconditionError(
+          fmt::format("{} does not compare with local-only models", study));
+    }
+    Participant& participant = *course->Active(site);
+    if (scores.empty()) {
+      return absl::InvalidArgumentError(
+          fmt::format("{} sent no scores; it declared {} held-out cases", site,
+                      participant.cohort.held_out_cases));
+    }
+    RETURN_IF_ERROR(CheckScores(course->study, participant.cohort, scores));
+    using Model = ModelScoresRecord::Model;
+    RETURN_IF_ERROR(
+        state_->journal.TakeScores(study, {.model = local_only ? Model::kLocalOnly : Model::kGlobal,
+                                           .after_round = local_only ? 0 : course->rounds(),
+                                           .site = site,
+                                           .cases = scores}));
+    scored.insert(site);
+    participant.Sign(state_->clock.Now());
+    spdlog::info("scores taken study={} site={} model={}", study, site,
+                 local_only ? "local-only" : "final");
+  }
+  state_->Announce();
+  return absl::OkStatus();
+}
+
+}  // namespace isoscan

@@ -1,0 +1,250 @@
+#include "server/rounds/study_course.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "common/status/status_macros.h"
+#include "common/study/initial_weights.h"
+
+namespace isoscan {
+
+absl::StatusOr<StudyCourse> StudyCourse::FromJournal(JournaledStudy journaled, Time now) {
+  StudyCourse course;
+  ASSIGN_OR_RETURN(course.study, ParseStudy(std::move(journaled.toml), "journaled study"));
+  course.shapes = NetworkShapes(course.study);
+  course.phase = journaled.phase;
+  course.created = journaled.created;
+  course.phase_since = journaled.phase_since;
+  course.round = journaled.round;
+  course.round_opened = journaled.round_opened;
+  course.models = std::move(journaled.models);
+  for (JournaledParticipant& participant : journaled.participants) {
+    Participant& known = course.participants[participant.cohort.name];
+    known.cohort = std::move(participant.cohort);
+    known.at_start = participant.at_start;
+    known.Sign(now);
+  }
+  for (JournaledUpdate& update : journaled.updates) {
+    course.updates[update.site] = std::move(update);
+  }
+  if (course.final_scores()) {
+    course.scored = {journaled.scored.begin(), journaled.scored.end()};
+    course.scored_local_only = {journaled.scored_local_only.begin(),
+                                journaled.scored_local_only.end()};
+  }
+  return course;
+}
+
+bool StudyCourse::admits(const std::string& site) const {
+  return study.sites.empty() ||
+         std::find(study.sites.begin(), study.sites.end(), site) != study.sites.end();
+}
+
+const Participant* StudyCourse::Active(const std::string& site) const {
+  const auto found = participants.find(site);
+  return found == participants.end() || found->second.cohort.withdrawn ? nullptr : &found->second;
+}
+
+Participant* StudyCourse::Active(const std::string& site) {
+  return const_cast<Participant*>(std::as_const(*this).Active(site));
+}
+
+bool StudyCourse::Contributed(const std::string& site) const {
+  if (!final_scores()) return updates.contains(site);
+  return scored.contains(site) &&
+         (!study.evaluation.local_only || scored_local_only.contains(site));
+}
+
+RoundSituation StudyCourse::Situation(Time now) const {
+  std::map<std::string, Standing> standings;
+  for (const std::string& site : study.sites) standings[site].declared = true;
+  for (const auto& [site, participant] : participants) {
+    Standing& standing = standings[site];
+    standing.declared = !study.sites.empty() || participant.at_start || round == 0;
+    standing.approved = true;
+    standing.withdrawn = participant.cohort.withdrawn;
+    standing.contributed = Contributed(site);
+    standing.training_cases = participant.cohort.training_cases;
+    standing.last_sign = participant.last_sign;
+  }
+  RoundSituation situation{.round = round,
+                           .final_scores = final_scores(),
+                           .since = std::max(round_opened, phase_since),
+                           .now = now,
+                           .sites = {}};
+  for (auto& [site, standing] : standings) {
+    standing.site = site;
+    situation.sites.push_back(std::move(standing));
+  }
+  return situation;
+}
+
+std::string StudyCourse::MissingApprovals() const {
+  std::vector<Standing> standings = Situation(created).sites;
+  for (Standing& standing : standings) standing.contributed = standing.asked();
+  return QuorumShortfall(study.rounds.quorum, standings, "approval");
+}
+
+std::vector<Assignment> StudyCourse::AssignmentsOf(const std::string& site) const {
+  if (Active(site) == nullptr) return {};
+  const auto assignment = [&](Assignment::Kind kind, const GlobalModelRecord& model) {
+    return Assignment{.kind = kind,
+                      .study = study.name,
+                      .study_digest = study.digest,
+                      .round = round,
+                      .model_digest = model.digest,
+                      .model_bytes = model.bytes};
+  };
+  using Kind = Assignment::Kind;
+  if (IsOver(phase)) return {assignment(Kind::kStudyEnded, models.back())};
+  if (phase != StudyPhase::kRunning) return {};
+  if (!final_scores()) {
+    if (updates.contains(site)) return {};
+    return {assignment(Kind::kTrain, models.back())};
+  }
+  std::vector<Assignment> assignments;
+  if (!scored.contains(site)) assignments.push_back(assignment(Kind::kScore, models.back()));
+  if (study.evaluation.local_only && !scored_local_only.contains(site)) {
+    assignments.push_back(assignment(Kind::kLocalOnly, models.front()));
+  }
+  return assignments;
+}
+
+SiteStatus StudyCourse::StatusOf(const std::string& site, bool connected, Time now) const {
+  SiteStatus status;
+  status.site = site;
+  status.connected = connected;
+  const auto found = participants.find(site);
+  if (found == participants.end()) {
+    status.activity = "has not approved";
+    return status;
+  }
+  const Participant& participant = found->second;
+  status.approved = true;
+  status.withdrawn = participant.cohort.withdrawn;
+  status.training_cases = participant.cohort.training_cases;
+  status.held_out_cases = participant.cohort.held_out_cases;
+  status.step = participant.step;
+  status.steps = participant.steps;
+  Standing standing;
+  standing.approved = true;
+  standing.last_sign = participant.last_sign;
+  if (status.withdrawn) {
+    status.activity = "withdrawn";
+  } else if (phase == StudyPhase::kCreated) {
+    status.activity = "approved";
+  } else if (IsOver(phase) || Contributed(site)) {
+    status.activity = "done";
+  } else if (IsSilent(standing, now, study.rounds.no_progress_limit)) {
+    status.activity = fmt::format("silent since {}", ClockWords(participant.last_sign));
+  } else {
+    status.activity = participant.activity.empty() ? "asked" : participant.activity;
+  }
+  return status;
+}
+
+StudyStatus StudyCourse::Status(const std::set<std::string>& connected, Time now) const {
+  StudyStatus status{.name = study.name,
+                     .digest = study.digest,
+                     .toml = study.toml,
+                     .phase = phase,
+                     .round = round,
+                     .rounds = rounds(),
+                     .sites = {},
+                     .waiting_for = ""};
+  const RoundSituation situation = Situation(now);
+  for (const Standing& standing : situation.sites) {
+    status.sites.push_back(StatusOf(standing.site, connected.contains(standing.site), now));
+  }
+  if (phase == StudyPhase::kCreated) {
+    status.waiting_for = MissingApprovals();
+  } else if (phase == StudyPhase::kRunning) {
+    status.waiting_for = WaitingFor(study.rounds, situation);
+  }
+  return status;
+}
+
+StudyStatus StudyCourse::StatusFor(const std::string& site, bool connected, Time now) const {
+  StudyStatus status{.name = study.name,
+                     .digest = study.digest,
+                     .toml = study.toml,
+                     .phase = phase,
+                     .round = round,
+                     .rounds = rounds(),
+                     .sites = {StatusOf(site, connected, now)},
+                     .waiting_for = ""};
+  return status;
+}
+
+bool StudyCourse::NoticeTime(Time now) {
+  const RoundSituation situation = Situation(now);
+  bool noticed = false;
+  for (const Standing& standing : situation.sites) {
+    if (!IsSilent(standing, now, study.rounds.no_progress_limit)) continue;
+    Participant& participant = participants.at(standing.site);
+    if (participant.silence_told) continue;
+    participant.silence_told = noticed = true;
+    spdlog::warn("site silent study={} site={} round={} since={}", study.name, standing.site, round,
+                 ClockWords(standing.last_sign));
+  }
+  if (!deadline_told && IsPastDeadline(study.rounds, situation)) {
+    deadline_told = noticed = true;
+    spdlog::warn("deadline passed study={} round={}", study.name, round);
+  }
+  return noticed;
+}
+
+std::optional<Time> StudyCourse::NextDeadline(Time now) const {
+  if (phase != StudyPhase::kRunning) return std::nullopt;
+  const RoundSituation situation = Situation(now);
+  if (IsDue(study.rounds, situation)) return now;
+  std::optional<Time> next;
+  const auto consider = [&](Time time) { next = std::min(next.value_or(time), time); };
+  if (!deadline_told) consider(situation.since + study.rounds.round_deadline);
+  for (const Standing& standing : situation.sites) {
+    if (!standing.pending() || participants.at(standing.site).silence_told) continue;
+    consider(standing.last_sign + study.rounds.no_progress_limit);
+  }
+  return next;
+}
+
+std::string StudyCourse::PhaseWords() const {
+  switch (phase) {
+    case StudyPhase::kCreated:
+      return fmt::format("{} has not been started", study.name);
+    case StudyPhase::kFinished:
+      return fmt::format("{} has finished", study.name);
+    case StudyPhase::kStopped:
+      return fmt::format("{} has been stopped", study.name);
+    case StudyPhase::kPaused:
+    case StudyPhase::kRunning:
+      break;
+  }
+  if (final_scores()) return fmt::format("{} collects its final scores", study.name);
+  return fmt::format("round {} of {} is open", round, study.name);
+}
+
+void StudyCourse::EnterRound(int next, Time now) {
+  const RoundSituation closed = Situation(now);
+  for (const Standing& standing : closed.sites) {
+    const auto found = participants.find(standing.site);
+    if (found == participants.end()) continue;
+    Participant& participant = found->second;
+    participant.activity.clear();
+    participant.step = participant.steps = 0;
+    if (!IsSilent(standing, now, study.rounds.no_progress_limit)) participant.Sign(now);
+  }
+  round = next;
+  round_opened = now;
+  updates.clear();
+  deadline_told = false;
+}
+
+void StudyCourse::RestartClocks(Time now) {
+  for (auto& [site, participant] : participants) participant.Sign(now);
+  deadline_told = false;
+}
+
+}  // namespace isoscan

@@ -1,0 +1,141 @@
+#include "server/rounds/submission_rules.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "common/status/status_macros.h"
+
+namespace isoscan {
+namespace {
+
+constexpr std::size_t kMaximumBins = 4096;
+constexpr std::size_t kMaximumNameBytes = 128;
+
+absl::Status CheckHistogram(const std::string& site, const char* which,
+                            const HistogramRecord& histogram) {
+  if (histogram.counts.size() > kMaximumBins) {
+    return absl::InvalidArgumentError(fmt::format("{}: the {} histogram has {} bins, at most {}",
+                                                  site, which, histogram.counts.size(),
+                                                  kMaximumBins));
+  }
+  if (!std::isfinite(histogram.low) || !std::isfinite(histogram.high) ||
+      histogram.low > histogram.high) {
+    return absl::InvalidArgumentError(fmt::format("{}: the {} histogram spans {} to {}", site,
+                                                  which, histogram.low, histogram.high));
+  }
+  for (const std::int64_t count : histogram.counts) {
+    if (count < 0) {
+      return absl::InvalidArgumentError(
+          fmt::format("{}: the {} histogram has a bin of {} voxels", site, which, count));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckLabel(const std::string& where, const LabelScoreRecord& score) {
+  if (score.reference_voxels < 0 || score.predicted_voxels < 0 || score.common_voxels < 0) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: negative voxel counts ({} reference, {} predicted, {} common)", where,
+                    score.reference_voxels, score.predicted_voxels, score.common_voxels));
+  }
+  if (score.common_voxels > std::min(score.reference_voxels, score.predicted_voxels)) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: {} common voxels of {} reference and {} predicted ones", where,
+                    score.common_voxels, score.reference_voxels, score.predicted_voxels));
+  }
+  const bool both_empty = score.reference_voxels == 0 && score.predicted_voxels == 0;
+  if (both_empty && !std::isnan(score.dice)) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: Dice is {} although label and prediction are both empty; send NaN", where,
+                    score.dice));
+  }
+  // Written so that NaN is refused too.
+  if (!both_empty && !(score.dice >= 0 && score.dice <= 1)) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: Dice is {}, allowed are 0 to 1", where, score.dice));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckMeasure(const std::string& site, const char* what, double value) {
+  if (std::isfinite(value) && value >= 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format("{} sent {} = {}", site, what, value));
+}
+
+}  // namespace
+
+absl::Status CheckCohort(const SiteRecord& cohort) {
+  if (cohort.training_cases < 1) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} has {} training cases, at least 1 is needed: add cases or change the "
+                    "held-out rule",
+                    cohort.name, cohort.training_cases));
+  }
+  if (cohort.held_out_cases < 1) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} has {} held-out cases, at least 1 is needed to tell whether the model "
+                    "serves its patients",
+                    cohort.name, cohort.held_out_cases));
+  }
+  if (cohort.refused_cases < 0) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} declares {} refused cases", cohort.name, cohort.refused_cases));
+  }
+  RETURN_IF_ERROR(CheckHistogram(cohort.name, "raw", cohort.raw));
+  return CheckHistogram(cohort.name, "harmonized", cohort.harmonized);
+}
+
+absl::Status CheckScores(const Study& study, const SiteRecord& cohort,
+                         const std::vector<CaseScoreRecord>& scores) {
+  std::set<int> seen;
+  for (const CaseScoreRecord& scored : scores) {
+    if (scored.case_index < 0 || scored.case_index >= cohort.held_out_cases) {
+      return absl::InvalidArgumentError(
+          fmt::format("{} scored held-out case {}, but declared {} (0 to {})", cohort.name,
+                      scored.case_index, cohort.held_out_cases, cohort.held_out_cases - 1));
+    }
+    if (!seen.insert(scored.case_index).second) {
+      return absl::InvalidArgumentError(
+          fmt::format("{} scored held-out case {} twice", cohort.name, scored.case_index));
+    }
+    if (scored.cohort.size() > kMaximumNameBytes) {
+      return absl::InvalidArgumentError(
+          fmt::format("{}: the cohort's name of case {} has {} bytes, at most {}", cohort.name,
+                      scored.case_index, scored.cohort.size(), kMaximumNameBytes));
+    }
+    if (scored.labels.size() != study.labels.size()) {
+      return absl::InvalidArgumentError(
+          fmt::format("{} scored {} labels of case {}, the study has {}", cohort.name,
+                      scored.labels.size(), scored.case_index, study.labels.size()));
+    }
+    for (std::size_t label = 0; label < scored.labels.size(); ++label) {
+      RETURN_IF_ERROR(CheckLabel(
+          fmt::format("{}, case {}, label {}", cohort.name, scored.case_index, study.labels[label]),
+          scored.labels[label]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckUpdate(const Study& study, const SiteRecord& cohort, const SiteUpdate& update) {
+  if (update.training_cases < 1 || update.training_cases > cohort.training_cases) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} claims {} training cases, it declared {} when it approved the study",
+                    cohort.name, update.training_cases, cohort.training_cases));
+  }
+  if (update.steps < 0) {
+    return absl::InvalidArgumentError(fmt::format("{} sent steps = {}", cohort.name, update.steps));
+  }
+  if (!std::isfinite(update.mean_loss)) {
+    return absl::InvalidArgumentError(fmt::format("{} sent mean_loss = {}: its training diverged",
+                                                  cohort.name, update.mean_loss));
+  }
+  RETURN_IF_ERROR(CheckMeasure(cohort.name, "seconds_training", update.seconds_training));
+  RETURN_IF_ERROR(CheckMeasure(cohort.name, "seconds_scoring", update.seconds_scoring));
+  return CheckScores(study, cohort, update.model_scores);
+}
+
+}  // namespace isoscan

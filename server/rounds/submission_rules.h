@@ -1,0 +1,30 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+
+#include "common/study/study.h"
+#include "server/fairness/study_record.h"
+#include "server/rounds/journal.h"
+
+namespace isoscan {
+
+/// What the numbers that a site sends must satisfy before they are believed. Pure functions; every
+/// refusal is INVALID_ARGUMENT and names the site and the number.
+
+/// At least one training and one held-out case; counts that are not negative; finite histograms.
+absl::Status CheckCohort(const SiteRecord& cohort);
+
+/// One score per label of the study and per case at most; case indices below the declared held-out
+/// count; Dice in [0, 1], or NaN exactly where label and prediction are both empty; no more common
+/// voxels than either side has.
+absl::Status CheckScores(const Study& study, const SiteRecord& cohort,
+                         const std::vector<CaseScoreRecord>& scores);
+
+/// Training cases between 1 and the declared count, other numbers finite and not negative, and
+/// CheckScores.
+absl::Status CheckUpdate(const Study& study, const SiteRecord& cohort, const SiteUpdate& update);
+
+}  // namespace isoscan

@@ -1,0 +1,257 @@
+#include "server/rpc/federation_service.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <utility>
+
+#include "common/status/status_macros.h"
+#include "common/transfer/chunks.h"
+#include "common/version.h"
+#include "common/weights/sha256.h"
+#include "server/rpc/messages.h"
+#include "server/rpc/pulled_stream.h"
+#include "server/rpc/unary_call.h"
+#include "server/rpc/upload_stream.h"
+
+namespace isoscan {
+namespace {
+
+/// `program` is empty where the message does not tell it.
+absl::Status CheckVersion(int protocol_version, const std::string& program_version) {
+  if (protocol_version == kProtocolVersion) return absl::OkStatus();
+  return absl::UnimplementedError(fmt::format(
+      "isoscan-client{}{} speaks protocol version {}, isoscan-server {} speaks {}: update the {}",
+      program_version.empty() ? "" : " ", program_version, protocol_version, kVersion,
+      kProtocolVersion,
+      protocol_version < kProtocolVersion ? "client at this site" : "server"));
+}
+
+/// The chunks of a file from `offset` on. The file is located when the first one is wanted.
+class ModelChunks {
+ public:
+  using Locate = std::function<absl::StatusOr<std::filesystem::path>()>;
+  ModelChunks(Locate locate, std::int64_t offset) : locate_(std::move(locate)), offset_(offset) {}
+
+  absl::StatusOr<bool> operator()(v1::ModelChunk& chunk) {
+    if (path_.empty()) {
+      ASSIGN_OR_RETURN(path_, locate_());
+    }
+    ASSIGN_OR_RETURN(std::string bytes, ReadChunk(path_, offset_));
+    if (bytes.empty()) return false;
+    chunk.set_offset(offset_);
+    offset_ += static_cast<std::int64_t>(bytes.size());
+    chunk.set_data(std::move(bytes));
+    return true;
+  }
+
+ private:
+  Locate locate_;
+  std::int64_t offset_;
+  std::filesystem::path path_;
+};
+
+}  // namespace
+
+FederationService::FederationService(Coordinator& coordinator, SiteRegistry& sites,
+                                     const Authority& authority, const Clock& clock,
+                                     Executor& executor)
+    : coordinator_(coordinator),
+      sites_(sites),
+      authority_(authority),
+      clock_(clock),
+      executor_(executor),
+      authentication_(sites),
+      watches_(executor) {}
+
+void FederationService::EndStreams() {
+  watches_.EndAll(absl::UnavailableError("the server is shutting down"));
+}
+
+grpc::ServerUnaryReactor* FederationService::Serve(
+    const char* method, grpc::CallbackServerContext& context,
+    std::function<absl::Status(const std::string& site)> work) {
+  return ServeUnaryCall(executor_, method, context,
+                        [this, &context, work = std::move(work)]() -> absl::Status {
+                          ASSIGN_OR_RETURN(const std::string site, authentication_.Site(context));
+                          return work(site);
+                        });
+}
+
+grpc::ServerUnaryReactor* FederationService::Enrol(grpc::CallbackServerContext* context,
+                                                   const v1::EnrolRequest* request,
+                                                   v1::EnrolResponse* response) {
+  return ServeUnaryCall(executor_, "Enrol", *context, [this, request, response] {
+    return SignCertificate(*request, *response);
+  });
+}
+
+absl::Status FederationService::SignCertificate(const v1::EnrolRequest& request,
+                                                v1::EnrolResponse& response) {
+  ASSIGN_OR_RETURN(const Identity identity, RequestedIdentity(request.signing_request_pem()));
+  if (identity.role != Identity::Role::kSite) {
+    return absl::PermissionDeniedError(
+        fmt::format("an invitation is for a site; the signing request is for {}", ToUri(identity)));
+  }
+  const std::string& site = identity.name;
+  const Time now = clock_.Now();
+  // Signed first, and handed out last: an error on the way must not use up the invitation.
+  ASSIGN_OR_RETURN(const SignedCertificate certificate,
+                   authority_.SignSite(request.signing_request_pem(), site, now));
+  RETURN_IF_ERROR(sites_.Redeem(Sha256Of(request.token()), site, now));
+  RETURN_IF_ERROR(sites_.Enrol(site, certificate.fingerprint, certificate.ends));
+  spdlog::info("site enrolled site={} fingerprint={}", site, certificate.fingerprint);
+  response.set_certificate_pem(certificate.pem);
+  response.set_authority_pem(authority_.certificate_pem());
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* FederationService::Hello(grpc::CallbackServerContext* context,
+                                                   const v1::HelloRequest* request,
+                                                   v1::HelloResponse* response) {
+  return Serve("Hello", *context, [request, response](const std::string& site) -> absl::Status {
+    RETURN_IF_ERROR(CheckVersion(request->protocol_version(), request->program_version()));
+    response->set_protocol_version(kProtocolVersion);
+    response->set_program_version(kVersion);
+    response->set_site(site);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* FederationService::ListStudies(grpc::CallbackServerContext* context,
+                                                         const v1::ListStudiesRequest* /*request*/,
+                                                         v1::ListStudiesResponse* response) {
+  return Serve("ListStudies", *context, [this, response](const std::string& site) {
+    for (const StudyStatus& study : coordinator_.StudiesOf(site)) {
+      *response->add_studies() = ToMessage(study);
+    }
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* FederationService::ApproveStudy(
+    grpc::CallbackServerContext* context, const v1::ApproveStudyRequest* request,
+    v1::ApproveStudyResponse* /*response*/) {
+  return Serve("ApproveStudy", *context, [this, request](const std::string& site) {
+    return coordinator_.Approve(site, request->study(), request->digest(),
+                                FromMessage(site, request->cohort()));
+  });
+}
+
+grpc::ServerUnaryReactor* FederationService::WithdrawFromStudy(
+    grpc::CallbackServerContext* context, const v1::WithdrawRequest* request,
+    v1::WithdrawResponse* /*response*/) {
+  return Serve("WithdrawFromStudy", *context, [this, request](const std::string& site) {
+    return coordinator_.Withdraw(site, request->study());
+  });
+}
+
+grpc::ServerWriteReactor<v1::Assignments>* FederationService::WatchAssignments(
+    grpc::CallbackServerContext* context, const v1::WatchRequest* request) {
+  // Known once the stream is open, and not changed after.
+  const auto site = std::make_shared<std::string>();
+  return AssignmentStream::Start(
+      executor_, "WatchAssignments", *context,
+      {.opened = [this, site, context,
+                  request](const std::shared_ptr<AssignmentStream>& stream) -> absl::Status {
+         ASSIGN_OR_RETURN(*site, authentication_.Site(*context));
+         RETURN_IF_ERROR(CheckVersion(request->protocol_version(), ""));
+         return Connect(*site, stream);
+       },
+       .closed = [this](const AssignmentStream* stream) { Disconnect(stream); }},
+      [this, site]() -> absl::StatusOr<AssignmentStream::View> {
+        return AssignmentStream::View{.message = ToMessage(coordinator_.AssignmentsOf(*site)),
+                                      .last = false};
+      });
+}
+
+absl::Status FederationService::Connect(const std::string& site,
+                                        const std::shared_ptr<AssignmentStream>& stream) {
+  std::shared_ptr<AssignmentStream> former;
+  {
+    const absl::MutexLock lock(&connecting_);
+    ASSIGN_OR_RETURN(former, watches_.Put(site, stream));
+    coordinator_.SetConnected(site, true);
+  }
+  spdlog::info("site connected site={}", site);
+  if (former != nullptr) {
+    former->End(absl::AbortedError(
+        fmt::format("{} has opened the assignment stream again: only its latest client is served",
+                    site)));
+  }
+  return absl::OkStatus();
+}
+
+void FederationService::Disconnect(const AssignmentStream* stream) {
+  std::string site;
+  {
+    const absl::MutexLock lock(&connecting_);
+    site = watches_.Remove(stream);
+    if (site.empty()) return;  // A later stream of the site took over, or none was let in.
+    coordinator_.SetConnected(site, false);
+  }
+  spdlog::info("site disconnected site={}", site);
+}
+
+grpc::ServerWriteReactor<v1::ModelChunk>* FederationService::DownloadModel(
+    grpc::CallbackServerContext* context, const v1::DownloadModelRequest* request) {
+  const auto locate = [this, context, request]() -> absl::StatusOr<std::filesystem::path> {
+    ASSIGN_OR_RETURN(const std::string site, authentication_.Site(*context));
+    return coordinator_.Model(site, request->study(), request->model_digest());
+  };
+  return PulledStream<v1::ModelChunk>::Start(executor_, "DownloadModel", *context,
+                                             ModelChunks(locate, request->offset()));
+}
+
+grpc::ServerUnaryReactor* FederationService::BeginUpload(grpc::CallbackServerContext* context,
+                                                         const v1::BeginUploadRequest* request,
+                                                         v1::BeginUploadResponse* response) {
+  return Serve("BeginUpload", *context,
+               [this, request, response](const std::string& site) -> absl::Status {
+                 ASSIGN_OR_RETURN(
+                     const std::filesystem::path path,
+                     coordinator_.UploadPath(site, request->study(), request->round(),
+                                             request->weights_digest(), request->weights_bytes()));
+                 ASSIGN_OR_RETURN(const std::int64_t offset,
+                                  uploads_.Announce(site, request->study(), path,
+                                                    request->weights_bytes(),
+                                                    request->weights_digest()));
+                 response->set_offset(offset);
+                 return absl::OkStatus();
+               });
+}
+
+grpc::ServerReadReactor<v1::UploadChunk>* FederationService::Upload(
+    grpc::CallbackServerContext* context, v1::UploadResponse* /*response*/) {
+  return UploadStream::Start(executor_, *context, authentication_, uploads_);
+}
+
+grpc::ServerUnaryReactor* FederationService::SubmitUpdate(grpc::CallbackServerContext* context,
+                                                          const v1::SubmitUpdateRequest* request,
+                                                          v1::SubmitUpdateResponse* /*response*/) {
+  return Serve("SubmitUpdate", *context, [this, request](const std::string& site) {
+    return coordinator_.SubmitUpdate(site, FromMessage(*request));
+  });
+}
+
+grpc::ServerUnaryReactor* FederationService::SubmitScores(grpc::CallbackServerContext* context,
+                                                          const v1::SubmitScoresRequest* request,
+                                                          v1::SubmitScoresResponse* /*response*/) {
+  return Serve("SubmitScores", *context, [this, request](const std::string& site) -> absl::Status {
+    ASSIGN_OR_RETURN(const Assignment::Kind kind, ScoredKind(request->kind()));
+    return coordinator_.SubmitScores(site, request->study(), kind, FromMessage(request->scores()));
+  });
+}
+
+grpc::ServerUnaryReactor* FederationService::ReportProgress(grpc::CallbackServerContext* context,
+                                                            const v1::ProgressRequest* request,
+                                                            v1::ProgressResponse* /*response*/) {
+  return Serve("ReportProgress", *context, [this, request](const std::string& site) {
+    return coordinator_.ReportProgress(site, request->study(), request->round(),
+                                       request->activity(), request->step(), request->steps());
+  });
+}
+
+}  // namespace isoscan

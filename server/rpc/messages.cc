@@ -1,0 +1,152 @@
+#include "server/rpc/messages.h"
+
+#include <fmt/format.h>
+
+namespace isoscan {
+namespace {
+
+v1::StudyPhase ToMessage(StudyPhase phase) {
+  switch (phase) {
+    case StudyPhase::kCreated:
+      return v1::STUDY_PHASE_CREATED;
+    case StudyPhase::kRunning:
+      return v1::STUDY_PHASE_RUNNING;
+    case StudyPhase::kPaused:
+      return v1::STUDY_PHASE_PAUSED;
+    case StudyPhase::kFinished:
+      return v1::STUDY_PHASE_FINISHED;
+    case StudyPhase::kStopped:
+      return v1::STUDY_PHASE_STOPPED;
+  }
+  return v1::STUDY_PHASE_UNSPECIFIED;
+}
+
+v1::Assignment::Kind ToMessage(Assignment::Kind kind) {
+  switch (kind) {
+    case Assignment::Kind::kTrain:
+      return v1::Assignment::KIND_TRAIN;
+    case Assignment::Kind::kScore:
+      return v1::Assignment::KIND_SCORE;
+    case Assignment::Kind::kLocalOnly:
+      return v1::Assignment::KIND_LOCAL_ONLY;
+    case Assignment::Kind::kStudyEnded:
+      return v1::Assignment::KIND_STUDY_ENDED;
+  }
+  return v1::Assignment::KIND_UNSPECIFIED;
+}
+
+HistogramRecord FromMessage(const v1::Histogram& histogram) {
+  return {.low = histogram.low(),
+          .high = histogram.high(),
+          .counts = {histogram.counts().begin(), histogram.counts().end()}};
+}
+
+}  // namespace
+
+v1::StudyState ToMessage(const StudyStatus& study) {
+  v1::StudyState message;
+  message.set_name(study.name);
+  message.set_digest(study.digest);
+  message.set_toml(study.toml);
+  message.set_phase(ToMessage(study.phase));
+  message.set_round(study.round);
+  message.set_rounds(study.rounds);
+  message.set_waiting_for(study.waiting_for);
+  for (const SiteStatus& status : study.sites) {
+    v1::SiteState& site = *message.add_sites();
+    site.set_site(status.site);
+    site.set_approved(status.approved);
+    site.set_withdrawn(status.withdrawn);
+    site.set_connected(status.connected);
+    site.set_training_cases(status.training_cases);
+    site.set_held_out_cases(status.held_out_cases);
+    site.set_activity(status.activity);
+    site.set_step(status.step);
+    site.set_steps(status.steps);
+  }
+  return message;
+}
+
+v1::Assignments ToMessage(const std::vector<Assignment>& assignments) {
+  v1::Assignments message;
+  for (const Assignment& assignment : assignments) {
+    v1::Assignment& entry = *message.add_assignments();
+    entry.set_kind(ToMessage(assignment.kind));
+    entry.set_study(assignment.study);
+    entry.set_study_digest(assignment.study_digest);
+    entry.set_round(assignment.round);
+    entry.set_model_digest(assignment.model_digest);
+    entry.set_model_bytes(assignment.model_bytes);
+  }
+  return message;
+}
+
+v1::GlobalModel ToMessage(const GlobalModelRecord& model) {
+  v1::GlobalModel message;
+  message.set_round(model.round);
+  message.set_digest(model.digest);
+  message.set_bytes(model.bytes);
+  return message;
+}
+
+std::vector<CaseScoreRecord> FromMessage(const v1::SiteScores& scores) {
+  std::vector<CaseScoreRecord> cases;
+  cases.reserve(static_cast<std::size_t>(scores.cases_size()));
+  for (const v1::CaseScore& score : scores.cases()) {
+    CaseScoreRecord& record = cases.emplace_back();
+    record.case_index = score.case_index();
+    record.cohort = score.cohort();
+    for (const v1::LabelScore& label : score.labels()) {
+      record.labels.push_back({.dice = label.dice(),
+                               .reference_voxels = label.reference_voxels(),
+                               .predicted_voxels = label.predicted_voxels(),
+                               .common_voxels = label.common_voxels()});
+    }
+  }
+  return cases;
+}
+
+SiteUpdate FromMessage(const v1::SubmitUpdateRequest& request) {
+  return {.study = request.study(),
+          .round = request.round(),
+          .weights_digest = request.weights_digest(),
+          .training_cases = request.training_cases(),
+          .steps = request.steps(),
+          .mean_loss = request.mean_loss(),
+          .seconds_training = request.seconds_training(),
+          .seconds_scoring = request.seconds_scoring(),
+          .model_scores = FromMessage(request.model_scores())};
+}
+
+SiteRecord FromMessage(const std::string& name, const v1::CohortSummary& cohort) {
+  return {.name = name,
+          .training_cases = cohort.training_cases(),
+          .held_out_cases = cohort.held_out_cases(),
+          .refused_cases = cohort.refused_cases(),
+          .raw = FromMessage(cohort.raw()),
+          .harmonized = FromMessage(cohort.harmonized()),
+          .withdrawn = false};
+}
+
+absl::StatusOr<Assignment::Kind> ScoredKind(v1::Assignment::Kind kind) {
+  if (kind == v1::Assignment::KIND_SCORE) return Assignment::Kind::kScore;
+  if (kind == v1::Assignment::KIND_LOCAL_ONLY) return Assignment::Kind::kLocalOnly;
+  return absl::InvalidArgumentError(
+      fmt::format("scores are of kind {}; expected KIND_SCORE ({}) or KIND_LOCAL_ONLY ({})",
+                  static_cast<int>(kind), static_cast<int>(v1::Assignment::KIND_SCORE),
+                  static_cast<int>(v1::Assignment::KIND_LOCAL_ONLY)));
+}
+
+std::string WordOf(RegisteredSite::State state) {
+  switch (state) {
+    case RegisteredSite::State::kInvited:
+      return "invited";
+    case RegisteredSite::State::kEnrolled:
+      return "enrolled";
+    case RegisteredSite::State::kSuspended:
+      return "suspended";
+  }
+  return "unknown";
+}
+
+}  // namespace isoscan

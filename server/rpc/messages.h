@@ -1,0 +1,33 @@
+/// Between the domain's structs and the messages of proto/.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "proto/evaluation.pb.h"
+#include "proto/federation.pb.h"
+#include "proto/operations.pb.h"
+#include "proto/study.pb.h"
+#include "server/rounds/coordinator.h"
+#include "server/storage/site_registry.h"
+
+namespace isoscan {
+
+v1::StudyState ToMessage(const StudyStatus& study);
+v1::Assignments ToMessage(const std::vector<Assignment>& assignments);
+v1::GlobalModel ToMessage(const GlobalModelRecord& model);
+
+std::vector<CaseScoreRecord> FromMessage(const v1::SiteScores& scores);
+SiteUpdate FromMessage(const v1::SubmitUpdateRequest& request);
+/// The site as `name`, which its certificate proved.
+SiteRecord FromMessage(const std::string& name, const v1::CohortSummary& cohort);
+
+/// Errors: INVALID_ARGUMENT for a kind that is no score's.
+absl::StatusOr<Assignment::Kind> ScoredKind(v1::Assignment::Kind kind);
+
+/// "invited", "enrolled", "suspended".
+std::string WordOf(RegisteredSite::State state);
+
+}  // namespace isoscan

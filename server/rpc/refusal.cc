@@ -1,0 +1,42 @@
+#include "server/rpc/refusal.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+
+#include "common/status/grpc_status.h"
+#include "server/rpc/peer_authentication.h"
+
+namespace isoscan {
+namespace {
+
+/// Parts of a reason come from the other side: they must not forge further lines of the log.
+std::string OneLine(std::string text) {
+  constexpr std::size_t kLongest = 500;
+  if (text.size() > kLongest) text.resize(kLongest);
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
+  return text;
+}
+
+}  // namespace
+
+grpc::Status EndOfCall(const char* method, const grpc::CallbackServerContext& context,
+                       const absl::Status& status) {
+  if (!status.ok() && !absl::IsCancelled(status)) {
+    const bool is_our_defect = absl::IsInternal(status) || absl::IsUnknown(status);
+    spdlog::log(is_our_defect ? spdlog::level::err : spdlog::level::warn,
+                "call refused method={} caller=\"{}\" address={} code={} reason=\"{}\"", method,
+                NameOfPeer(context), context.peer(), absl::StatusCodeToString(status.code()),
+                OneLine(std::string(status.message())));
+  }
+  return ToGrpcStatus(status);
+}
+
+absl::Status TooManyCalls() {
+  return absl::UnavailableError("the server has more calls waiting than it may; try again");
+}
+
+}  // namespace isoscan

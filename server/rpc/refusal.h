@@ -1,0 +1,18 @@
+#pragma once
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/status.h>
+
+#include "absl/status/status.h"
+
+namespace isoscan {
+
+/// What a call ends with. A refusal is logged in one line, as a warning; a defect of ours as an
+/// error; OK and a caller that went away not at all. No message of ours holds a token or a key.
+grpc::Status EndOfCall(const char* method, const grpc::CallbackServerContext& context,
+                       const absl::Status& status);
+
+/// For a call that the executor has no room for. UNAVAILABLE: clients try again.
+absl::Status TooManyCalls();
+
+}  // namespace isoscan

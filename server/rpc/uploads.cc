@@ -1,0 +1,88 @@
+#include "server/rpc/uploads.h"
+
+#include <fmt/format.h>
+
+#include "common/status/status_macros.h"
+
+namespace isoscan {
+namespace {
+
+absl::StatusOr<PartialFile> OpenOrFinish(const std::filesystem::path& path, std::int64_t bytes,
+                                         const std::string& digest) {
+  ASSIGN_OR_RETURN(PartialFile file, PartialFile::Open(path, bytes, digest));
+  if (file.offset() < bytes) return file;
+  const absl::Status finished = file.Finish();
+  if (finished.ok()) return file;
+  if (!absl::IsDataLoss(finished)) return finished;
+  // The damaged bytes are gone now: the site sends all of them again.
+  return PartialFile::Open(path, bytes, digest);
+}
+
+}  // namespace
+
+absl::Status Upload::CheckClaim(std::int64_t claim) const {
+  if (claim == announcement_ && file_.has_value()) return absl::OkStatus();
+  return absl::AbortedError("a newer upload of this site took over");
+}
+
+absl::Status Upload::Append(std::int64_t claim, std::int64_t at, std::string_view bytes) {
+  const absl::MutexLock lock(&mutex_);
+  RETURN_IF_ERROR(CheckClaim(claim));
+  return file_->Append(at, bytes);
+}
+
+absl::Status Upload::Finish(std::int64_t claim) {
+  const absl::MutexLock lock(&mutex_);
+  RETURN_IF_ERROR(CheckClaim(claim));
+  const absl::Status status = file_->Finish();
+  file_.reset();  // Closes it; whatever comes next announces again.
+  digest_.clear();
+  return status;
+}
+
+absl::StatusOr<std::int64_t> Uploads::Announce(const std::string& site, const std::string& study,
+                                               const std::filesystem::path& path,
+                                               std::int64_t bytes, const std::string& digest) {
+  std::shared_ptr<Upload> upload;
+  {
+    const absl::MutexLock lock(&mutex_);
+    std::shared_ptr<Upload>& entry = uploads_[{site, study}];
+    if (entry == nullptr) entry = std::make_shared<Upload>();
+    upload = entry;
+  }
+  const absl::MutexLock lock(&upload->mutex_);
+  ++upload->announcement_;
+  upload->claimed_ = false;
+  upload->file_.reset();
+  upload->digest_.clear();
+  ASSIGN_OR_RETURN(upload->file_, OpenOrFinish(path, bytes, digest));
+  upload->digest_ = digest;
+  return upload->file_->offset();
+}
+
+absl::StatusOr<Uploads::Claim> Uploads::ClaimFor(const std::string& site, const std::string& study,
+                                                 const std::string& digest) {
+  std::shared_ptr<Upload> upload;
+  {
+    const absl::MutexLock lock(&mutex_);
+    const auto entry = uploads_.find({site, study});
+    if (entry != uploads_.end()) upload = entry->second;
+  }
+  if (upload != nullptr) {
+    const absl::MutexLock lock(&upload->mutex_);
+    if (upload->file_.has_value() && upload->digest_ == digest) {
+      if (upload->claimed_) {
+        return absl::AbortedError(fmt::format(
+            "another upload of {} for study {} is going on; begin again to take over", site,
+            study));
+      }
+      upload->claimed_ = true;
+      return Claim{.upload = upload, .number = upload->announcement_};
+    }
+  }
+  return absl::FailedPreconditionError(
+      fmt::format("{} has not announced this upload for study {}: call BeginUpload first", site,
+                  study));
+}
+
+}  // namespace isoscan

@@ -1,0 +1,58 @@
+#include "server/storage/migrations.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdint>
+
+#include "server/storage/schema.h"
+
+namespace isoscan {
+namespace {
+
+// "isos" in PRAGMA application_id, at byte 68 of the file.
+constexpr std::int64_t kApplicationId = 0x69736f73;
+
+// Script n - 1 leads from version n - 1 to n. A script that was released never changes.
+constexpr std::array<const char*, 1> kScripts = {kSchemaSql};
+
+absl::StatusOr<std::int64_t> ReadInteger(Database& database, std::string_view sql) {
+  std::int64_t value = 0;
+  RETURN_IF_ERROR(database.Each([&](const Statement& row) { value = row.Integer(0); }, sql));
+  return value;
+}
+
+}  // namespace
+
+absl::Status Migrate(Database& database, Time now) {
+  ASSIGN_OR_RETURN(const std::int64_t application, ReadInteger(database, "PRAGMA application_id"));
+  ASSIGN_OR_RETURN(const std::int64_t tables,
+                   ReadInteger(database, "SELECT count(*) FROM sqlite_schema"));
+  if (application != kApplicationId && tables > 0) {
+    return absl::FailedPreconditionError(fmt::format(
+        "{} is a database of another program: give another --state folder", database.path()));
+  }
+  RETURN_IF_ERROR(
+      database.RunScript("CREATE TABLE IF NOT EXISTS migrations ("
+                         "  version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT"));
+  RETURN_IF_ERROR(
+      database.RunScript(fmt::format("PRAGMA application_id = {}", kApplicationId).c_str()));
+  ASSIGN_OR_RETURN(const std::int64_t version,
+                   ReadInteger(database, "SELECT coalesce(max(version), 0) FROM migrations"));
+  const auto newest = static_cast<std::int64_t>(kScripts.size());
+  if (version > newest) {
+    return absl::FailedPreconditionError(fmt::format(
+        "{} has schema version {}, this isoscan-server knows versions up to {}: update the server",
+        database.path(), version, newest));
+  }
+  for (std::int64_t next = version; next < newest; ++next) {
+    ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(database));
+    RETURN_IF_ERROR(database.RunScript(kScripts[static_cast<std::size_t>(next)]));
+    RETURN_IF_ERROR(
+        database.Run("INSERT INTO migrations (version, applied) VALUES (?1, ?2)", next + 1, now));
+    RETURN_IF_ERROR(std::move(transaction).Commit());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace isoscan

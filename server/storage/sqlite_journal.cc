@@ -1,0 +1,217 @@
+#include "server/storage/sqlite_journal.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "server/storage/migrations.h"
+#include "server/storage/phase_word.h"
+
+namespace isoscan {
+namespace {
+
+// label_scores.after_round of a model that a site trained alone.
+constexpr int kLocalOnlyModel = -1;
+
+absl::Status RemoveScores(Database& database, const std::string& study, const std::string& site,
+                          int after_round) {
+  return database.Run(
+      "DELETE FROM label_scores WHERE study = ?1 AND site = ?2 AND after_round = ?3", study, site,
+      after_round);
+}
+
+absl::Status ReplaceScores(Database& database, const std::string& study, const std::string& site,
+                           int after_round, const std::vector<CaseScoreRecord>& cases) {
+  RETURN_IF_ERROR(RemoveScores(database, study, site, after_round));
+  ASSIGN_OR_RETURN(Statement insert, database.Prepare("INSERT INTO label_scores VALUES "
+                                                      "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"));
+  for (const CaseScoreRecord& scored : cases) {
+    for (std::size_t label = 0; label < scored.labels.size(); ++label) {
+      const LabelScoreRecord& score = scored.labels[label];
+      insert.Bind(1, study);
+      insert.Bind(2, site);
+      insert.Bind(3, after_round);
+      insert.Bind(4, scored.case_index);
+      insert.Bind(5, scored.cohort);
+      insert.Bind(6, static_cast<std::int64_t>(label));
+      insert.Bind(7, score.dice);
+      insert.Bind(8, score.reference_voxels);
+      insert.Bind(9, score.predicted_voxels);
+      insert.Bind(10, score.common_voxels);
+      RETURN_IF_ERROR(insert.Step().status());
+      insert.Reset();
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RemoveUpdate(Database& database, const std::string& study, int round,
+                          const std::string& site) {
+  RETURN_IF_ERROR(database.Run("DELETE FROM updates WHERE study = ?1 AND round = ?2 AND site = ?3",
+                               study, round, site));
+  return RemoveScores(database, study, site, round - 1);
+}
+
+absl::Status AddModel(Database& database, const std::string& study,
+                      const GlobalModelRecord& model) {
+  return database.Run("INSERT INTO models (study, round, digest, bytes) VALUES (?1, ?2, ?3, ?4)",
+                      study, model.round, model.digest, model.bytes);
+}
+
+absl::Status OpenRound(Database& database, const std::string& study, int round, Time now) {
+  RETURN_IF_ERROR(database.Run("INSERT INTO rounds (study, round, opened) VALUES (?1, ?2, ?3)",
+                               study, round, now));
+  return database.Run("UPDATE studies SET round = ?2 WHERE name = ?1", study, round);
+}
+
+absl::Status WritePhase(Database& database, const std::string& study, StudyPhase phase, Time now) {
+  return database.Run("UPDATE studies SET phase = ?2, phase_since = ?3 WHERE name = ?1", study,
+                      WordOf(phase), now);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SqliteJournal>> SqliteJournal::Open(
+    const std::filesystem::path& path) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Database> database, Database::Open(path));
+  {
+    absl::MutexLock lock(&database->mutex());
+    RETURN_IF_ERROR(Migrate(*database, SystemClock().Now()));
+  }
+  return std::unique_ptr<SqliteJournal>(new SqliteJournal(std::move(database)));
+}
+
+absl::Status SqliteJournal::CheckIntegrity() const {
+  absl::MutexLock lock(&database_->mutex());
+  std::string verdict;
+  RETURN_IF_ERROR(database_->Each([&](const Statement& row) { verdict = row.Text(0); },
+                                  "PRAGMA integrity_check(1)"));
+  if (verdict != "ok") {
+    return absl::DataLossError(
+        fmt::format("{} is damaged: {}; restore it from a backup", database_->path(), verdict));
+  }
+  bool dangling = false;
+  RETURN_IF_ERROR(database_->Each(
+      [&](const Statement& row) {
+        dangling = true;
+        verdict = row.Text(0);
+      },
+      "PRAGMA foreign_key_check"));
+  if (dangling) {
+    return absl::DataLossError(fmt::format(
+        "{} is damaged: table {} points to a row that is missing; restore it from a backup",
+        database_->path(), verdict));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SqliteJournal::CreateStudy(const Study& study, const GlobalModelRecord& initial,
+                                        Time now) {
+  absl::MutexLock lock(&database_->mutex());
+  ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  RETURN_IF_ERROR(
+      database_->Run("INSERT INTO studies (name, digest, toml, phase, created, phase_since, round) "
+                     "VALUES (?1, ?2, ?3, ?4, ?5, ?5, 0)",
+                     study.name, study.digest, study.toml, WordOf(StudyPhase::kCreated), now));
+  RETURN_IF_ERROR(AddModel(*database_, study.name, initial));
+  return std::move(transaction).Commit();
+}
+
+absl::Status SqliteJournal::StartStudy(const std::string& study, Time now) {
+  absl::MutexLock lock(&database_->mutex());
+  ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  RETURN_IF_ERROR(WritePhase(*database_, study, StudyPhase::kRunning, now));
+  RETURN_IF_ERROR(database_->Run(
+      "UPDATE participants SET at_start = 1 WHERE study = ?1 AND withdrawn = 0", study));
+  RETURN_IF_ERROR(OpenRound(*database_, study, 1, now));
+  return std::move(transaction).Commit();
+}
+
+absl::Status SqliteJournal::SetPhase(const std::string& study, StudyPhase phase, Time now) {
+  absl::MutexLock lock(&database_->mutex());
+  return WritePhase(*database_, study, phase, now);
+}
+
+absl::Status SqliteJournal::FinishStudy(const std::string& study, Time now) {
+  absl::MutexLock lock(&database_->mutex());
+  ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  RETURN_IF_ERROR(WritePhase(*database_, study, StudyPhase::kFinished, now));
+  RETURN_IF_ERROR(database_->Run(
+      "UPDATE rounds SET closed = ?2 WHERE study = ?1 AND closed IS NULL", study, now));
+  return std::move(transaction).Commit();
+}
+
+absl::Status SqliteJournal::Approve(const std::string& study, const SiteRecord& cohort, Time now) {
+  absl::MutexLock lock(&database_->mutex());
+  return database_->Run(
+      "INSERT INTO participants VALUES "
+      "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, 0) "
+      "ON CONFLICT (study, site) DO UPDATE SET training_cases = ?3, held_out_cases = ?4, "
+      "refused_cases = ?5, raw_low = ?6, raw_high = ?7, raw_counts = ?8, harmonized_low = ?9, "
+      "harmonized_high = ?10, harmonized_counts = ?11, approved = ?12, withdrawn = 0",
+      study, cohort.name, cohort.training_cases, cohort.held_out_cases, cohort.refused_cases,
+      cohort.raw.low, cohort.raw.high, fmt::format("{}", fmt::join(cohort.raw.counts, ",")),
+      cohort.harmonized.low, cohort.harmonized.high,
+      fmt::format("{}", fmt::join(cohort.harmonized.counts, ",")), now);
+}
+
+absl::Status SqliteJournal::Withdraw(const std::string& study, const std::string& site,
+                                     int open_round) {
+  absl::MutexLock lock(&database_->mutex());
+  ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  RETURN_IF_ERROR(database_->Run(
+      "UPDATE participants SET withdrawn = 1 WHERE study = ?1 AND site = ?2", study, site));
+  RETURN_IF_ERROR(RemoveUpdate(*database_, study, open_round, site));
+  return std::move(transaction).Commit();
+}
+
+absl::Status SqliteJournal::TakeUpdate(const std::string& site, const SiteUpdate& update,
+                                       Time now) {
+  absl::MutexLock lock(&database_->mutex());
+  ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  RETURN_IF_ERROR(database_->Run(
+      "INSERT OR REPLACE INTO updates (study, round, site, weights_digest, training_cases, steps, "
+      "mean_loss, seconds_training, seconds_scoring, received) "
+      "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+      update.study, update.round, site, update.weights_digest, update.training_cases, update.steps,
+      update.mean_loss, update.seconds_training, update.seconds_scoring, now));
+  RETURN_IF_ERROR(
+      ReplaceScores(*database_, update.study, site, update.round - 1, update.model_scores));
+  return std::move(transaction).Commit();
+}
+
+absl::Status SqliteJournal::DropUpdate(const std::string& study, int round,
+                                       const std::string& site) {
+  absl::MutexLock lock(&database_->mutex());
+  ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  RETURN_IF_ERROR(RemoveUpdate(*database_, study, round, site));
+  return std::move(transaction).Commit();
+}
+
+absl::Status SqliteJournal::TakeScores(const std::string& study, const ModelScoresRecord& scores) {
+  const int after_round =
+      scores.model == ModelScoresRecord::Model::kLocalOnly ? kLocalOnlyModel : scores.after_round;
+  absl::MutexLock lock(&database_->mutex());
+  ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  RETURN_IF_ERROR(ReplaceScores(*database_, study, scores.site, after_round, scores.cases));
+  return std::move(transaction).Commit();
+}
+
+absl::Status SqliteJournal::CloseRound(const std::string& study, const RoundRecord& closed,
+                                       const GlobalModelRecord& model) {
+  absl::MutexLock lock(&database_->mutex());
+  ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  RETURN_IF_ERROR(database_->Run(
+      "UPDATE rounds SET closed = ?3, seconds_aggregating = ?4 WHERE study = ?1 AND round = ?2",
+      study, closed.round, closed.closed, closed.seconds_aggregating));
+  for (const ParticipationRecord& site : closed.sites) {
+    RETURN_IF_ERROR(
+        database_->Run("INSERT INTO participation (study, round, site, weight, reason) "
+                       "VALUES (?1, ?2, ?3, ?4, ?5)",
+                       study, closed.round, site.site, site.weight, site.reason));
+  }
+  RETURN_IF_ERROR(AddModel(*database_, study, model));
+  RETURN_IF_ERROR(OpenRound(*database_, study, closed.round + 1, closed.closed));
+  return std::move(transaction).Commit();
+}
+
+}  // namespace isoscan

@@ -1,0 +1,194 @@
+#include <charconv>
+#include <map>
+
+#include "server/storage/phase_word.h"
+#include "server/storage/sqlite_journal.h"
+
+namespace isoscan {
+namespace {
+
+std::vector<std::int64_t> ParseCounts(const std::string& text) {
+  std::vector<std::int64_t> counts;
+  const char* position = text.data();
+  const char* const end = position + text.size();
+  while (position < end) {
+    std::int64_t count = 0;
+    position = std::from_chars(position, end, count).ptr + 1;  // Past the comma.
+    counts.push_back(count);
+  }
+  return counts;
+}
+
+absl::Status ReadParticipants(Database& database, const std::string& study,
+                              std::vector<JournaledParticipant>& participants) {
+  return database.Each(
+      [&](const Statement& row) {
+        JournaledParticipant& participant = participants.emplace_back();
+        participant.cohort = {
+            .name = row.Text(0),
+            .training_cases = row.Integer(1),
+            .held_out_cases = row.Integer(2),
+            .refused_cases = row.Integer(3),
+            .raw = {row.Number(4), row.Number(5), ParseCounts(row.Text(6))},
+            .harmonized = {row.Number(7), row.Number(8), ParseCounts(row.Text(9))},
+            .withdrawn = row.Integer(11) != 0};
+        participant.at_start = row.Integer(10) != 0;
+      },
+      "SELECT site, training_cases, held_out_cases, refused_cases, raw_low, raw_high, raw_counts, "
+      "harmonized_low, harmonized_high, harmonized_counts, at_start, withdrawn "
+      "FROM participants WHERE study = ?1 ORDER BY site",
+      study);
+}
+
+absl::Status ReadModels(Database& database, const std::string& study,
+                        std::vector<GlobalModelRecord>& models) {
+  return database.Each(
+      [&](const Statement& row) {
+        models.push_back({row.Small(0), row.Text(1), row.Integer(2)});
+      },
+      "SELECT round, digest, bytes FROM models WHERE study = ?1 ORDER BY round", study);
+}
+
+absl::Status ReadUpdates(Database& database, const std::string& study, int round,
+                         std::vector<JournaledUpdate>& updates) {
+  return database.Each(
+      [&](const Statement& row) {
+        updates.push_back({.site = row.Text(0),
+                           .weights_digest = row.Text(1),
+                           .training_cases = row.Integer(2),
+                           .mean_loss = row.Number(3),
+                           .seconds_training = row.Number(4),
+                           .seconds_scoring = row.Number(5)});
+      },
+      "SELECT site, weights_digest, training_cases, mean_loss, seconds_training, seconds_scoring "
+      "FROM updates WHERE study = ?1 AND round = ?2 ORDER BY site",
+      study, round);
+}
+
+// Sites that have scores of this model.
+absl::Status ReadScored(Database& database, const std::string& study, int after_round,
+                        std::vector<std::string>& sites) {
+  return database.Each([&](const Statement& row) { sites.push_back(row.Text(0)); },
+                       "SELECT DISTINCT site FROM label_scores "
+                       "WHERE study = ?1 AND after_round = ?2 ORDER BY site",
+                       study, after_round);
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<JournaledStudy>> SqliteJournal::Studies() const {
+  absl::MutexLock lock(&database_->mutex());
+  std::map<std::string, JournaledStudy> by_name;
+  std::map<std::string, std::string> phase_words;
+  RETURN_IF_ERROR(database_->Each(
+      [&](const Statement& row) {
+        phase_words[row.Text(0)] = row.Text(2);
+        JournaledStudy& study = by_name[row.Text(0)];
+        study.toml = row.Text(1);
+        study.created = row.Moment(3);
+        study.phase_since = row.Moment(4);
+        study.round = row.Small(5);
+        study.round_opened = row.Moment(6);
+      },
+      "SELECT name, toml, phase, created, phase_since, studies.round, coalesce(opened, 0) "
+      "FROM studies LEFT JOIN rounds ON rounds.study = name AND rounds.round = studies.round"));
+
+  std::vector<JournaledStudy> studies;
+  for (auto& [name, study] : by_name) {
+    ASSIGN_OR_RETURN(study.phase, PhaseOf(phase_words[name]));
+    RETURN_IF_ERROR(ReadParticipants(*database_, name, study.participants));
+    RETURN_IF_ERROR(ReadModels(*database_, name, study.models));
+    RETURN_IF_ERROR(ReadUpdates(*database_, name, study.round, study.updates));
+    // While final scores arrive, the last model came out of the round before the open one.
+    RETURN_IF_ERROR(ReadScored(*database_, name, study.round - 1, study.scored));
+    RETURN_IF_ERROR(ReadScored(*database_, name, /*after_round=*/-1, study.scored_local_only));
+    studies.push_back(std::move(study));
+  }
+  return studies;
+}
+
+absl::StatusOr<std::vector<RoundRecord>> SqliteJournal::ClosedRounds(
+    const std::string& study) const {
+  absl::MutexLock lock(&database_->mutex());
+  std::vector<RoundRecord> rounds;
+  RETURN_IF_ERROR(database_->Each(
+      [&](const Statement& row) {
+        rounds.push_back({.round = row.Small(0),
+                          .opened = row.Moment(1),
+                          .closed = row.Moment(2),
+                          .model_digest = row.Text(3),
+                          .seconds_aggregating = row.Number(4),
+                          .sites = {}});
+      },
+      "SELECT round, opened, closed, digest, seconds_aggregating "
+      "FROM rounds JOIN models USING (study, round) "
+      "WHERE study = ?1 AND closed IS NOT NULL ORDER BY round",
+      study));
+  std::map<int, std::size_t> position;
+  for (std::size_t i = 0; i < rounds.size(); ++i) position[rounds[i].round] = i;
+  RETURN_IF_ERROR(database_->Each(
+      [&](const Statement& row) {
+        using Outcome = ParticipationRecord::Outcome;
+        const bool left_out = row.IsNull(4);
+        rounds[position.at(row.Small(0))].sites.push_back(
+            {.site = row.Text(1),
+             .outcome = left_out ? Outcome::kLeftOut : Outcome::kContributed,
+             .reason = row.Text(3),
+             .training_cases = row.Integer(4),
+             .weight = row.Number(2),
+             .mean_loss = left_out ? 0 : row.Number(5),
+             .seconds_training = left_out ? 0 : row.Number(6),
+             .seconds_scoring = left_out ? 0 : row.Number(7)});
+      },
+      "SELECT round, site, weight, reason, training_cases, mean_loss, seconds_training, "
+      "seconds_scoring "
+      "FROM participation LEFT JOIN updates USING (study, round, site) "
+      "WHERE study = ?1 ORDER BY round, site",
+      study));
+  return rounds;
+}
+
+absl::StatusOr<std::vector<ModelScoresRecord>> SqliteJournal::Scores(
+    const std::string& study) const {
+  absl::MutexLock lock(&database_->mutex());
+  std::vector<ModelScoresRecord> scores;
+  int current = 0;
+  RETURN_IF_ERROR(database_->Each(
+      [&](const Statement& row) {
+        const std::string site = row.Text(0);
+        const int after_round = row.Small(1);
+        if (scores.empty() || scores.back().site != site || current != after_round) {
+          current = after_round;
+          const bool local_only = after_round < 0;
+          scores.push_back({.model = local_only ? ModelScoresRecord::Model::kLocalOnly
+                                                : ModelScoresRecord::Model::kGlobal,
+                            .after_round = local_only ? 0 : after_round,
+                            .site = site,
+                            .cases = {}});
+        }
+        std::vector<CaseScoreRecord>& cases = scores.back().cases;
+        if (cases.empty() || cases.back().case_index != row.Small(2)) {
+          cases.push_back({.case_index = row.Small(2), .cohort = row.Text(3), .labels = {}});
+        }
+        cases.back().labels.push_back(
+            {row.Number(4), row.Integer(5), row.Integer(6), row.Integer(7)});
+      },
+      "SELECT site, after_round, case_index, cohort, dice, reference_voxels, predicted_voxels, "
+      "common_voxels FROM label_scores WHERE study = ?1 "
+      "ORDER BY site, after_round < 0, after_round, case_index, label",
+      study));
+  return scores;
+}
+
+absl::StatusOr<std::optional<std::string>> SqliteJournal::TakenWeights(
+    const std::string& study, int round, const std::string& site) const {
+  absl::MutexLock lock(&database_->mutex());
+  std::optional<std::string> digest;
+  RETURN_IF_ERROR(database_->Each(
+      [&](const Statement& row) { digest = row.Text(0); },
+      "SELECT weights_digest FROM updates WHERE study = ?1 AND round = ?2 AND site = ?3", study,
+      round, site));
+  return digest;
+}
+
+}  // namespace isoscan

@@ -1,0 +1,89 @@
+#include "common/process/exit_code.h"
+#include "tests/end_to_end/federation_fixture.h"
+
+namespace isoscan {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using SandboxTest = FederationTest;
+
+/// Processes whose command line holds `text`.
+int ProcessesWith(const std::string& text) {
+  int found = 0;
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    std::ifstream file(entry.path() / "cmdline", std::ios::binary);
+    std::ostringstream line;
+    line << file.rdbuf();
+    if (line.str().find(text) != std::string::npos) ++found;
+  }
+  return found;
+}
+
+Command Sandbox(const fs::path& log, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), (fs::path(ISOSCAN_PROGRAMS) / "isoscan-sandbox").string());
+  return {
+      .title = "isoscan-sandbox", .arguments = std::move(arguments), .log = log, .environment = {}};
+}
+
+TEST_F(SandboxTest, LeavesReportModelPlanAndLogsAndNothingElse) {
+  const fs::path study = folder_.path() / "study.toml";
+  ASSERT_OK(WriteFileAtomically(study, SmallStudy(1)));
+  const fs::path out = folder_.path() / "out";
+  const fs::path log = folder_.path() / "sandbox.log";
+
+  ASSERT_OK(RunToEnd(
+      Sandbox(log,
+              {"run", study.string(), "--site", "north=" + MakeCohort("north", 1, 0).string(),
+               "--site", "south=" + MakeCohort("south", 5, 9).string(), "--out", out.string()}),
+      {}));
+
+  std::vector<std::string> left;
+  for (const auto& entry : fs::directory_iterator(out)) {
+    left.push_back(entry.path().filename().string());
+  }
+  EXPECT_THAT(left, ::testing::UnorderedElementsAre("report.html", "report.json",
+                                                    "model.safetensors", "plan.toml", "logs"));
+  EXPECT_THAT(TextOf(log), HasSubstr("report: " + (out / "report.html").string() + "\n"));
+}
+
+TEST_F(SandboxTest, InterruptLeavesNoProcessAndNoResult) {
+  const fs::path study = folder_.path() / "study.toml";
+  ASSERT_OK(WriteFileAtomically(study, SmallStudy(1000)));
+  const fs::path out = folder_.path() / "interrupted";
+  const fs::path log = folder_.path() / "sandbox.log";
+  auto sandbox = ChildProcess::Start(
+      Sandbox(log, {"run", study.string(), "--site", "north=" + MakeCohort("north", 1, 0).string(),
+                    "--out", out.string()}));
+  ASSERT_OK(sandbox);
+  const std::string of_this_run = out.string();
+  for (int attempt = 0; attempt < 300 && ProcessesWith(of_this_run + "/state/sites") == 0;
+       ++attempt) {
+    sandbox->WaitFor(std::chrono::milliseconds(100), {});
+  }
+  ASSERT_GT(ProcessesWith(of_this_run + "/state/sites"), 0);
+
+  sandbox->Interrupt();
+
+  ASSERT_TRUE(sandbox->WaitFor(kPatience, {}));
+  EXPECT_EQ(sandbox->exit_code(), static_cast<int>(ExitCode::kInterrupted));
+  EXPECT_EQ(ProcessesWith(of_this_run), 0);
+  EXPECT_FALSE(fs::exists(out / "report.json"));
+}
+
+TEST_F(SandboxTest, SaysWhatIsWrongWithTheStudy) {
+  const fs::path study = folder_.path() / "study.toml";
+  ASSERT_OK(WriteFileAtomically(study, SmallStudy(1, "patience = 3\n")));
+  const fs::path log = folder_.path() / "sandbox.log";
+  auto sandbox = ChildProcess::Start(
+      Sandbox(log, {"run", study.string(), "--site", "north=" + MakeCohort("north", 1, 0).string(),
+                    "--out", (folder_.path() / "out").string()}));
+  ASSERT_OK(sandbox);
+
+  ASSERT_TRUE(sandbox->WaitFor(kPatience, {}));
+  EXPECT_EQ(sandbox->exit_code(), static_cast<int>(ExitCode::kUsage));
+  EXPECT_THAT(TextOf(log), HasSubstr("patience"));
+}
+
+}  // namespace
+}  // namespace isoscan

@@ -1,0 +1,112 @@
+#include "client/training/optimizer.h"
+
+#include <gtest/gtest.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/sgd.h>
+
+#include <cmath>
+#include <limits>
+#include <memory>
+
+#include <ATen/ATen.h>
+
+namespace isoscan {
+namespace {
+
+TrainingPlan Plan(TrainingPlan::Optimizer optimizer) {
+  TrainingPlan plan;
+  plan.optimizer = optimizer;
+  plan.weight_decay = 0.01;
+  plan.momentum = 0.9;
+  plan.gradient_norm_limit = std::numeric_limits<double>::infinity();
+  return plan;
+}
+
+/// Minimises a bumpy function for 20 steps; `step` applies one update.
+template <typename Step>
+void Descend(torch::Tensor& weights, Step step) {
+  const torch::Tensor target = at::arange(12, torch::kFloat32).view({3, 4}) / 5;
+  for (int i = 0; i < 20; ++i) {
+    weights.mutable_grad().reset();
+    ((weights - target).square().sum() + weights.sin().sum()).backward();
+    step();
+  }
+}
+
+torch::Tensor Start() { return at::ones({3, 4}).set_requires_grad(true); }
+
+TEST(LearningRate, FallsFromThePlansRateToZero) {
+  TrainingPlan plan;
+  plan.learning_rate = 0.01;
+
+  EXPECT_DOUBLE_EQ(LearningRate(plan, 0, 100), 0.01);
+  EXPECT_DOUBLE_EQ(LearningRate(plan, 50, 100), 0.01 * std::pow(0.5, 0.9));
+  EXPECT_DOUBLE_EQ(LearningRate(plan, 100, 100), 0);
+  EXPECT_DOUBLE_EQ(LearningRate(plan, 101, 100), 0);
+}
+
+TEST(Optimizer, WalksAsLibTorchsSgdWithNesterovMomentum) {
+  torch::Tensor ours = Start();
+  torch::Tensor theirs = Start();
+  Optimizer optimizer(Plan(TrainingPlan::Optimizer::kSgd), {ours});
+  torch::optim::SGD reference(
+      {theirs}, torch::optim::SGDOptions(0.05).momentum(0.9).nesterov(true).weight_decay(0.01));
+
+  Descend(ours, [&] { optimizer.Step(0.05); });
+  Descend(theirs, [&] { reference.step(); });
+
+  EXPECT_LT((ours - theirs).abs().max().item<double>(), 1e-6);
+}
+
+TEST(Optimizer, WalksAsLibTorchsAdamW) {
+  torch::Tensor ours = Start();
+  torch::Tensor theirs = Start();
+  Optimizer optimizer(Plan(TrainingPlan::Optimizer::kAdamW), {ours});
+  torch::optim::AdamW reference({theirs}, torch::optim::AdamWOptions(0.05).weight_decay(0.01));
+
+  Descend(ours, [&] { optimizer.Step(0.05); });
+  Descend(theirs, [&] { reference.step(); });
+
+  EXPECT_LT((ours - theirs).abs().max().item<double>(), 1e-6);
+}
+
+TEST(Optimizer, LimitsTheNormOfAllGradientsTogether) {
+  TrainingPlan plan = Plan(TrainingPlan::Optimizer::kSgd);
+  plan.gradient_norm_limit = 1;
+  plan.weight_decay = 0;
+  plan.momentum = 0;
+  torch::Tensor first = at::zeros({1}).set_requires_grad(true);
+  torch::Tensor second = at::zeros({1}).set_requires_grad(true);
+  Optimizer optimizer(plan, {first, second});
+  (3 * first + 4 * second).sum().backward();
+
+  const double norm = optimizer.Step(1);
+
+  EXPECT_NEAR(norm, 5, 1e-6);
+  EXPECT_NEAR(first.item<double>(), -0.6, 1e-6);
+  EXPECT_NEAR(second.item<double>(), -0.8, 1e-6);
+}
+
+TEST(Optimizer, UpdatesNothingFromAGradientThatIsNotFinite) {
+  torch::Tensor weights = Start();
+  Optimizer optimizer(Plan(TrainingPlan::Optimizer::kAdamW), {weights});
+  (weights * std::numeric_limits<double>::infinity()).sum().backward();
+
+  EXPECT_FALSE(std::isfinite(optimizer.Step(0.1)));
+  EXPECT_TRUE(at::equal(weights, Start()));
+}
+
+TEST(Optimizer, LeavesParametersWithoutAGradientAlone) {
+  torch::Tensor used = Start();
+  torch::Tensor unused = Start();
+  Optimizer optimizer(Plan(TrainingPlan::Optimizer::kAdamW), {unused, used});
+  used.sum().backward();
+
+  optimizer.Step(0.1);
+
+  EXPECT_TRUE(at::equal(unused, Start()));
+  EXPECT_FALSE(at::equal(used, Start()));
+}
+
+}  // namespace
+}  // namespace isoscan

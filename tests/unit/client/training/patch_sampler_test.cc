@@ -1,0 +1,164 @@
+#include "client/training/patch_sampler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <set>
+#include <utility>
+
+namespace isoscan {
+namespace {
+
+Study SmallStudy() {
+  Study study;
+  study.seed = 3;
+  study.channels = {"T1w"};
+  study.labels = {"a", "b"};
+  study.training.patch_size = {4, 6, 8};
+  study.training.batch_size = 3;
+  study.training.intensity_augmentation = 0;
+  return study;
+}
+
+/// Voxel (z, y, x) holds 1 + its number, so that every value tells where it came from.
+PreparedCase NumberedCase(std::int64_t depth, std::int64_t height, std::int64_t width) {
+  PreparedCase numbered;
+  numbered.grid.size = {width, height, depth};
+  const auto voxels = static_cast<std::size_t>(numbered.grid.voxels());
+  numbered.labels.assign(voxels, 0);
+  for (std::size_t i = 0; i < voxels; ++i) numbered.image.push_back(static_cast<float>(i + 1));
+  return numbered;
+}
+
+std::size_t Voxels(const Triple& patch) {
+  return static_cast<std::size_t>(patch[0] * patch[1] * patch[2]);
+}
+
+TEST(PatchSampler, GivesTheSameBatchForTheSameStepWhoeverAsksAndWhen) {
+  Study study = SmallStudy();
+  study.training.intensity_augmentation = 1;
+  study.training.mirror_axes = {0, 1, 2};
+  const std::vector<PreparedCase> cases{NumberedCase(9, 10, 11), NumberedCase(5, 7, 8)};
+  const PatchSampler first(study, cases, "st-marys", 2);
+  const PatchSampler second(study, cases, "st-marys", 2);
+
+  for (std::int64_t step = 0; step < 5; ++step) first.Sample(step);
+
+  EXPECT_EQ(first.Sample(7).images, second.Sample(7).images);
+  EXPECT_NE(first.Sample(7).images, first.Sample(8).images);
+  EXPECT_NE(first.Sample(7).images, PatchSampler(study, cases, "st-marys", 3).Sample(7).images);
+  EXPECT_NE(first.Sample(7).images, PatchSampler(study, cases, "guys", 2).Sample(7).images);
+}
+
+TEST(PatchSampler, CutsConnectedPartsOfACase) {
+  const Study study = SmallStudy();
+  const std::vector<PreparedCase> cases{NumberedCase(9, 10, 11)};
+  const PatchSampler sampler(study, cases, "st-marys", 1);
+  std::set<float> corners;
+
+  for (std::int64_t step = 0; step < 200; ++step) {
+    const PatchBatch batch = sampler.Sample(step);
+    const float corner = batch.images.front();
+    corners.insert(corner);
+    for (std::int64_t z = 0; z < 4; ++z) {
+      for (std::int64_t y = 0; y < 6; ++y) {
+        for (std::int64_t x = 0; x < 8; ++x) {
+          ASSERT_EQ(batch.images[static_cast<std::size_t>((z * 6 + y) * 8 + x)],
+                    corner + static_cast<float>((z * 10 + y) * 11 + x));
+        }
+      }
+    }
+  }
+  EXPECT_EQ(corners.size(), std::size_t{6 * 5 * 4});  // every place comes up
+}
+
+TEST(PatchSampler, SurroundsASmallCaseWithZeros) {
+  const Study study = SmallStudy();
+  const std::vector<PreparedCase> cases{NumberedCase(3, 6, 5)};
+  const PatchSampler sampler(study, cases, "st-marys", 1);
+
+  const PatchBatch batch = sampler.Sample(0);
+
+  const auto inside = std::count_if(batch.images.begin(), batch.images.end(),
+                                    [](float value) { return value != 0; });
+  EXPECT_EQ(inside, 3 * 3 * 6 * 5);  // the whole case in each of three patches
+}
+
+TEST(PatchSampler, CentresTheForcedPatchesOnALabel) {
+  Study study = SmallStudy();
+  study.training.foreground_fraction = 0.33;
+  PreparedCase one_voxel = NumberedCase(40, 40, 40);
+  one_voxel.labels[static_cast<std::size_t>((20 * 40 + 21) * 40 + 22)] = 2;
+  const std::vector<PreparedCase> cases{one_voxel};
+  const PatchSampler sampler(study, cases, "st-marys", 1);
+  const std::size_t voxels = Voxels(study.training.patch_size);
+  const std::size_t centre = (2 * 6 + 3) * 8 + 4;
+
+  int by_chance = 0;
+  for (std::int64_t step = 0; step < 20; ++step) {
+    const PatchBatch batch = sampler.Sample(step);
+    EXPECT_EQ(batch.labels[2 * voxels + centre], 2);
+    by_chance += static_cast<int>(std::count(
+        batch.labels.begin(), batch.labels.begin() + 2 * static_cast<std::ptrdiff_t>(voxels), 2));
+  }
+  EXPECT_LT(by_chance, 5);
+}
+
+TEST(PatchSampler, CentresASinglePatchOnALabelAsOftenAsThePlanSays) {
+  Study study = SmallStudy();
+  study.training.batch_size = 1;
+  study.training.foreground_fraction = 0.5;
+  PreparedCase one_voxel = NumberedCase(40, 40, 40);
+  one_voxel.labels[32'000] = 1;
+  const std::vector<PreparedCase> cases{one_voxel};
+  const PatchSampler sampler(study, cases, "st-marys", 1);
+
+  int hits = 0;
+  for (std::int64_t step = 0; step < 400; ++step) {
+    const PatchBatch batch = sampler.Sample(step);
+    hits += static_cast<int>(std::count(batch.labels.begin(), batch.labels.end(), 1));
+  }
+  EXPECT_NEAR(hits / 400.0, 0.5, 0.1);
+}
+
+TEST(PatchSampler, MirrorsImageAndLabelsTogetherOnTheDeclaredAxesOnly) {
+  Study study = SmallStudy();
+  study.training.patch_size = {4, 6, 8};
+  study.training.mirror_axes = {1, 2};
+  PreparedCase whole = NumberedCase(4, 6, 8);
+  for (std::size_t i = 0; i < whole.labels.size(); ++i) {
+    whole.labels[i] = static_cast<std::uint8_t>(i % 3);
+  }
+  const std::vector<PreparedCase> cases{whole};
+  const PatchSampler sampler(study, cases, "st-marys", 1);
+
+  std::set<float> corners;
+  for (std::int64_t step = 0; step < 40; ++step) {
+    const PatchBatch batch = sampler.Sample(step);
+    corners.insert(batch.images.front());
+    for (std::size_t i = 0; i < batch.labels.size(); ++i) {
+      ASSERT_EQ(batch.labels[i], static_cast<int>(batch.images[i] - 1) % 3);
+    }
+  }
+  EXPECT_EQ(corners, (std::set<float>{1, 8, 41, 48}));
+}
+
+TEST(PatchSampler, MirrorsTheZerosAroundASmallCaseToo) {
+  Study study = SmallStudy();
+  study.training.mirror_axes = {2};
+  const std::vector<PreparedCase> cases{NumberedCase(4, 6, 5)};
+  const PatchSampler sampler(study, cases, "st-marys", 1);
+
+  std::set<std::vector<float>> rows;
+  for (std::int64_t step = 0; step < 20; ++step) {
+    const PatchBatch batch = sampler.Sample(step);
+    rows.insert({batch.images.begin(), batch.images.begin() + 8});
+  }
+  EXPECT_EQ(rows,
+            (std::set<std::vector<float>>{{0, 1, 2, 3, 4, 5, 0, 0}, {0, 0, 5, 4, 3, 2, 1, 0}}));
+}
+
+}  // namespace
+}  // namespace isoscan

@@ -1,0 +1,222 @@
+#include "client/training/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <stop_token>
+#include <utility>
+#include <vector>
+
+#include "client/evaluation/overlap.h"
+#include "common/study/initial_weights.h"
+#include "tests/support/status_matchers.h"
+#include "tests/unit/client/training/training_phantom.h"
+
+namespace isoscan {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr int kThreads = 2;
+
+TrainingTask Steps(std::int64_t steps) {
+  return {.steps = steps, .total_steps = steps, .random_stream = "st-marys"};
+}
+
+/// Mean Dice over two labels of phantoms that were not trained on.
+double HeldOutDice(Trainer& trainer, const NamedTensors& weights, const Study& study) {
+  double sum = 0;
+  for (const std::uint64_t number : {100U, 101U, 102U}) {
+    const PreparedCase phantom = Harmonized(Phantom(number), study);
+    const absl::StatusOr<LabelMap> predicted = trainer.Predict(weights, phantom);
+    EXPECT_OK(predicted);
+    if (!predicted.ok()) return 0;
+    for (const LabelOverlap& overlap : Overlap(phantom.reference, *predicted, 2)) {
+      sum += overlap.dice();
+    }
+  }
+  return sum / 6;
+}
+
+class TrainerVariants : public testing::TestWithParam<const char*> {
+ protected:
+  static Study StudyOf(const std::string& variant) {
+    Study study = PhantomStudy();
+    if (variant == "BatchNorm") study.network.norm = NetworkPlan::Norm::kBatch;
+    if (variant == "DeepSupervision") study.training.deep_supervision = true;
+    if (variant == "Mixed") study.training.precision = TrainingPlan::Precision::kMixed;
+    if (variant == "AdamW") {
+      study.training.optimizer = TrainingPlan::Optimizer::kAdamW;
+      study.training.learning_rate = 0.003;
+    }
+    return study;
+  }
+};
+
+TEST_P(TrainerVariants, LearnsThePhantom) {
+  const Study study = StudyOf(GetParam());
+  const std::vector<PreparedCase> cases = HarmonizedPhantoms(6, study);
+  const NamedTensors start = InitialWeights(study);
+  ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", kThreads));
+  std::vector<double> losses;
+
+  ASSERT_OK_AND_ASSIGN(const TrainingResult result,
+                       trainer.Train(start, cases, Steps(120), {},
+                                     [&](std::int64_t, double loss) { losses.push_back(loss); }));
+
+  EXPECT_EQ(result.steps, 120);
+  ASSERT_EQ(losses.size(), 120U);
+  EXPECT_LT(losses.back(), losses.front() - 0.5);
+  EXPECT_LT(HeldOutDice(trainer, start, study), 0.5);
+  EXPECT_GT(HeldOutDice(trainer, result.weights, study), 0.9);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, TrainerVariants,
+                         testing::Values("Plain", "AdamW", "BatchNorm", "DeepSupervision", "Mixed"),
+                         [](const auto& variant) { return std::string(variant.param); });
+
+TEST(Trainer, GivesTheSameBitsForTheSameTask) {
+  Study study = PhantomStudy();
+  study.training.precision = TrainingPlan::Precision::kMixed;
+  const std::vector<PreparedCase> cases = HarmonizedPhantoms(3, study);
+  const NamedTensors start = InitialWeights(study);
+  const TrainingTask task{
+      .first_step = 20, .steps = 5, .total_steps = 40, .random_stream = "st-marys", .round = 3};
+  ASSERT_OK_AND_ASSIGN(Trainer first, Trainer::Create(study, "cpu", kThreads));
+  ASSERT_OK_AND_ASSIGN(Trainer second, Trainer::Create(study, "cpu", kThreads));
+
+  ASSERT_OK_AND_ASSIGN(const TrainingResult once, first.Train(start, cases, task, {}, {}));
+  ASSERT_OK_AND_ASSIGN(const TrainingResult again, first.Train(start, cases, task, {}, {}));
+  ASSERT_OK_AND_ASSIGN(const TrainingResult elsewhere, second.Train(start, cases, task, {}, {}));
+
+  EXPECT_EQ(once.weights, again.weights);
+  EXPECT_EQ(once.weights, elsewhere.weights);
+  EXPECT_EQ(once.mean_loss, elsewhere.mean_loss);
+}
+
+TEST(Trainer, GivesEachSiteItsOwnNumbersUnlessTheyAreShared) {
+  Study study = PhantomStudy();
+  const std::vector<PreparedCase> cases = HarmonizedPhantoms(2, study);
+  const NamedTensors start = InitialWeights(study);
+  const TrainingTask here{.steps = 1, .total_steps = 1, .random_stream = "here"};
+  const TrainingTask there{.steps = 1, .total_steps = 1, .random_stream = "there"};
+  for (const bool shared : {false, true}) {
+    study.training.random_numbers =
+        shared ? TrainingPlan::RandomNumbers::kShared : TrainingPlan::RandomNumbers::kSite;
+    ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", 1));
+
+    ASSERT_OK_AND_ASSIGN(const TrainingResult left, trainer.Train(start, cases, here, {}, {}));
+    ASSERT_OK_AND_ASSIGN(const TrainingResult right, trainer.Train(start, cases, there, {}, {}));
+
+    EXPECT_EQ(left.weights == right.weights, shared);
+  }
+}
+
+TEST(Trainer, LearnsAboutTheSameInMixedPrecision) {
+  Study study = PhantomStudy();
+  const std::vector<PreparedCase> cases = HarmonizedPhantoms(3, study);
+  const NamedTensors start = InitialWeights(study);
+  ASSERT_OK_AND_ASSIGN(Trainer exact, Trainer::Create(study, "cpu", kThreads));
+  study.training.precision = TrainingPlan::Precision::kMixed;
+  ASSERT_OK_AND_ASSIGN(Trainer mixed, Trainer::Create(study, "cpu", kThreads));
+
+  ASSERT_OK_AND_ASSIGN(const TrainingResult one, exact.Train(start, cases, Steps(20), {}, {}));
+  ASSERT_OK_AND_ASSIGN(const TrainingResult other, mixed.Train(start, cases, Steps(20), {}, {}));
+
+  EXPECT_NEAR(one.mean_loss, other.mean_loss, 0.02 * std::abs(one.mean_loss) + 0.01);
+}
+
+TEST(Trainer, RefusesWeightsOfAnotherNetworkByTheTensorsName) {
+  const Study study = PhantomStudy();
+  const std::vector<PreparedCase> cases = HarmonizedPhantoms(1, study);
+  NamedTensors weights = InitialWeights(study);
+  weights.erase("encoder.stages.1.0.convs.0.conv.weight");
+  ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", 1));
+
+  const auto refused = StatusIs(absl::StatusCode::kInvalidArgument,
+                                HasSubstr("encoder.stages.1.0.convs.0.conv.weight"));
+  EXPECT_THAT(trainer.Train(weights, cases, Steps(1), {}, {}), refused);
+  EXPECT_THAT(trainer.Predict(weights, cases.front()), refused);
+}
+
+TEST(Trainer, RefusesToTrainWithoutCases) {
+  const Study study = PhantomStudy();
+  ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", 1));
+
+  EXPECT_THAT(trainer.Train(InitialWeights(study), {}, Steps(1), {}, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no training case")));
+}
+
+TEST(Trainer, StopsBetweenStepsWhenAsked) {
+  const Study study = PhantomStudy();
+  const std::vector<PreparedCase> cases = HarmonizedPhantoms(1, study);
+  ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", 1));
+  std::stop_source stop;
+  std::int64_t last = -1;
+
+  const auto result = trainer.Train(InitialWeights(study), cases, Steps(1000), stop.get_token(),
+                                    [&](std::int64_t step, double) {
+                                      last = step;
+                                      if (step == 3) stop.request_stop();
+                                    });
+
+  EXPECT_THAT(result, StatusIs(absl::StatusCode::kCancelled, HasSubstr("step 4")));
+  EXPECT_EQ(last, 3);
+}
+
+TEST(Trainer, SaysAtWhichStepTheLossWasNotFinite) {
+  const Study study = PhantomStudy();
+  const std::vector<PreparedCase> cases = HarmonizedPhantoms(1, study);
+  NamedTensors weights = InitialWeights(study);
+  weights["decoder.seg_layers.1.bias"].values[0] = std::numeric_limits<float>::quiet_NaN();
+  ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", 1));
+
+  EXPECT_THAT(trainer.Train(weights, cases, Steps(5), {}, {}),
+              StatusIs(absl::StatusCode::kDataLoss, AllOf(HasSubstr("nan"), HasSubstr("step 0"))));
+}
+
+TEST(Trainer, PredictsOnTheCasesOwnGrid) {
+  Study study = PhantomStudy();
+  study.training.patch_size = {32, 32, 32};  // larger than the volume
+  PreparedCase phantom = Harmonized(Phantom(1), study);
+  phantom.reference.geometry.size = {10, 20, 40};
+  phantom.reference.geometry.spacing_mm = {2, 1, 0.5};
+  phantom.reference.geometry.origin_mm = {0.5, 0, -0.25};
+  ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", 1));
+
+  ASSERT_OK_AND_ASSIGN(const LabelMap labels, trainer.Predict(InitialWeights(study), phantom));
+
+  EXPECT_EQ(labels.geometry, phantom.reference.geometry);
+  EXPECT_EQ(labels.voxels.size(), std::size_t{10 * 20 * 40});
+}
+
+TEST(Trainer, NamesItsDeviceAndRefusesOneThatIsNotThere) {
+  const Study study = PhantomStudy();
+
+  ASSERT_OK_AND_ASSIGN(const Trainer trainer, Trainer::Create(study, "cpu", 2));
+  EXPECT_EQ(trainer.device_name(), "CPU, 2 threads, float32");
+  EXPECT_THAT(Trainer::Create(study, "tpu", 0),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("\"tpu\"")));
+  EXPECT_THAT(Trainer::Create(study, "cpu", -1),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("-1")));
+  EXPECT_THAT(Trainer::Create(study, "cuda:99", 0),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("cuda:99")));
+}
+
+TEST(EstimateTrainingMemory, GrowsWithTheBatch) {
+  Study study = PhantomStudy();
+  study.training.patch_size = {64, 64, 64};
+  const std::int64_t two = EstimateTrainingMemory(study);
+  study.training.batch_size = 8;
+  const std::int64_t eight = EstimateTrainingMemory(study);
+
+  EXPECT_GT(two, 400LL << 20U);
+  EXPECT_GT(eight, two + (two - (400LL << 20U)) * 2);
+}
+
+}  // namespace
+}  // namespace isoscan

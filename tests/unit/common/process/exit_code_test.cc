@@ -1,0 +1,45 @@
+#include "common/process/exit_code.h"
+
+#include <gtest/gtest.h>
+
+namespace isoscan {
+namespace {
+
+TEST(ExitCode, FollowsTheTableOfTheOperationsManual) {
+  EXPECT_EQ(ExitCodeOf(absl::OkStatus()), ExitCode::kSuccess);
+  EXPECT_EQ(ExitCodeOf(absl::InvalidArgumentError("")), ExitCode::kUsage);
+  EXPECT_EQ(ExitCodeOf(absl::OutOfRangeError("")), ExitCode::kUsage);
+  EXPECT_EQ(ExitCodeOf(absl::NotFoundError("")), ExitCode::kData);
+  EXPECT_EQ(ExitCodeOf(absl::DataLossError("")), ExitCode::kData);
+  EXPECT_EQ(ExitCodeOf(absl::UnavailableError("")), ExitCode::kUnreachable);
+  EXPECT_EQ(ExitCodeOf(absl::DeadlineExceededError("")), ExitCode::kUnreachable);
+  EXPECT_EQ(ExitCodeOf(absl::UnauthenticatedError("")), ExitCode::kRefused);
+  EXPECT_EQ(ExitCodeOf(absl::PermissionDeniedError("")), ExitCode::kRefused);
+  EXPECT_EQ(ExitCodeOf(absl::FailedPreconditionError("")), ExitCode::kWrongState);
+  EXPECT_EQ(ExitCodeOf(absl::AlreadyExistsError("")), ExitCode::kWrongState);
+  EXPECT_EQ(ExitCodeOf(absl::AbortedError("")), ExitCode::kWrongState);
+  EXPECT_EQ(ExitCodeOf(absl::ResourceExhaustedError("")), ExitCode::kResources);
+  EXPECT_EQ(ExitCodeOf(absl::UnimplementedError("")), ExitCode::kVersion);
+  EXPECT_EQ(ExitCodeOf(absl::CancelledError("")), ExitCode::kInterrupted);
+  EXPECT_EQ(ExitCodeOf(absl::InternalError("")), ExitCode::kInternal);
+  EXPECT_EQ(ExitCodeOf(absl::UnknownError("")), ExitCode::kInternal);
+}
+
+TEST(Report, PrintsTheErrorAndAnswersWithItsNumber) {
+  testing::internal::CaptureStderr();
+  const int number = Report(absl::NotFoundError("there is no file client.toml"));
+
+  EXPECT_EQ(number, 3);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "error: there is no file client.toml\n");
+}
+
+TEST(Report, PrintsNothingForSuccess) {
+  testing::internal::CaptureStderr();
+  const int number = Report(absl::OkStatus());
+
+  EXPECT_EQ(number, 0);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
+
+}  // namespace
+}  // namespace isoscan

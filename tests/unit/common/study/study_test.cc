@@ -1,0 +1,328 @@
+#include "common/study/study.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <string>
+
+#include "common/weights/sha256.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temporary_directory.h"
+
+namespace isoscan {
+namespace {
+
+using absl::StatusCode;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::StartsWith;
+
+// The smallest study: every key that has no default, and nothing else.
+constexpr char kSmallest[] = R"(name = "hippocampus"
+channels = ["T1w"]
+labels = ["anterior", "posterior"]
+
+[network]
+features = [16, 32, 64, 128]
+strides = [[1,1,1],[2,2,2],[2,2,2],[2,2,2]]
+
+[training]
+patch_size = [40, 56, 40]
+)";
+
+constexpr char kComplete[] = R"(name = "hippocampus"
+description = "both ends of the hippocampus"
+seed = 9
+channels = ["T1w", "FLAIR"]
+labels = ["anterior", "posterior"]
+sites = ["st-marys", "north"]
+
+[held_out]
+rule = "every"
+fraction = 0.3
+every = 4
+
+[preprocessing]
+normalization = "none"
+mask = "given"
+threshold = 0.2
+outside = "zero"
+spacing_mm = [3.0, 1.0, 0.0]
+interpolation = "bspline"
+
+[network]
+features = [8, 16, 32]
+strides = [[1,1,1],[1,2,2],[2,2,2]]
+kernels = [[1,3,3],[3,3,3],[3,5,3]]
+convolutions_per_stage = 3
+norm = "batch"
+
+[training]
+patch_size = [10, 64, 32]
+batch_size = 3
+steps_per_round = 17
+optimizer = "adamw"
+learning_rate = 0.001
+momentum = 0.9
+weight_decay = 0
+gradient_norm_limit = 1
+foreground_fraction = 0.5
+deep_supervision = true
+mirror_axes = [0, 2]
+intensity_augmentation = 0
+random_numbers = "shared"
+precision = "mixed"
+
+[evaluation]
+overlap = 0.25
+local_only = true
+
+[rounds]
+rounds = 3
+aggregation = "fedavg"
+maximum_site_weight = 0.4
+no_progress_minutes = 0.5
+round_deadline_minutes = 90
+
+[rounds.quorum]
+policy = "at_least"
+minimum_sites = 2
+minimum_case_fraction = 0.75
+required_sites = ["north"]
+)";
+
+// `text` with `from` replaced by `to`; the test fails when `from` is not there.
+std::string With(std::string text, const std::string& from, const std::string& to) {
+  const std::size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return at == std::string::npos ? text : text.replace(at, from.size(), to);
+}
+
+TEST(ParseStudy, FillsInTheDefaults) {
+  const auto study = ParseStudy(kSmallest, "study.toml");
+
+  ASSERT_OK(study);
+  EXPECT_EQ(study->name, "hippocampus");
+  EXPECT_EQ(study->seed, 1U);
+  EXPECT_THAT(study->sites, IsEmpty());
+  EXPECT_EQ(study->classes(), 3);
+  EXPECT_EQ(study->held_out.kind, HeldOutRule::Kind::kHash);
+  EXPECT_EQ(study->held_out.fraction, 0.2);
+  EXPECT_EQ(study->preprocessing.normalization, Preprocessing::Normalization::kMaskedInstance);
+  EXPECT_EQ(study->preprocessing.mask, Preprocessing::Mask::kWhole);
+  EXPECT_EQ(study->preprocessing.outside, Preprocessing::Outside::kKeep);
+  EXPECT_THAT(study->preprocessing.spacing_mm, ElementsAre(0, 0, 0));
+  EXPECT_EQ(study->network.stages(), 4U);
+  EXPECT_THAT(study->network.kernels, testing::Each(Triple{3, 3, 3}));
+  EXPECT_EQ(study->network.convolutions_per_stage, 2);
+  EXPECT_EQ(study->network.norm, NetworkPlan::Norm::kInstance);
+  EXPECT_EQ(study->training.batch_size, 2);
+  EXPECT_EQ(study->training.steps_per_round, 50);
+  EXPECT_EQ(study->training.learning_rate, 0.01);
+  EXPECT_THAT(study->training.mirror_axes, IsEmpty());
+  EXPECT_EQ(study->rounds.rounds, 10);
+  EXPECT_EQ(study->rounds.aggregation, "fedavg");
+  EXPECT_TRUE(study->rounds.quorum.all);
+  EXPECT_EQ(study->rounds.no_progress_limit, std::chrono::minutes(30));
+  EXPECT_EQ(study->rounds.round_deadline, std::chrono::hours(24));
+}
+
+TEST(ParseStudy, ReadsEveryKey) {
+  const auto study = ParseStudy(kComplete, "study.toml");
+
+  ASSERT_OK(study);
+  EXPECT_EQ(study->description, "both ends of the hippocampus");
+  EXPECT_EQ(study->seed, 9U);
+  EXPECT_THAT(study->channels, ElementsAre("T1w", "FLAIR"));
+  EXPECT_THAT(study->labels, ElementsAre("anterior", "posterior"));
+  EXPECT_THAT(study->sites, ElementsAre("st-marys", "north"));
+  EXPECT_EQ(study->held_out.kind, HeldOutRule::Kind::kEvery);
+  EXPECT_EQ(study->held_out.fraction, 0.3);
+  EXPECT_EQ(study->held_out.every, 4);
+  EXPECT_EQ(study->preprocessing.normalization, Preprocessing::Normalization::kNone);
+  EXPECT_EQ(study->preprocessing.mask, Preprocessing::Mask::kGiven);
+  EXPECT_EQ(study->preprocessing.threshold, 0.2);
+  EXPECT_EQ(study->preprocessing.outside, Preprocessing::Outside::kZero);
+  EXPECT_THAT(study->preprocessing.spacing_mm, ElementsAre(3, 1, 0));
+  EXPECT_EQ(study->preprocessing.interpolation, Preprocessing::Interpolation::kBSpline);
+  EXPECT_THAT(study->network.features, ElementsAre(8, 16, 32));
+  EXPECT_THAT(study->network.strides,
+              ElementsAre(Triple{1, 1, 1}, Triple{1, 2, 2}, Triple{2, 2, 2}));
+  EXPECT_THAT(study->network.kernels,
+              ElementsAre(Triple{1, 3, 3}, Triple{3, 3, 3}, Triple{3, 5, 3}));
+  EXPECT_EQ(study->network.convolutions_per_stage, 3);
+  EXPECT_EQ(study->network.norm, NetworkPlan::Norm::kBatch);
+  EXPECT_EQ(study->training.patch_size, (Triple{10, 64, 32}));
+  EXPECT_EQ(study->training.batch_size, 3);
+  EXPECT_EQ(study->training.steps_per_round, 17);
+  EXPECT_EQ(study->training.optimizer, TrainingPlan::Optimizer::kAdamW);
+  EXPECT_EQ(study->training.learning_rate, 0.001);
+  EXPECT_EQ(study->training.momentum, 0.9);
+  EXPECT_EQ(study->training.weight_decay, 0);
+  EXPECT_EQ(study->training.gradient_norm_limit, 1);
+  EXPECT_EQ(study->training.foreground_fraction, 0.5);
+  EXPECT_TRUE(study->training.deep_supervision);
+  EXPECT_THAT(study->training.mirror_axes, ElementsAre(0, 2));
+  EXPECT_EQ(study->training.intensity_augmentation, 0);
+  EXPECT_EQ(study->training.random_numbers, TrainingPlan::RandomNumbers::kShared);
+  EXPECT_EQ(study->training.precision, TrainingPlan::Precision::kMixed);
+  EXPECT_EQ(study->evaluation.overlap, 0.25);
+  EXPECT_TRUE(study->evaluation.local_only);
+  EXPECT_EQ(study->rounds.rounds, 3);
+  EXPECT_EQ(study->rounds.maximum_site_weight, 0.4);
+  EXPECT_EQ(study->rounds.no_progress_limit, std::chrono::seconds(30));
+  EXPECT_EQ(study->rounds.round_deadline, std::chrono::minutes(90));
+  EXPECT_FALSE(study->rounds.quorum.all);
+  EXPECT_EQ(study->rounds.quorum.minimum_sites, 2);
+  EXPECT_EQ(study->rounds.quorum.minimum_case_fraction, 0.75);
+  EXPECT_THAT(study->rounds.quorum.required_sites, ElementsAre("north"));
+}
+
+TEST(ParseStudy, KeepsTheTextAndItsDigest) {
+  const auto study = ParseStudy(kSmallest, "study.toml");
+  ASSERT_OK(study);
+  EXPECT_EQ(study->toml, kSmallest);
+  EXPECT_EQ(study->digest, Sha256Of(kSmallest));
+
+  // A comment changes nothing that is done, and yet it is another text to approve.
+  const auto commented = ParseStudy(std::string(kSmallest) + "# agreed\n", "study.toml");
+  ASSERT_OK(commented);
+  EXPECT_NE(commented->digest, study->digest);
+}
+
+// What is refused: the change to a good study and what the message must say.
+struct Refusal {
+  std::string name;
+  std::string from;
+  std::string to;
+  std::string words;
+};
+
+class RefusedStudy : public testing::TestWithParam<Refusal> {};
+
+TEST_P(RefusedStudy, NamesTheKeyAndWhatIsWrong) {
+  const Refusal& refusal = GetParam();
+  EXPECT_THAT(ParseStudy(With(kComplete, refusal.from, refusal.to), "study.toml"),
+              StatusIs(StatusCode::kInvalidArgument,
+                       AllOf(StartsWith("study.toml"), HasSubstr(refusal.words))));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, RefusedStudy,
+    testing::Values(
+        Refusal{"UnknownKey", "seed = 9", "sed = 9", "sed"},
+        Refusal{"NoName", "name = \"hippocampus\"\n", "", "name"},
+        Refusal{"NameOfAPath", "\"hippocampus\"", "\"../etc\"", "name is '../etc'"},
+        Refusal{"NameWithCapitals", "\"hippocampus\"", "\"Hippocampus\"", "lower-case letters"},
+        Refusal{"NoChannel", "[\"T1w\", \"FLAIR\"]", "[]", "channels is empty"},
+        Refusal{"NoLabel", "[\"anterior\", \"posterior\"]", "[]", "labels is empty"},
+        Refusal{"LabelTwice", "\"posterior\"]", "\"anterior\"]", "labels has 'anterior' twice"},
+        Refusal{"ChannelTwice", "\"FLAIR\"]", "\"T1w\"]", "channels has 'T1w' twice"},
+        Refusal{"BackgroundAsLabel", "\"posterior\"]", "\"background\"]", "'background'"},
+        Refusal{"LabelWithALineBreak", "\"posterior\"]", R"("a\nb"])", "printable"},
+        Refusal{"SiteTwice", "[\"st-marys\", \"north\"]", "[\"north\", \"north\"]",
+                "sites has 'north' twice"},
+        Refusal{"SiteThatIsNoName", "\"st-marys\"", "\"st marys\"", "sites has 'st marys'"},
+        Refusal{"NegativeSeed", "seed = 9", "seed = -1", "seed is -1"},
+        Refusal{"EverythingHeldOut", "every = 4", "every = 1", "every is 1"},
+        Refusal{"ZeroOutsideOfAnOtsuMask", "mask = \"given\"", "mask = \"otsu\"",
+                "outside is 'zero'"},
+        Refusal{"TwoSpacings", "[3.0, 1.0, 0.0]", "[3.0, 1.0]", "spacing_mm has 2 numbers"},
+        Refusal{"NegativeSpacing", "[3.0, 1.0, 0.0]", "[3.0, -1.0, 0.0]", "spacing_mm"},
+        Refusal{"OneStage", "[8, 16, 32]", "[8]", "has 1 stages, allowed are 2 to 8"},
+        Refusal{"NoFeatures", "[8, 16, 32]", "[8, 0, 32]", "features"},
+        Refusal{"FewerStridesThanStages", "[[1,1,1],[1,2,2],[2,2,2]]", "[[1,1,1],[1,2,2]]",
+                "strides has 2 triples, features has 3 stages"},
+        Refusal{"FirstStageWithAStride", "[[1,1,1],[1,2,2]", "[[1,2,2],[1,2,2]",
+                "strides must begin with [1, 1, 1]"},
+        Refusal{"StrideOfTwoNumbers", "[1,2,2]", "[2,2]", "strides has 2 numbers where 3"},
+        Refusal{"EvenKernel", "[3,5,3]", "[3,4,3]", "kernels has [3, 4, 3]"},
+        Refusal{"AbsurdNetwork", "[8, 16, 32]", "[2048, 2048, 2048]", "parameters, allowed are"},
+        Refusal{"PatchThatTheStridesDoNotDivide", "[10, 64, 32]", "[10, 66, 32]",
+                "patch_size is 66 along y, which the strides' product 4 does not divide; use 64 "
+                "or 68"},
+        Refusal{"PatchSmallerThanTheStrides", "[10, 64, 32]", "[10, 64, 3]",
+                "3 along x, which the strides' product 4 does not divide; use 4"},
+        Refusal{"PatchOfTwoNumbers", "[10, 64, 32]", "[64, 32]", "patch_size has 2 numbers"},
+        Refusal{"PatchThatFillsAnyMemory", "[10, 64, 32]", "[1024, 1024, 1024]",
+                "voxels, allowed are"},
+        Refusal{"SingleVoxelAtTheBottom", "patch_size = [10, 64, 32]\nbatch_size = 3",
+                "patch_size = [2, 4, 4]\nbatch_size = 1", "a single voxel at the coarsest stage"},
+        Refusal{"NoStep", "steps_per_round = 17", "steps_per_round = 0", "steps_per_round is 0"},
+        Refusal{"UnknownOptimizer", "\"adamw\"", "\"adam\"", "optimizer"},
+        Refusal{"ForegroundAboveOne", "foreground_fraction = 0.5", "foreground_fraction = 1.5",
+                "foreground_fraction"},
+        Refusal{"NotANumber", "learning_rate = 0.001", "learning_rate = nan", "learning_rate"},
+        Refusal{"InfiniteRate", "learning_rate = 0.001", "learning_rate = inf", "learning_rate"},
+        Refusal{"MirrorAxisTwice", "[0, 2]", "[2, 2]", "mirror_axes has '2' twice"},
+        Refusal{"FourthMirrorAxis", "[0, 2]", "[0, 3]", "mirror_axes"},
+        Refusal{"WholeOverlap", "overlap = 0.25", "overlap = 1.0", "overlap"},
+        Refusal{"UnknownAggregation", "\"fedavg\"", "\"krum\"", "aggregation"},
+        Refusal{"NoTimeForARound", "round_deadline_minutes = 90", "round_deadline_minutes = 0",
+                "round_deadline_minutes"},
+        Refusal{"QuorumOfMoreSitesThanDeclared", "minimum_sites = 2", "minimum_sites = 3",
+                "minimum_sites is 3, but only 2 sites"},
+        Refusal{"RequiredSiteThatIsNotDeclared", "required_sites = [\"north\"]",
+                "required_sites = [\"south\"]", "required_sites has 'south'"},
+        Refusal{"WrongType", "rounds = 3", "rounds = \"three\"", "rounds"}),
+    [](const auto& test) { return test.param.name; });
+
+TEST(ParseStudy, NamesFileAndLine) {
+  EXPECT_THAT(ParseStudy(With(kSmallest, "[40, 56, 40]", "[41, 56, 40]"), "plans/study.toml"),
+              StatusIs(StatusCode::kInvalidArgument, StartsWith("plans/study.toml:10: ")));
+}
+
+TEST(ParseStudy, LetsSitesBeRequiredThatAreNotDeclaredInAdvance) {
+  EXPECT_OK(ParseStudy(With(With(kComplete, "sites = [\"st-marys\", \"north\"]\n", ""),
+                            "minimum_sites = 2", "minimum_sites = 30"),
+                       "study.toml"));
+}
+
+TEST(ParseStudy, RefusesAnEndlessText) {
+  const std::string endless = std::string(kSmallest) + "#" + std::string(1 << 20, 'x');
+  EXPECT_THAT(ParseStudy(endless, "study.toml"),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("allowed are 65536")));
+}
+
+TEST(ParseStudy, RefusesEveryTruncationWithoutACrash) {
+  const std::string text = kComplete;
+  for (std::size_t length = 0; length < text.size(); ++length) {
+    const auto study = ParseStudy(text.substr(0, length), "study.toml");
+    if (study.ok()) continue;  // Tables with defaults may be missing.
+    EXPECT_EQ(study.status().code(), StatusCode::kInvalidArgument) << study.status();
+  }
+}
+
+TEST(LoadStudy, ReadsAFile) {
+  const TemporaryDirectory folder;
+  std::ofstream(folder.path() / "study.toml") << kSmallest;
+  const auto study = LoadStudy(folder.path() / "study.toml");
+  ASSERT_OK(study);
+  EXPECT_EQ(study->digest, Sha256Of(kSmallest));
+}
+
+TEST(LoadStudy, SaysWhatItCannotRead) {
+  const TemporaryDirectory folder;
+  EXPECT_THAT(LoadStudy(folder.path() / "study.toml"),
+              StatusIs(StatusCode::kNotFound, HasSubstr("study.toml")));
+  EXPECT_THAT(LoadStudy(folder.path()), StatusIs(StatusCode::kUnavailable, HasSubstr("directory")));
+  std::ofstream(folder.path() / "large.toml") << std::string(1 << 20, '#');
+  EXPECT_THAT(LoadStudy(folder.path() / "large.toml"),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("too long")));
+}
+
+TEST(IsName, TakesDnsLabelsOnly) {
+  EXPECT_TRUE(IsName("st-marys"));
+  EXPECT_TRUE(IsName("7t"));
+  EXPECT_TRUE(IsName(std::string(63, 'a')));
+  for (const char* refused : {"", "-a", "a-", "St-Marys", "st_marys", "a.b", "a b", "a/b", "ä"}) {
+    EXPECT_FALSE(IsName(refused)) << refused;
+  }
+  EXPECT_FALSE(IsName(std::string(64, 'a')));
+}
+
+}  // namespace
+}  // namespace isoscan

@@ -1,0 +1,146 @@
+#include <fstream>
+#include <functional>
+
+#include "tests/support/status_matchers.h"
+#include "tests/unit/server/rounds/federation_in_memory.h"
+
+namespace isoscan {
+namespace {
+
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+// Every step of a study of two rounds, final scores and all.
+std::vector<std::function<absl::Status(FederationInMemory&)>> StepsOfAStudy() {
+  using Steps = std::vector<std::function<absl::Status(FederationInMemory&)>>;
+  const TinyStudy study{.sites = {"berlin", "charite"}, .rounds = 2};
+  const auto advance = [](FederationInMemory& federation) {
+    return federation.coordinator().Advance();
+  };
+  const auto for_both = [&](Steps& steps, auto act) {
+    for (const std::string& site : study.sites) {
+      steps.push_back([=](FederationInMemory& federation) { return act(federation, site); });
+    }
+  };
+  Steps steps;
+  steps.push_back([=](FederationInMemory& federation) {
+    return federation.coordinator().CreateStudy(study.toml()).status();
+  });
+  for_both(steps, [](FederationInMemory& federation, const std::string& site) {
+    return federation.Approve(site);
+  });
+  steps.push_back([](FederationInMemory& federation) {
+    return federation.coordinator().StartStudy("tiny").status();
+  });
+  for (int round = 1; round <= 2; ++round) {
+    for_both(steps, [](FederationInMemory& federation, const std::string& site) {
+      return federation.Upload(site).status();
+    });
+    for_both(steps, [](FederationInMemory& federation, const std::string& site) {
+      return federation.Train(site);
+    });
+    steps.push_back(advance);
+  }
+  for_both(steps, [](FederationInMemory& federation, const std::string& site) {
+    return federation.Score(site);
+  });
+  steps.push_back(advance);
+  return steps;
+}
+
+TEST(CoordinatorRecovery, EndsWithTheSameModelsAfterARestartAtEveryStep) {
+  const auto steps = StepsOfAStudy();
+  FederationInMemory undisturbed;
+  for (const auto& step : steps) ASSERT_OK(step(undisturbed));
+  ASSERT_EQ(undisturbed.Status().phase, StudyPhase::kFinished);
+
+  for (std::size_t killed_after = 0; killed_after < steps.size(); ++killed_after) {
+    FederationInMemory federation;
+    for (std::size_t step = 0; step < steps.size(); ++step) {
+      ASSERT_OK(steps[step](federation)) << "step " << step;
+      if (step == killed_after) federation.Restart();
+    }
+    EXPECT_EQ(federation.NewestModel(), undisturbed.NewestModel()) << "after " << killed_after;
+    EXPECT_EQ(federation.Status().phase, StudyPhase::kFinished) << "after " << killed_after;
+    ASSERT_OK_AND_ASSIGN(const StudyRecord record, federation.coordinator().Record("tiny"));
+    EXPECT_THAT(record.rounds, SizeIs(2));
+    EXPECT_THAT(record.scores, SizeIs(6));
+    EXPECT_THAT(federation.StagedFiles(), IsEmpty());
+  }
+}
+
+TEST(CoordinatorRecovery, AsksTheSameAfterARestart) {
+  FederationInMemory federation;
+  federation.CreateAndStart({.sites = {"berlin", "charite"}, .rounds = 1, .local_only = true});
+  ASSERT_OK(federation.Train("berlin"));
+  const auto before = federation.AskedOf("charite");
+  federation.Restart();
+  EXPECT_EQ(federation.AskedOf("charite"), before);
+  EXPECT_EQ(federation.AskedOf("berlin"), std::nullopt);
+  ASSERT_OK(federation.Train("charite"));
+  ASSERT_OK(federation.coordinator().Advance());
+  ASSERT_OK(federation.Score("berlin"));
+
+  federation.Restart();
+
+  ASSERT_THAT(federation.coordinator().AssignmentsOf("berlin"), SizeIs(1));
+  EXPECT_EQ(federation.AskedOf("berlin")->kind, Assignment::Kind::kLocalOnly);
+  EXPECT_THAT(federation.coordinator().AssignmentsOf("charite"), SizeIs(2));
+}
+
+TEST(CoordinatorRecovery, RemovesUploadsThatAKilledServerLeftBehind) {
+  FederationInMemory federation;
+  federation.CreateAndStart({.sites = {"berlin"}, .rounds = 2});
+  ASSERT_OK(federation.Train("berlin"));
+  ASSERT_OK(federation.coordinator().Advance());
+  const auto stale = federation.folder() / "uploads/berlin/tiny/round-1";
+  std::filesystem::create_directories(stale);
+  std::ofstream(stale / std::string(64, 'a')) << "left behind";
+  ASSERT_OK(federation.Upload("berlin"));
+
+  federation.Restart();
+
+  EXPECT_FALSE(std::filesystem::exists(stale));
+  EXPECT_THAT(federation.StagedFiles(), SizeIs(1)) << "the open round's uploads stay";
+}
+
+TEST(CoordinatorRecovery, AsksAgainForAnUpdateWhoseFileWasDamaged) {
+  FederationInMemory federation;
+  federation.CreateAndStart({.sites = {"berlin", "charite"}, .rounds = 1});
+  ASSERT_OK(federation.Train("berlin"));
+  ASSERT_OK(federation.Train("charite"));
+  for (const std::string& file : federation.StagedFiles()) {
+    if (file.find("berlin") != std::string::npos) {
+      std::filesystem::resize_file(federation.folder() / file, 100);
+    }
+  }
+  federation.Restart();
+
+  ASSERT_OK(federation.coordinator().Advance());
+
+  EXPECT_EQ(federation.AskedOf("berlin")->kind, Assignment::Kind::kTrain);
+  EXPECT_EQ(federation.AskedOf("charite"), std::nullopt);
+  ASSERT_OK(federation.Train("berlin"));
+  ASSERT_OK(federation.coordinator().Advance());
+  EXPECT_EQ(federation.Status().round, 2);
+}
+
+TEST(CoordinatorRecovery, TriesAgainLaterWhenTheModelCannotBeWritten) {
+  FederationInMemory federation;
+  federation.CreateAndStart({.sites = {"berlin"}, .rounds = 1});
+  ASSERT_OK(federation.Train("berlin"));
+  const auto models = federation.folder() / "models";
+  std::filesystem::rename(models, federation.folder() / "elsewhere");
+
+  EXPECT_FALSE(federation.coordinator().Advance().ok());
+  EXPECT_EQ(federation.coordinator().NextDeadline(),
+            federation.clock().Now() + std::chrono::seconds(10));
+
+  std::filesystem::rename(federation.folder() / "elsewhere", models);
+  ASSERT_OK(federation.coordinator().Advance());
+  EXPECT_EQ(federation.Status().round, 2);
+}
+
+}  // namespace
+}  // namespace isoscan

@@ -1,0 +1,107 @@
+#include "server/storage/database.h"
+
+#include <cmath>
+#include <fstream>
+
+#include "server/storage/migrations.h"
+#include "server/storage/sqlite_journal.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temporary_directory.h"
+
+namespace isoscan {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+absl::StatusOr<std::int64_t> Count(Database& database, const char* sql) {
+  std::int64_t count = 0;
+  RETURN_IF_ERROR(database.Each([&](const Statement& row) { count = row.Integer(0); }, sql));
+  return count;
+}
+
+TEST(Database, RollsBackWhatIsNotCommitted) {
+  const TemporaryDirectory folder;
+  ASSERT_OK_AND_ASSIGN(const auto database, Database::Open(folder.path() / "a.db"));
+  ASSERT_OK(database->RunScript("CREATE TABLE t (x REAL) STRICT"));
+  {
+    ASSERT_OK_AND_ASSIGN(Transaction transaction, Transaction::Begin(*database));
+    ASSERT_OK(database->Run("INSERT INTO t VALUES (?1)", 1.5));
+  }
+  EXPECT_THAT(Count(*database, "SELECT count(*) FROM t"), IsOkAndHolds(0));
+  {
+    ASSERT_OK_AND_ASSIGN(Transaction transaction, Transaction::Begin(*database));
+    ASSERT_OK(database->Run("INSERT INTO t VALUES (?1)", 1.5));
+    ASSERT_OK(std::move(transaction).Commit());
+  }
+  EXPECT_THAT(Count(*database, "SELECT count(*) FROM t"), IsOkAndHolds(1));
+}
+
+TEST(Database, KeepsNaNApart) {
+  const TemporaryDirectory folder;
+  ASSERT_OK_AND_ASSIGN(const auto database, Database::Open(folder.path() / "a.db"));
+  ASSERT_OK(database->RunScript("CREATE TABLE t (x REAL) STRICT"));
+  ASSERT_OK(database->Run("INSERT INTO t VALUES (?1)", std::nan("")));
+
+  double value = 0;
+  ASSERT_OK(
+      database->Each([&](const Statement& row) { value = row.Number(0); }, "SELECT x FROM t"));
+  EXPECT_TRUE(std::isnan(value));
+}
+
+TEST(Database, IsHeldByOneServerAtATime) {
+  const TemporaryDirectory folder;
+  ASSERT_OK_AND_ASSIGN(auto first, SqliteJournal::Open(folder.path() / "journal.db"));
+
+  EXPECT_THAT(SqliteJournal::Open(folder.path() / "journal.db"),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("another isoscan-server uses"), HasSubstr("journal.db"))));
+  first.reset();
+  EXPECT_OK(SqliteJournal::Open(folder.path() / "journal.db"));
+}
+
+TEST(Database, SaysThatTheDiskIsFullAndKeepsWhatWasThere) {
+  const TemporaryDirectory folder;
+  ASSERT_OK_AND_ASSIGN(const auto database, Database::Open(folder.path() / "a.db"));
+  ASSERT_OK(database->RunScript("CREATE TABLE t (x TEXT) STRICT; PRAGMA max_page_count = 4"));
+  ASSERT_OK(database->Run("INSERT INTO t VALUES ('kept')"));
+  {
+    ASSERT_OK_AND_ASSIGN(Transaction transaction, Transaction::Begin(*database));
+    EXPECT_THAT(database->Run("INSERT INTO t VALUES (?1)", std::string(100'000, 'x')),
+                StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("is full")));
+  }
+  EXPECT_THAT(Count(*database, "SELECT count(*) FROM t"), IsOkAndHolds(1));
+  EXPECT_OK(database->Run("INSERT INTO t VALUES ('again')"));
+}
+
+TEST(Database, RefusesWhatIsNoJournal) {
+  const TemporaryDirectory folder;
+  std::ofstream(folder.path() / "journal.db") << std::string(5000, 'x');
+  EXPECT_THAT(SqliteJournal::Open(folder.path() / "journal.db"),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("journal.db is damaged")));
+
+  EXPECT_THAT(SqliteJournal::Open(folder.path() / "absent" / "journal.db"),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("its folder must exist")));
+  {
+    ASSERT_OK_AND_ASSIGN(const auto other, Database::Open(folder.path() / "other.db"));
+    ASSERT_OK(other->RunScript("CREATE TABLE t (x TEXT)"));
+  }
+  EXPECT_THAT(SqliteJournal::Open(folder.path() / "other.db"),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("another program")));
+}
+
+TEST(Migrations, RefuseAJournalOfANewerServer) {
+  const TemporaryDirectory folder;
+  ASSERT_OK_AND_ASSIGN(const auto database, Database::Open(folder.path() / "a.db"));
+  ASSERT_OK(Migrate(*database, Time()));
+  ASSERT_OK(Migrate(*database, Time())) << "a second time does nothing";
+  EXPECT_THAT(Count(*database, "SELECT count(*) FROM migrations"), IsOkAndHolds(1));
+  ASSERT_OK(database->Run("INSERT INTO migrations VALUES (99, 0)"));
+
+  EXPECT_THAT(Migrate(*database, Time()),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("schema version 99"), HasSubstr("update the server"))));
+}
+
+}  // namespace
+}  // namespace isoscan

@@ -1,0 +1,177 @@
+#include "server/storage/sqlite_journal.h"
+
+#include <cmath>
+
+#include "tests/support/status_matchers.h"
+#include "tests/support/temporary_directory.h"
+
+namespace isoscan {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+class SqliteJournalTest : public testing::Test {
+ protected:
+  SqliteJournalTest() {
+    Reopen();
+    Study study;
+    study.name = "tiny";
+    study.digest = std::string(64, 'd');
+    study.toml = "name = \"tiny\"";
+    EXPECT_OK(journal_->CreateStudy(study, {0, std::string(64, '0'), 100}, At(1)));
+    for (const std::string site : {"berlin", "charite"}) {
+      SiteRecord cohort;
+      cohort.name = site;
+      cohort.training_cases = 10;
+      cohort.held_out_cases = 2;
+      cohort.raw = {-1.5, 2.5, {1, 0, 3}};
+      EXPECT_OK(journal_->Approve("tiny", cohort, At(2)));
+    }
+    EXPECT_OK(journal_->StartStudy("tiny", At(3)));
+  }
+
+  static Time At(int minutes) { return Time(std::chrono::minutes(minutes)); }
+  static SiteUpdate Update(int round, double dice) {
+    SiteUpdate update;
+    update.study = "tiny";
+    update.round = round;
+    update.weights_digest = std::string(64, 'w');
+    update.training_cases = 9;
+    update.mean_loss = 0.5;
+    update.model_scores = {{0, "3T", {{dice, 4, 5, 3}, {std::nan(""), 0, 0, 0}}}};
+    return update;
+  }
+  void Reopen() {
+    journal_.reset();
+    auto journal = SqliteJournal::Open(folder_.path() / "journal.db");
+    ASSERT_OK(journal);
+    journal_ = *std::move(journal);
+  }
+  JournaledStudy Read() {
+    Reopen();
+    auto studies = journal_->Studies();
+    EXPECT_OK(studies);
+    EXPECT_THAT(*studies, SizeIs(1));
+    return studies->front();
+  }
+
+  TemporaryDirectory folder_;
+  std::unique_ptr<SqliteJournal> journal_;
+};
+
+TEST_F(SqliteJournalTest, RemembersAStudyAndItsSites) {
+  const JournaledStudy study = Read();
+
+  EXPECT_EQ(study.toml, "name = \"tiny\"");
+  EXPECT_EQ(study.phase, StudyPhase::kRunning);
+  EXPECT_EQ(study.created, At(1));
+  EXPECT_EQ(study.phase_since, At(3));
+  EXPECT_EQ(study.round, 1);
+  EXPECT_EQ(study.round_opened, At(3));
+  ASSERT_THAT(study.participants, SizeIs(2));
+  EXPECT_EQ(study.participants[0].cohort.name, "berlin");
+  EXPECT_TRUE(study.participants[0].at_start);
+  EXPECT_EQ(study.participants[0].cohort.raw.low, -1.5);
+  EXPECT_THAT(study.participants[0].cohort.raw.counts, ElementsAre(1, 0, 3));
+  EXPECT_THAT(study.participants[0].cohort.harmonized.counts, IsEmpty());
+  ASSERT_THAT(study.models, SizeIs(1));
+  EXPECT_EQ(study.models[0].bytes, 100);
+  EXPECT_OK(journal_->CheckIntegrity());
+}
+
+TEST_F(SqliteJournalTest, KeepsOneUpdatePerSiteAndRoundWithItsScores) {
+  ASSERT_OK(journal_->TakeUpdate("berlin", Update(1, 0.25), At(4)));
+  ASSERT_OK(journal_->TakeUpdate("berlin", Update(1, 0.75), At(5)));
+
+  const JournaledStudy study = Read();
+
+  ASSERT_THAT(study.updates, SizeIs(1));
+  EXPECT_EQ(study.updates[0].training_cases, 9);
+  ASSERT_OK_AND_ASSIGN(const auto scores, journal_->Scores("tiny"));
+  ASSERT_THAT(scores, SizeIs(1));
+  EXPECT_EQ(scores[0].after_round, 0);
+  ASSERT_THAT(scores[0].cases, SizeIs(1));
+  ASSERT_THAT(scores[0].cases[0].labels, SizeIs(2));
+  EXPECT_EQ(scores[0].cases[0].labels[0].dice, 0.75);
+  EXPECT_TRUE(std::isnan(scores[0].cases[0].labels[1].dice));
+  EXPECT_THAT(journal_->TakenWeights("tiny", 1, "berlin"), IsOkAndHolds(std::string(64, 'w')));
+  EXPECT_THAT(journal_->TakenWeights("tiny", 1, "charite"), IsOkAndHolds(std::nullopt));
+}
+
+TEST_F(SqliteJournalTest, TakesAnUpdateAsAWholeOrNotAtAll) {
+  SiteUpdate update = Update(1, 0.5);
+  update.model_scores.push_back(update.model_scores.front());  // The same case twice.
+
+  EXPECT_THAT(journal_->TakeUpdate("berlin", update, At(4)),
+              StatusIs(absl::StatusCode::kInternal, testing::HasSubstr("UNIQUE")));
+
+  EXPECT_THAT(Read().updates, IsEmpty());
+  EXPECT_THAT(*journal_->Scores("tiny"), IsEmpty());
+}
+
+TEST_F(SqliteJournalTest, ClosesARoundAndOpensTheNext) {
+  ASSERT_OK(journal_->TakeUpdate("berlin", Update(1, 0.5), At(4)));
+  using Outcome = ParticipationRecord::Outcome;
+  RoundRecord closed;
+  closed.round = 1;
+  closed.closed = At(6);
+  closed.seconds_aggregating = 0.5;
+  closed.sites.resize(2);
+  closed.sites[0].site = "berlin";
+  closed.sites[0].weight = 1;
+  closed.sites[1].site = "charite";
+  closed.sites[1].outcome = Outcome::kLeftOut;
+  closed.sites[1].reason = "no progress";
+  ASSERT_OK(journal_->CloseRound("tiny", closed, {1, std::string(64, '1'), 101}));
+
+  const JournaledStudy study = Read();
+
+  EXPECT_EQ(study.round, 2);
+  EXPECT_EQ(study.round_opened, At(6));
+  EXPECT_THAT(study.updates, IsEmpty());
+  EXPECT_THAT(study.models, SizeIs(2));
+  ASSERT_OK_AND_ASSIGN(const std::vector<RoundRecord> rounds, journal_->ClosedRounds("tiny"));
+  ASSERT_THAT(rounds, SizeIs(1));
+  EXPECT_EQ(rounds[0].opened, At(3));
+  EXPECT_EQ(rounds[0].closed, At(6));
+  EXPECT_EQ(rounds[0].model_digest, std::string(64, '1'));
+  ASSERT_THAT(rounds[0].sites, SizeIs(2));
+  EXPECT_EQ(rounds[0].sites[0].outcome, Outcome::kContributed);
+  EXPECT_EQ(rounds[0].sites[0].training_cases, 9);
+  EXPECT_EQ(rounds[0].sites[1].outcome, Outcome::kLeftOut);
+  EXPECT_EQ(rounds[0].sites[1].reason, "no progress");
+}
+
+TEST_F(SqliteJournalTest, WithdrawalTakesTheOpenRoundsUpdateBack) {
+  ASSERT_OK(journal_->TakeUpdate("berlin", Update(1, 0.5), At(4)));
+  ASSERT_OK(journal_->TakeUpdate("charite", Update(1, 0.5), At(4)));
+
+  ASSERT_OK(journal_->Withdraw("tiny", "berlin", 1));
+
+  const JournaledStudy study = Read();
+  EXPECT_TRUE(study.participants[0].cohort.withdrawn);
+  EXPECT_FALSE(study.participants[1].cohort.withdrawn);
+  EXPECT_THAT(study.updates, SizeIs(1));
+  EXPECT_THAT(*journal_->Scores("tiny"), SizeIs(1));
+}
+
+TEST_F(SqliteJournalTest, TellsScoresOfTheFinalAndTheLocalOnlyModelApart) {
+  using Model = ModelScoresRecord::Model;
+  const auto cases = Update(1, 0.5).model_scores;
+  ASSERT_OK(journal_->TakeScores("tiny", {Model::kLocalOnly, 0, "charite", cases}));
+  ASSERT_OK(journal_->TakeScores("tiny", {Model::kGlobal, 0, "berlin", cases}));
+
+  const JournaledStudy study = Read();
+
+  EXPECT_THAT(study.scored, ElementsAre("berlin"));
+  EXPECT_THAT(study.scored_local_only, ElementsAre("charite"));
+  ASSERT_OK_AND_ASSIGN(const auto scores, journal_->Scores("tiny"));
+  ASSERT_THAT(scores, SizeIs(2));
+  EXPECT_EQ(scores[0].model, Model::kGlobal);
+  EXPECT_EQ(scores[1].model, Model::kLocalOnly);
+}
+
+}  // namespace
+}  // namespace isoscan
