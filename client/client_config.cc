@@ -5,6 +5,7 @@
 #include <fstream>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "common/config/config_reader.h"
 #include "common/status/status_macros.h"
@@ -65,7 +66,14 @@ absl::StatusOr<std::string> ReadPem(const fs::path& path, const std::string& key
 }  // namespace
 
 absl::StatusOr<ClientConfig> LoadClientConfig(const fs::path& path) {
-  ASSIGN_OR_RETURN(ConfigReader reader, ConfigReader::Load(path));
+  absl::StatusOr<ConfigReader> loaded = ConfigReader::Load(path);
+  if (absl::IsNotFound(loaded.status())) {
+    return absl::NotFoundError(
+        fmt::format("{}; name this site's client.toml with --config, or make one: isoscan-client "
+                    "enrol INVITATION --folder FOLDER",
+                    std::string(loaded.status().message())));
+  }
+  ASSIGN_OR_RETURN(ConfigReader reader, std::move(loaded));
   const fs::path folder = fs::absolute(path).parent_path();
 
   ClientConfig config;

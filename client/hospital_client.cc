@@ -203,8 +203,11 @@ struct HospitalClient::State {
   const ClientConfig config;
   FederationSession& session;
   const TrainerFactory make_trainer;
-  const StateFolder folder;
+  const SiteStateFolder folder;
   const ApprovedStudies approved;
+  /// Ends everything. What is handed in waits for its answer under this one: the server takes the
+  /// assignment off the list before its answer arrives, and that must not look like lost work.
+  std::stop_token run_stop;
   std::set<std::string> ended;
   std::unique_ptr<LoadedStudy> loaded;
   std::unique_ptr<ProgressReports> reports;
@@ -221,7 +224,8 @@ absl::Status HospitalClient::Run(bool until_ended, std::stop_token stop) {
 }
 
 absl::Status HospitalClient::State::Run(bool until_ended, const std::stop_token& stop) {
-  ASSIGN_OR_RETURN(const StateFolder::Lock lock, folder.Acquire());
+  run_stop = stop;
+  ASSIGN_OR_RETURN(const SiteStateFolder::Lock lock, folder.Acquire());
   RETURN_IF_ERROR(Greet(stop));
   RETURN_IF_ERROR(CompareApprovals(until_ended, stop));
 
@@ -437,8 +441,7 @@ absl::StatusOr<NamedTensors> HospitalClient::State::FetchModel(const SiteAssignm
                                         assignment.model_bytes, path, stop));
   folder.KeepOnly(assignment.study, assignment.round, assignment.model_digest);
   ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
-  RETURN_IF_ERROR(CheckShapes(fmt::format("the server's model of round {}", assignment.round),
-                              file.shapes(), NetworkShapes(loaded->study)));
+  RETURN_IF_ERROR(CheckShapes("the server", file.shapes(), NetworkShapes(loaded->study)));
   return file.ReadAll();
 }
 
@@ -550,7 +553,7 @@ absl::Status HospitalClient::State::HandIn(const RoundUpdate& update,
   const steady_clock::time_point start = steady_clock::now();
   absl::Status outcome =
       session.UploadWeights(update.study, update.round, update.weights_digest, weights, stop);
-  if (outcome.ok()) outcome = session.SubmitUpdate(update, stop);
+  if (outcome.ok()) outcome = session.SubmitUpdate(update, run_stop);
   if (outcome.ok()) {
     spdlog::info("update_accepted study={} round={} seconds={:.2f}", update.study, update.round,
                  SecondsSince(start));
@@ -582,7 +585,7 @@ absl::Status HospitalClient::State::ScoreFinalModel(const SiteAssignment& assign
   RETURN_IF_ERROR(model.status());
   ASSIGN_OR_RETURN(const std::vector<ScoredCase> scores, Score(*model, assignment, stop));
   const absl::Status submitted =
-      session.SubmitScores(assignment.study, assignment.kind, scores, stop);
+      session.SubmitScores(assignment.study, assignment.kind, scores, run_stop);
   if (absl::IsFailedPrecondition(submitted)) {
     spdlog::warn("scores_too_late study={} reason=\"{}\"", assignment.study, MessageOf(submitted));
     return absl::OkStatus();
@@ -609,7 +612,7 @@ absl::Status HospitalClient::State::TrainAlone(const SiteAssignment& assignment,
                          assignment, stop));
   ASSIGN_OR_RETURN(const std::vector<ScoredCase> scores, Score(result.weights, assignment, stop));
   const absl::Status submitted =
-      session.SubmitScores(assignment.study, assignment.kind, scores, stop);
+      session.SubmitScores(assignment.study, assignment.kind, scores, run_stop);
   if (absl::IsFailedPrecondition(submitted)) {
     spdlog::warn("scores_too_late study={} reason=\"{}\"", study.name, MessageOf(submitted));
     return absl::OkStatus();

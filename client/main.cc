@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <functional>
 #include <map>
 #include <string>
@@ -138,6 +139,9 @@ void AddOthers(CLI::App& program, CommandLine& line, const std::stop_token& stop
 int Main(int argc, char** argv) {
   const std::stop_token stop = StopOnInterrupt();
   RequireTls13();
+  // Every failure of the connection is told in our own words:
+  // client/federation/connection_failure.h.
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   KeepFreedMemory();
 
   CommandLine line;

@@ -36,38 +36,38 @@ void RemoveFilesBut(const fs::path& folder, const std::string& kept_start) {
 
 }  // namespace
 
-fs::path StateFolder::Model(const std::string& study, const std::string& digest) const {
+fs::path SiteStateFolder::Model(const std::string& study, const std::string& digest) const {
   return folder_ / "models" / study / (digest + ".safetensors");
 }
 
-fs::path StateFolder::Update(const std::string& study, int round,
-                             const std::string& model_digest) const {
+fs::path SiteStateFolder::Update(const std::string& study, int round,
+                                 const std::string& model_digest) const {
   return folder_ / "updates" / study / fmt::format("{}-{}", round, model_digest.substr(0, 16));
 }
 
-absl::Status StateFolder::Prepare(const std::string& study) const {
+absl::Status SiteStateFolder::Prepare(const std::string& study) const {
   RETURN_IF_ERROR(MakeFolder(folder_ / "models" / study));
   return MakeFolder(folder_ / "updates" / study);
 }
 
-void StateFolder::KeepOnly(const std::string& study, int round,
-                           const std::string& model_digest) const {
+void SiteStateFolder::KeepOnly(const std::string& study, int round,
+                               const std::string& model_digest) const {
   RemoveFilesBut(folder_ / "models" / study, model_digest);
   RemoveFilesBut(folder_ / "updates" / study,
                  Update(study, round, model_digest).filename().string());
 }
 
-void StateFolder::Forget(const std::string& study) const {
+void SiteStateFolder::Forget(const std::string& study) const {
   std::error_code ignored;
   fs::remove_all(folder_ / "models" / study, ignored);
   fs::remove_all(folder_ / "updates" / study, ignored);
 }
 
-StateFolder::Lock::~Lock() {
+SiteStateFolder::Lock::~Lock() {
   if (descriptor_ >= 0) close(descriptor_);
 }
 
-absl::StatusOr<StateFolder::Lock> StateFolder::Acquire() const {
+absl::StatusOr<SiteStateFolder::Lock> SiteStateFolder::Acquire() const {
   RETURN_IF_ERROR(MakeFolder(folder_));
   const fs::path path = folder_ / "running";
   const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);

@@ -15,9 +15,9 @@ namespace isoscan {
 ///   models/STUDY/DIGEST.safetensors            the global model of the open round
 ///   updates/STUDY/ROUND-MODEL.{safetensors,json}   an update that is trained and not yet accepted
 ///   running                                    locked by the client that runs
-class StateFolder {
+class SiteStateFolder {
  public:
-  explicit StateFolder(std::filesystem::path folder) : folder_(std::move(folder)) {}
+  explicit SiteStateFolder(std::filesystem::path folder) : folder_(std::move(folder)) {}
 
   std::filesystem::path approved() const { return folder_ / "approved"; }
   std::filesystem::path Model(const std::string& study, const std::string& digest) const;
@@ -46,7 +46,7 @@ class StateFolder {
     ~Lock();
 
    private:
-    friend class StateFolder;
+    friend class SiteStateFolder;
     explicit Lock(int descriptor) : descriptor_(descriptor) {}
     int descriptor_;
   };

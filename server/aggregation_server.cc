@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <grpc/grpc.h>
+#include <grpc/support/log.h>
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/server_builder.h>
 #include <spdlog/spdlog.h>
@@ -10,6 +11,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstring>
+#include <string_view>
 #include <utility>
 
 #include <netdb.h>
@@ -93,6 +95,17 @@ absl::StatusOr<TlsFiles> ServerTls(const StateFolder& folder, const Authority& a
   return files;
 }
 
+/// gRPC's own lines join ours. Of them only a refused handshake tells the coordinator something: a
+/// stranger, or a site with another authority's certificate.
+void TakeGrpcLog(gpr_log_func_args* line) {
+  const std::string_view message = line->message;
+  if (message.find("Handshake failed") != message.npos) {
+    spdlog::warn("connection refused reason=\"{}\"", message);
+  } else {
+    spdlog::debug("grpc message=\"{}\"", message);
+  }
+}
+
 void SetTransport(grpc::ServerBuilder& builder, const ServerConfig::Limits& limits) {
   // Otherwise Linux lets two servers share a port, and each gets half of the sites.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
@@ -112,6 +125,7 @@ void SetTransport(grpc::ServerBuilder& builder, const ServerConfig::Limits& limi
 
 absl::StatusOr<std::unique_ptr<AggregationServer>> AggregationServer::Start(
     const StateFolder& folder, const ServerConfig& config, const Clock& clock) {
+  gpr_set_log_function(TakeGrpcLog);
   ASSIGN_OR_RETURN(StateLock lock, StateLock::Take(folder));
   ASSIGN_OR_RETURN(Authority authority, LoadAuthority(folder.authority()));
   std::unique_ptr<AggregationServer> server(

@@ -103,11 +103,10 @@ absl::StatusOr<std::vector<bool>> HeldOut(const std::vector<CaseFiles>& cases,
   }
   const auto count = std::count(held_out.begin(), held_out.end(), true);
   if (count == 0 || count == static_cast<std::ptrdiff_t>(held_out.size())) {
-    return absl::InvalidArgumentError(
-        fmt::format("the study's held-out rule ({}) holds out {} of this site's {} cases, and both "
-                    "sides need at "
-                    "least one: add cases, or let the study use rule = \"every\" or \"list\"",
-                    RuleText(rule), count, cases.size()));
+    return absl::InvalidArgumentError(fmt::format(
+        "the study's held-out rule ({}) holds out {} of this site's {} cases, and both "
+        "sides need at least one: add cases, or let the study use rule = \"every\" or \"list\"",
+        RuleText(rule), count, cases.size()));
   }
   return held_out;
 }

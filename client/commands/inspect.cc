@@ -26,7 +26,7 @@ struct CaseSight {
 };
 
 absl::StatusOr<Study> ChooseStudy(const ClientConfig& config, const std::string& study) {
-  const ApprovedStudies approved(StateFolder(config.state).approved());
+  const ApprovedStudies approved(SiteStateFolder(config.state).approved());
   if (!study.empty()) {
     if (std::filesystem::exists(study) || study.ends_with(".toml")) return LoadStudy(study);
     ASSIGN_OR_RETURN(std::optional<Study> found, approved.Find(study));

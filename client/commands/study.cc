@@ -156,7 +156,7 @@ absl::Status ApproveStudy(const ClientConfig& config, const std::string& name, b
   }
 
   // First here: a client that runs already must find the approval when the server asks it for work.
-  const ApprovedStudies approved(StateFolder(config.state).approved());
+  const ApprovedStudies approved(SiteStateFolder(config.state).approved());
   ASSIGN_OR_RETURN(const std::optional<Study> before, approved.Find(name));
   RETURN_IF_ERROR(approved.Add(study));
   const absl::Status sent = session->Approve(name, study.digest, declaration, stop);
@@ -171,7 +171,7 @@ absl::Status ApproveStudy(const ClientConfig& config, const std::string& name, b
 absl::Status WithdrawFromStudy(const ClientConfig& config, const std::string& name,
                                std::stop_token stop) {
   // First here: whatever the server answers, this site works on it no more.
-  const StateFolder folder(config.state);
+  const SiteStateFolder folder(config.state);
   if (!IsName(name)) {
     return absl::InvalidArgumentError(fmt::format("\"{}\" is no study's name", name));
   }

@@ -12,7 +12,7 @@ std::string HeldOutWords(const HeldOutRule& rule) {
     case HeldOutRule::Kind::kHash:
       return fmt::format("{:.0f} % of the cases, by the hash of their names", 100 * rule.fraction);
     case HeldOutRule::Kind::kEvery:
-      return fmt::format("every {}th case of each folder", rule.every);
+      return fmt::format("one case in {} of each folder, by name", rule.every);
     case HeldOutRule::Kind::kList:
       return "the cases that [held_out] of client.toml lists";
   }
@@ -58,7 +58,7 @@ std::string Summarize(const Study& study) {
       spacing[0] + spacing[1] + spacing[2] > 0
           ? fmt::format("  spacing     {} mm (z, y, x; 0: as stored)\n", fmt::join(spacing, " x "))
           : std::string("  spacing     as stored\n");
-  text += fmt::format("  network     {} levels, {} weights, {:.1f} MB per model\n",
+  text += fmt::format("  network     {} levels, {} weights, {:.2f} MB per model\n",
                       study.network.stages(), parameters, 4e-6 * static_cast<double>(parameters));
   text += fmt::format("  training    {} rounds of {} steps, {} patches of {} voxels (z, y, x)\n",
                       study.rounds.rounds, study.training.steps_per_round,

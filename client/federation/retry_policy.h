@@ -17,7 +17,7 @@ struct RetryPolicy {
   std::chrono::milliseconds longest_delay{30'000};
   double growth = 2;
   /// Tries in all; nullopt: until the call is cancelled.
-  std::optional<int> tries;
+  std::optional<int> tries = std::nullopt;
 
   /// For a command that a person waits for.
   static RetryPolicy Once() { return {.tries = 1}; }

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <new>
 #include <random>
@@ -78,10 +79,9 @@ absl::Status ErrorFrom(const itk::ExceptionObject& error, const std::filesystem:
   const std::string line = FirstLine(error);
   if (line.find("rthonormal") != std::string::npos) {
     return absl::InvalidArgumentError(fmt::format(
-        "{}: the axes of its sform are not at right angles, or pixdim contradicts it ({}): save it "
-        "again with a rigid sform, for example resample it with ANTs or SimpleITK, or set the "
-        "sform "
-        "from the qform with nibabel",
+        "{}: the axes of its sform are not at right angles, or pixdim contradicts it ({}): "
+        "resample "
+        "it onto a rigid grid, for example with ANTs, or set the sform from the qform with nibabel",
         path.string(), line));
   }
   return absl::DataLossError(
@@ -108,8 +108,7 @@ absl::StatusOr<NiftiHeader> ReadNiftiHeader(const std::filesystem::path& path) {
   if (header != nullptr) return header;
   return absl::DataLossError(
       fmt::format("{} has no readable NIfTI header: it is damaged or not what its name says; copy "
-                  "or convert it "
-                  "again",
+                  "or convert it again",
                   path.string()));
 }
 
@@ -141,9 +140,8 @@ absl::Status CheckThatFormsAgree(const std::filesystem::path& path) {
   if (distance <= limit) return absl::OkStatus();
   return absl::InvalidArgumentError(fmt::format(
       "{}: its qform (code {}) and sform (code {}) place the image differently, up to {:.4g} mm "
-      "apart "
-      "(at most {:.3g} mm is rounding), and programs disagree on which one counts: qform {}; sform "
-      "{}. Find out which one is right and write it into both, with nibabel: "
+      "apart (at most {:.3g} mm is rounding), and programs disagree on which one counts: qform {}; "
+      "sform {}. Find out which one is right and write it into both, with nibabel: "
       "image.set_qform(image.get_sform()) or image.set_sform(image.get_qform())",
       path.string(), header->qform_code, header->sform_code, distance, limit,
       MatrixText(header->qto_xyz), MatrixText(header->sto_xyz)));
@@ -202,6 +200,10 @@ absl::StatusOr<OpenedImage> OpenImage(const std::filesystem::path& path) {
   }
   OpenedImage image;
   ASSIGN_OR_RETURN(image.format, FormatOf(path));
+  if (!std::ifstream(path).is_open()) {
+    return absl::UnavailableError(fmt::format("{} cannot be opened: {}; may this user read it?",
+                                              path.string(), std::strerror(errno)));
+  }
   if (image.format == Format::kNifti) RETURN_IF_ERROR(CheckThatFormsAgree(path));
 
   try {
@@ -294,8 +296,8 @@ itk::IOComponentEnum ComponentOf(int nifti_datatype) {
   }
 }
 
-/// Reads the voxels of a NIfTI file directly: ITK answers with zeros where a truncated file ends, and
-/// niftilib replaces NaN by 0.
+/// Reads the voxels of a NIfTI file directly: ITK answers with zeros where a truncated file ends,
+/// and niftilib replaces NaN by 0.
 absl::Status ReadNiftiVoxels(const std::filesystem::path& path, std::vector<float>& voxels) {
   ASSIGN_OR_RETURN(const NiftiHeader header, ReadNiftiHeader(path));
   std::vector<std::byte> buffer(voxels.size() * static_cast<std::size_t>(header->nbyper));
@@ -401,13 +403,14 @@ absl::Status WriteNifti(const std::filesystem::path& path, const Geometry& geome
 
 absl::StatusOr<Volume> ReadVolume(const std::filesystem::path& path) {
   ASSIGN_OR_RETURN(const OpenedImage image, OpenImage(path));
+  // ITK decodes into a buffer of its own first. In floating point, since a broken header may ask
+  // for more than 64 bits can count.
+  const double buffers = image.format == Format::kNifti ? 1 : 2;
+  double bytes = buffers * image.reader->GetComponentSize() + sizeof(float);
+  for (const std::int64_t size : image.geometry.size) bytes *= static_cast<double>(size);
+  RETURN_IF_ERROR(CheckMemory(fmt::format("reading {}", path.string()),
+                              static_cast<std::int64_t>(std::min(bytes, 1e18))));
   const auto voxels = static_cast<std::size_t>(image.geometry.voxels());
-  // ITK decodes into a buffer of its own first.
-  const std::size_t buffers = image.format == Format::kNifti ? 1 : 2;
-  RETURN_IF_ERROR(CheckMemory(
-      fmt::format("reading {}", path.string()),
-      static_cast<std::int64_t>(voxels *
-                                (buffers * image.reader->GetComponentSize() + sizeof(float)))));
   Volume volume;
   volume.geometry = image.geometry;
   try {

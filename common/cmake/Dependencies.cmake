@@ -16,10 +16,25 @@ pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
 
 if(ISOSCAN_CLIENT)
   if(ISOSCAN_CUDA)
+    # LibTorch looks for the architectures of every CUDA version it knows, also those that this one
+    # has dropped, unless TORCH_CUDA_ARCH_LIST is set as a CMake variable (preset `cuda`).
     set(CMAKE_CUDA_STANDARD 17)
+    set(CMAKE_CUDA_STANDARD_REQUIRED ON)
     enable_language(CUDA)
   endif()
   find_package(Torch REQUIRED)
+  if(ISOSCAN_CUDA)
+    if(NOT TORCH_CUDA_LIBRARIES AND NOT TARGET torch_cuda)
+      message(FATAL_ERROR "The LibTorch in ${TORCH_INSTALL_PREFIX} has no CUDA: point "
+                          "CMAKE_PREFIX_PATH at the torch folder of a wheel that has, or use the "
+                          "preset release")
+    endif()
+    # PyPI's wheel keeps NCCL in a folder of its own, where LibTorch's CMake files do not look.
+    file(GLOB nccl ${TORCH_INSTALL_PREFIX}/../nvidia/*/lib/libnccl.so.2)
+    if(nccl)
+      set_property(TARGET torch APPEND PROPERTY INTERFACE_LINK_LIBRARIES ${nccl})
+    endif()
+  endif()
   find_package(OpenMP REQUIRED COMPONENTS CXX)
   # ITK's use file is kept inside client/imaging: see client/imaging/CMakeLists.txt.
 endif()

@@ -20,20 +20,52 @@ double NumberOf(const json& value) {
   return value.is_number() ? value.get<double>() : std::numeric_limits<double>::quiet_NaN();
 }
 
+/// Mean Dice of each named cohort of a site.
+std::map<std::string, double> MeanByCohort(const json& cases) {
+  struct Sum {
+    double dice = 0;
+    double cases = 0;
+  };
+  std::map<std::string, Sum> sums;
+  for (const json& scored : cases) {
+    if (!scored.contains("cohort") || !scored.at("dice").is_number()) continue;
+    Sum& sum = sums[scored.at("cohort").get<std::string>()];
+    sum.dice += scored.at("dice").get<double>();
+    sum.cases += 1;
+  }
+  std::map<std::string, double> means;
+  for (const auto& [cohort, sum] : sums) means[cohort] = sum.dice / sum.cases;
+  return means;
+}
+
+/// "dice" of a model's scores, which are null for a model that the site has not scored.
+double MeanDice(const json& scores) {
+  return scores.is_object() ? NumberOf(scores.at("dice").at("mean"))
+                            : std::numeric_limits<double>::quiet_NaN();
+}
+
 ReportedResults::Site SiteOf(const json& site) {
   ReportedResults::Site row;
   row.name = site.at("name").get<std::string>();
   row.held_out_cases = site.at("held_out_cases").get<std::int64_t>();
-  row.before = NumberOf(site.at("before").at("mean"));
-  row.after = NumberOf(site.at("after").at("mean"));
-  row.local_only = NumberOf(site.at("local_only").at("mean"));
+  row.before = MeanDice(site.at("before"));
+  row.after = MeanDice(site);
+  row.local_only = MeanDice(site.at("local_only"));
   for (const json& label : site.at("labels")) {
-    row.labels[label.at("name").get<std::string>()] = NumberOf(label.at("dice").at("mean"));
+    row.labels.emplace_back(label.at("name").get<std::string>(), MeanDice(label));
   }
-  for (const json& cohort : site.at("cohorts")) {
-    row.cohorts[cohort.at("name").get<std::string>()] = NumberOf(cohort.at("mean"));
-  }
+  row.cohorts = MeanByCohort(site.at("cases"));
   return row;
+}
+
+/// What a round took beyond the training and scoring of its slowest site.
+double SecondsOutsideTraining(const json& round) {
+  double busiest = 0;
+  for (const json& site : round.at("sites")) {
+    busiest = std::max(
+        busiest, NumberOf(site.at("seconds_training")) + NumberOf(site.at("seconds_scoring")));
+  }
+  return NumberOf(round.at("closed")) - NumberOf(round.at("opened")) - busiest;
 }
 
 double Median(std::vector<double> values) {
@@ -53,9 +85,6 @@ absl::StatusOr<ReportedResults> ReadReport(const std::filesystem::path& report_j
   try {
     const json report = json::parse(file);
     ReportedResults results;
-    for (const json& label : report.at("labels")) {
-      results.labels.push_back(label.get<std::string>());
-    }
     for (const json& site : report.at("sites")) results.sites.push_back(SiteOf(site));
     if (report.at("worst_site").is_string()) {
       results.worst_site = report.at("worst_site").get<std::string>();
@@ -63,7 +92,7 @@ absl::StatusOr<ReportedResults> ReadReport(const std::filesystem::path& report_j
     results.gap = NumberOf(report.at("gap"));
     std::vector<double> outside;
     for (const json& round : report.at("participation")) {
-      outside.push_back(NumberOf(round.at("seconds").at("other")));
+      outside.push_back(SecondsOutsideTraining(round));
     }
     results.seconds_outside_training = Median(outside);
     return results;
@@ -97,15 +126,14 @@ std::string ResultsTable(const ReportedResults& results) {
                                  [](const auto& site) { return !std::isnan(site.local_only); });
   std::vector<std::vector<std::string>> rows{{"site", "held out", "Dice before", "after"}};
   if (local) rows[0].push_back("local only");
-  rows[0].insert(rows[0].end(), results.labels.begin(), results.labels.end());
+  if (!results.sites.empty()) {
+    for (const auto& [label, dice] : results.sites[0].labels) rows[0].push_back(label);
+  }
   for (const ReportedResults::Site& site : results.sites) {
     std::vector<std::string> row{site.name, std::to_string(site.held_out_cases),
                                  DiceText(site.before), DiceText(site.after)};
     if (local) row.push_back(DiceText(site.local_only));
-    for (const std::string& label : results.labels) {
-      const auto dice = site.labels.find(label);
-      row.push_back(dice == site.labels.end() ? "-" : DiceText(dice->second));
-    }
+    for (const auto& [label, dice] : site.labels) row.push_back(DiceText(dice));
     rows.push_back(std::move(row));
   }
   std::string table = AlignedTable(rows);

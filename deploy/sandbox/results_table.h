@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -14,13 +15,12 @@ struct ReportedResults {
   struct Site {
     std::string name;
     std::int64_t held_out_cases = 0;
-    double before = 0;                     ///< Mean Dice of the model before training; NaN without.
-    double after = 0;                      ///< Of the last model.
-    double local_only = 0;                 ///< NaN when the study had no local-only arm.
-    std::map<std::string, double> labels;  ///< Mean Dice by label.
+    double before = 0;      ///< Mean Dice of the model before training; NaN without.
+    double after = 0;       ///< Of the last model.
+    double local_only = 0;  ///< NaN when the study had no local-only arm.
+    std::vector<std::pair<std::string, double>> labels;  ///< Mean Dice, in the study's order.
     std::map<std::string, double> cohorts;  ///< Mean Dice by cohort folder, where it has names.
   };
-  std::vector<std::string> labels;
   std::vector<Site> sites;
   std::string worst_site;
   double gap = 0;

@@ -167,7 +167,11 @@ class CommandLine {
 
 absl::Status Execute(const Command& command, Arguments& arguments, const std::stop_token& stop) {
   ASSIGN_OR_RETURN(OperatorConfig config, LoadOperatorConfig(arguments.config));
-  if (arguments.invitation.server.empty()) arguments.invitation.server = config.server;
+  // A server on any free port has none in operator.toml that a site could dial.
+  const bool is_dialable = !config.server.ends_with(":0") || arguments.server.empty();
+  if (arguments.invitation.server.empty()) {
+    arguments.invitation.server = is_dialable ? config.server : arguments.server;
+  }
   if (!arguments.server.empty()) config.server = arguments.server;
   OperatorSession session(config, stop);
   return command(session, arguments);

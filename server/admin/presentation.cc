@@ -45,8 +45,15 @@ std::string Date(std::int64_t seconds) {
 }
 
 std::string RoundOf(const v1::StudyState& study) {
-  if (study.round() > study.rounds()) return "final scores";
-  return fmt::format("{}/{}", study.round(), study.rounds());
+  const bool is_finished = study.phase() == v1::STUDY_PHASE_FINISHED;
+  if (study.round() > study.rounds() && !is_finished) return "final scores";
+  return fmt::format("{}/{}", std::min(study.round(), study.rounds()), study.rounds());
+}
+
+/// "running, round 2/10", "running, final scores".
+std::string RoundWords(const v1::StudyState& study) {
+  const bool scoring = study.round() > study.rounds() && study.phase() != v1::STUDY_PHASE_FINISHED;
+  return fmt::format("{}, {}{}", WordOf(study.phase()), scoring ? "" : "round ", RoundOf(study));
 }
 
 std::string ActivityOf(const v1::SiteState& site) {
@@ -143,8 +150,7 @@ std::string Present(const v1::ListModelsResponse& models, Format format) {
 
 std::string Present(const v1::StudyState& study, Format format) {
   if (format == Format::kJson) return Dump(ToJson(study));
-  std::string text = fmt::format("study {}: {}, round {}\n", study.name(), WordOf(study.phase()),
-                                 RoundOf(study));
+  std::string text = fmt::format("study {}: {}\n", study.name(), RoundWords(study));
   if (!study.waiting_for().empty()) text += fmt::format("waiting for {}\n", study.waiting_for());
   std::vector<Row> rows = {{"SITE", "TRAINING CASES", "HELD-OUT CASES", "ACTIVITY"}};
   for (const v1::SiteState& site : study.sites()) {
@@ -155,8 +161,7 @@ std::string Present(const v1::StudyState& study, Format format) {
 }
 
 std::string ProgressLine(const v1::StudyState& study) {
-  std::string line = study.phase() == v1::STUDY_PHASE_RUNNING ? "" : WordOf(study.phase()) + " | ";
-  line += study.round() > study.rounds() ? "final scores" : "round " + RoundOf(study);
+  std::string line = RoundWords(study);
   for (const v1::SiteState& site : study.sites()) {
     line += fmt::format(" | {}: {}", site.site(), ActivityOf(site));
   }

@@ -19,7 +19,7 @@ std::string Present(const v1::StudyState& study, Format format);
 /// "created", "running", "paused", "finished", "stopped".
 std::string WordOf(v1::StudyPhase phase);
 
-/// One line: "round 2/10 | north: training 12/40 | south: done | waiting for north".
+/// One line: "running, round 2/10 | north: training 12/40 | south: done | waiting for north".
 std::string ProgressLine(const v1::StudyState& study);
 
 /// True when more than the sites' step counts differ: worth a line of its own at once.

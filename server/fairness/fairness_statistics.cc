@@ -159,7 +159,8 @@ ModelStatistics Summarize(std::vector<CaseScoreRecord> cases, std::size_t labels
       sum += scored.labels[i].dice;
       ++defined;
     }
-    model.cases.push_back({scored.case_index, defined > 0 ? sum / defined : kNoScore});
+    model.cases.push_back(
+        {scored.case_index, scored.cohort, defined > 0 ? sum / defined : kNoScore});
     if (defined > 0) {
       case_dice.push_back(model.cases.back().dice);
       model.lowest.push_back(model.cases.back());

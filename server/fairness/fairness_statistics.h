@@ -58,6 +58,7 @@ struct LabelStatistics {
 
 struct CaseStatistics {
   int case_index = 0;
+  std::string cohort;      ///< The site's own name for its folder; empty where it has one only.
   double dice = kNoScore;  ///< Mean over the labels that have one; NaN when none has.
 };
 

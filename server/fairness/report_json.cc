@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 namespace isoscan {
 namespace {
@@ -32,7 +33,9 @@ Json ToJson(const Distribution& distribution) {
 Json ToJson(const std::vector<CaseStatistics>& cases) {
   Json list = Json::array();
   for (const CaseStatistics& scored : cases) {
-    list.push_back({{"case", scored.case_index}, {"dice", NumberOrNull(scored.dice)}});
+    Json entry = {{"case", scored.case_index}, {"dice", NumberOrNull(scored.dice)}};
+    if (!scored.cohort.empty()) entry["cohort"] = scored.cohort;
+    list.push_back(std::move(entry));
   }
   return list;
 }

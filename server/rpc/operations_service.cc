@@ -159,10 +159,8 @@ grpc::ServerUnaryReactor* OperationsService::CreateStudy(grpc::CallbackServerCon
                                                          const v1::CreateStudyRequest* request,
                                                          v1::CreateStudyResponse* response) {
   return Serve("CreateStudy", *context,
-               [this, request, response](const std::string& name) -> absl::Status {
+               [this, request, response](const std::string&) -> absl::Status {
                  ASSIGN_OR_RETURN(const StudyStatus study, coordinator_.CreateStudy(request->toml()));
-                 spdlog::info("study created study={} digest={} operator={}", study.name,
-                              study.digest, name);
                  response->set_name(study.name);
                  response->set_digest(study.digest);
                  return absl::OkStatus();
@@ -174,10 +172,8 @@ grpc::ServerUnaryReactor* OperationsService::Change(const char* method, StudyVer
                                                     const v1::StudyRequest& request,
                                                     v1::StudyState& response) {
   return Serve(method, context,
-               [this, method, verb, &request, &response](const std::string& name) -> absl::Status {
+               [this, verb, &request, &response](const std::string&) -> absl::Status {
                  ASSIGN_OR_RETURN(const StudyStatus study, (coordinator_.*verb)(request.study()));
-                 spdlog::info("study changed study={} call={} operator={}", study.name, method,
-                              name);
                  response = ToMessage(study);
                  return absl::OkStatus();
                });

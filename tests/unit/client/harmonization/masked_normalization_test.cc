@@ -154,6 +154,28 @@ TEST(ThresholdMask, IsAFractionOfTheVolumesOwnRange) {
   EXPECT_THAT(mask, testing::ElementsAre(0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1));
 }
 
+// Integers whose range is a multiple of the bins lie on their borders, where rounding could send a
+// scaled copy to the other side.
+TEST(RelativeMasks, ChooseTheSameVoxelsWhereValuesLieOnABorder) {
+  Volume volume = NumberedVolume(ObliqueGeometry({8, 8, 8}));
+  for (std::size_t i = 0; i < volume.voxels.size(); ++i) {
+    volume.voxels[i] = static_cast<float>(i < 257 ? i : i % 60);
+  }
+  Preprocessing plan = PlanWith(Preprocessing::Mask::kThreshold);
+  plan.threshold = 0.25;  // At 64 exactly.
+  const Preprocessing otsu = PlanWith(Preprocessing::Mask::kOtsu);
+  ASSERT_OK_AND_ASSIGN(const Mask expected, MakeMask(volume, plan));
+  ASSERT_OK_AND_ASSIGN(const Mask expected_otsu, MakeMask(volume, otsu));
+
+  RandomStream random(1, "maps");
+  for (int i = 0; i < 200; ++i) {
+    const Volume mapped = Mapped(volume, random.Uniform(0.01, 10), random.Uniform(-500, 500));
+
+    EXPECT_THAT(MakeMask(mapped, plan), IsOkAndHolds(expected));
+    EXPECT_THAT(MakeMask(mapped, otsu), IsOkAndHolds(expected_otsu));
+  }
+}
+
 TEST(GivenMask, IsRefusedWhenItIsMissingEmptyOrOfAnotherSize) {
   const Volume volume = Head();
   const Preprocessing plan = PlanWith(Preprocessing::Mask::kGiven);

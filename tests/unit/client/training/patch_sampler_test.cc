@@ -58,7 +58,7 @@ TEST(PatchSampler, CutsConnectedPartsOfACase) {
   const PatchSampler sampler(study, cases, "st-marys", 1);
   std::set<float> corners;
 
-  for (std::int64_t step = 0; step < 200; ++step) {
+  for (std::int64_t step = 0; step < 2000; ++step) {
     const PatchBatch batch = sampler.Sample(step);
     const float corner = batch.images.front();
     corners.insert(corner);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <ostream>
 #include <string>
 
 #include "common/weights/sha256.h"
@@ -199,6 +200,8 @@ struct Refusal {
   std::string from;
   std::string to;
   std::string words;
+
+  friend void PrintTo(const Refusal& refusal, std::ostream* out) { *out << refusal.name; }
 };
 
 class RefusedStudy : public testing::TestWithParam<Refusal> {};

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -168,6 +169,8 @@ struct Malformed {
   std::string bytes;
   StatusCode code;
   std::string words;
+
+  friend void PrintTo(const Malformed& malformed, std::ostream* out) { *out << malformed.name; }
 };
 
 std::string OneTensor(const std::string& properties, std::size_t value_bytes = 8) {

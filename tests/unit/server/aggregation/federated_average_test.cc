@@ -141,6 +141,22 @@ TEST_F(FederatedAverageTest, GivesTheSameBytesWhateverTheOrderThreadsAndBlocks) 
   }
 }
 
+TEST_F(FederatedAverageTest, DoesNotShowTheOrderEvenWhereSumsCancel) {
+  // In double, (1e30 + 1) - 1e30 is 0 and (1e30 - 1e30) + 1 is 1: only a fixed order gives one
+  // mean.
+  const std::vector<StagedUpdate> updates = {
+      Staged("a", 1, Head({1e30F})), Staged("b", 1, Head({1})), Staged("c", 1, Head({-1e30F})),
+      Staged("d", 1, Head({3}))};
+  const std::vector<float> expected = MeanOfHeads(updates);
+
+  std::vector<std::size_t> order = {0, 1, 2, 3};
+  do {
+    EXPECT_EQ(
+        MeanOfHeads({updates[order[0]], updates[order[1]], updates[order[2]], updates[order[3]]}),
+        expected);
+  } while (std::next_permutation(order.begin(), order.end()));
+}
+
 TEST_F(FederatedAverageTest, IsWithinHalfAUnitOfTheExactMean) {
   const std::vector<StagedUpdate> updates = RandomUpdates(4);
   const NamedTensors mean = Mean(updates);

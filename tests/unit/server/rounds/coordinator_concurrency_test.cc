@@ -1,4 +1,5 @@
 #include <atomic>
+#include <iterator>
 #include <thread>
 
 #include "tests/support/status_matchers.h"
@@ -17,6 +18,11 @@ std::string FinalModelOfAnUndisturbedStudy(const TinyStudy& study) {
     EXPECT_OK(federation.coordinator().Advance());
   }
   return federation.NewestModel();
+}
+
+std::ptrdiff_t FilesIn(const std::filesystem::path& folder) {
+  return std::distance(std::filesystem::directory_iterator(folder),
+                       std::filesystem::directory_iterator());
 }
 
 TEST(CoordinatorConcurrency, TakesSubmissionsAndQuestionsWhileItAggregates) {
@@ -52,6 +58,29 @@ TEST(CoordinatorConcurrency, TakesSubmissionsAndQuestionsWhileItAggregates) {
   finished = true;
 
   EXPECT_EQ(federation.NewestModel(), FinalModelOfAnUndisturbedStudy(study));
+}
+
+TEST(CoordinatorConcurrency, CountsNoUpdateThatWasTakenBackWhileItAggregated) {
+  for (int trial = 0; trial < 10; ++trial) {
+    FederationInMemory federation;
+    federation.CreateAndStart({.sites = {"berlin", "charite"}, .rounds = 2});
+    ASSERT_OK(federation.Train("berlin"));
+    ASSERT_OK(federation.Train("charite"));
+
+    {
+      const std::jthread advance([&] { EXPECT_OK(federation.coordinator().Advance()); });
+      // The second file in models/ is the mean on its way.
+      while (FilesIn(federation.folder() / "models") < 2) std::this_thread::yield();
+      ASSERT_OK(federation.coordinator().Withdraw("berlin", "tiny"));
+    }
+    ASSERT_OK(federation.coordinator().Advance());
+
+    // It withdrew from round 1, and is not in it; or from round 2, and its scores have stayed.
+    ASSERT_OK_AND_ASSIGN(const StudyRecord record, federation.coordinator().Record("tiny"));
+    ASSERT_EQ(record.rounds.size(), 1U);
+    const bool contributed = record.rounds[0].sites[0].weight > 0;
+    EXPECT_EQ(record.scores.size(), contributed ? 2U : 1U) << "trial " << trial;
+  }
 }
 
 }  // namespace

@@ -1,0 +1,487 @@
+#include "client/hospital_client.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "client/approved_studies.h"
+#include "client/imaging/image_file.h"
+#include "client/state_folder.h"
+#include "client/study_cohort.h"
+#include "common/study/initial_weights.h"
+#include "common/transfer/chunks.h"
+#include "common/weights/safetensors.h"
+#include "common/weights/sha256.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temporary_directory.h"
+#include "tests/unit/client/federation/fake_federation_session.h"
+
+namespace isoscan {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+using Kind = SiteAssignment::Kind;
+
+constexpr char kStudyText[] = R"(name = "blobs"
+channels = ["T1w"]
+labels = ["blob"]
+[held_out]
+rule = "every"
+every = 3
+[network]
+features = [2, 4]
+strides = [[1, 1, 1], [2, 2, 2]]
+[training]
+patch_size = [8, 8, 8]
+batch_size = 2
+steps_per_round = 3
+[rounds]
+rounds = 2
+)";
+
+/// Adds 1 to every weight and finds what is there; a test may do something in between.
+class FakeTrainer final : public StudyTrainer {
+ public:
+  struct Record {
+    std::vector<TrainingTask> tasks;
+    std::vector<std::size_t> training_cases;
+    int predictions = 0;
+    std::function<void()> on_train = [] {};
+    bool until_stopped = false;
+    std::int64_t memory_bytes = 0;
+  };
+  explicit FakeTrainer(Record& record) : record_(record) {}
+
+  absl::StatusOr<TrainingResult> Train(const NamedTensors& weights,
+                                       std::span<const PreparedCase> cases,
+                                       const TrainingTask& task, std::stop_token stop,
+                                       const StepObserver& observe) override {
+    record_.tasks.push_back(task);
+    record_.training_cases.push_back(cases.size());
+    record_.on_train();
+    if (record_.until_stopped) {
+      std::mutex mutex;
+      std::unique_lock lock(mutex);
+      std::condition_variable_any stopped;
+      stopped.wait(lock, stop, [] { return false; });
+      return absl::CancelledError("stopped");
+    }
+    TrainingResult result{.weights = weights, .mean_loss = 0.5, .steps = task.steps};
+    for (auto& [name, tensor] : result.weights) {
+      for (float& value : tensor.values) value += 1;
+    }
+    for (std::int64_t step = 0; step < task.steps; ++step) observe(task.first_step + step, 0.5);
+    return result;
+  }
+  absl::StatusOr<LabelMap> Predict(const NamedTensors&, const PreparedCase& prepared) override {
+    ++record_.predictions;
+    return prepared.reference;
+  }
+  std::string device_name() const override { return "CPU, 1 thread"; }
+  std::int64_t memory_bytes() const override { return record_.memory_bytes; }
+
+ private:
+  Record& record_;
+};
+
+Volume Ramp(std::int64_t edge) {
+  Volume volume;
+  volume.geometry.size = {edge, edge, edge};
+  for (std::int64_t voxel = 0; voxel < volume.geometry.voxels(); ++voxel) {
+    volume.voxels.push_back(static_cast<float>(voxel % 97));
+  }
+  return volume;
+}
+
+/// Six cases in nnU-Net's layout; cases 0 and 3 are held out.
+void WriteCohort(const fs::path& folder) {
+  fs::create_directories(folder / "imagesTr");
+  fs::create_directories(folder / "labelsTr");
+  ASSERT_OK(WriteFileAtomically(folder / "dataset.json",
+                                R"({"channel_names": {"0": "T1w"}, "numTraining": 6,
+                                    "labels": {"background": 0, "blob": 1},
+                                    "file_ending": ".nii.gz"})"));
+  for (int number = 0; number < 6; ++number) {
+    const Volume image = Ramp(8);
+    LabelMap labels{.geometry = image.geometry, .voxels = std::vector<std::uint8_t>(512)};
+    for (std::size_t voxel = 100; voxel < 140; ++voxel) labels.voxels[voxel] = 1;
+    ASSERT_OK(WriteVolume(folder / "imagesTr" / fmt::format("case_{}_0000.nii.gz", number), image));
+    ASSERT_OK(WriteLabelMap(folder / "labelsTr" / fmt::format("case_{}.nii.gz", number), labels));
+  }
+}
+
+class HospitalClientTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_NO_FATAL_FAILURE(WriteCohort(folder_.path() / "cohort"));
+    config_.server = "localhost:1";
+    config_.site = "north";
+    config_.state = folder_.path() / "state";
+    CohortFolder cohort;
+    cohort.folder = folder_.path() / "cohort";
+    config_.cohorts = {cohort};
+    ASSERT_OK_AND_ASSIGN(study_, ParseStudy(kStudyText, "study.toml"));
+    ASSERT_OK(ApprovedStudies(SiteStateFolder(config_.state).approved()).Add(study_));
+    model_ = Offer(InitialWeights(study_));
+    OfferedStudy offered;
+    offered.name = study_.name;
+    offered.digest = study_.digest;
+    offered.phase = OfferedStudy::Phase::kRunning;
+    offered.approved = true;
+    session_.studies = {offered};
+    // Where a test says nothing else, the study is over after the first update or scores.
+    session_.on_update = [this](const RoundUpdate&) {
+      session_.Ask({Ended()});
+      return absl::OkStatus();
+    };
+    session_.on_scores = [this] { session_.Ask({Ended()}); };
+  }
+
+  /// Makes a model that can be downloaded; answers with its digest.
+  std::string Offer(const NamedTensors& weights) {
+    const std::string bytes = EncodeSafetensors(weights, {});
+    const std::string digest = Sha256Of(bytes);
+    session_.models[digest] = bytes;
+    return digest;
+  }
+  SiteAssignment Assignment(Kind kind, int round) const {
+    return {.kind = kind,
+            .study = study_.name,
+            .study_digest = study_.digest,
+            .round = round,
+            .model_digest = model_,
+            .model_bytes = static_cast<std::int64_t>(session_.models.at(model_).size())};
+  }
+  SiteAssignment Ended() const {
+    return {.kind = Kind::kStudyEnded,
+            .study = study_.name,
+            .study_digest = study_.digest,
+            .round = 0,
+            .model_digest = "",
+            .model_bytes = 0};
+  }
+  absl::Status Run(std::stop_token stop = {}) {
+    HospitalClient client(config_, session_, [this](const Study&) {
+      return std::make_unique<FakeTrainer>(training_);
+    });
+    return client.Run(/*until_ended=*/true, std::move(stop));
+  }
+  std::size_t FilesIn(const std::string& folder) const {
+    const fs::path path = config_.state / folder / study_.name;
+    if (!fs::exists(path)) return 0;
+    return static_cast<std::size_t>(
+        std::distance(fs::directory_iterator(path), fs::directory_iterator()));
+  }
+
+  const TemporaryDirectory folder_;
+  ClientConfig config_;
+  Study study_;
+  std::string model_;
+  FakeFederationSession session_;
+  FakeTrainer::Record training_;
+};
+
+TEST_F(HospitalClientTest, ScoresTrainsAndHandsInARound) {
+  session_.Ask({Assignment(Kind::kTrain, 2)});
+
+  ASSERT_OK(Run());
+
+  ASSERT_THAT(training_.tasks, SizeIs(1));
+  EXPECT_EQ(training_.tasks[0].first_step, 3);
+  EXPECT_EQ(training_.tasks[0].steps, 3);
+  EXPECT_EQ(training_.tasks[0].total_steps, 6);
+  EXPECT_EQ(training_.tasks[0].random_stream, "north");
+  ASSERT_THAT(session_.updates, SizeIs(1));
+  const RoundUpdate& update = session_.updates[0];
+  EXPECT_EQ(update.round, 2);
+  EXPECT_EQ(update.training_cases, 4);
+  EXPECT_EQ(update.steps, 3);
+  ASSERT_THAT(update.model_scores, SizeIs(2));
+  EXPECT_EQ(update.model_scores[1].index, 1);
+  EXPECT_EQ(update.model_scores[1].labels[0].dice(), 1.0);
+  EXPECT_THAT(session_.uploaded_digests, ElementsAre(update.weights_digest));
+}
+
+TEST_F(HospitalClientTest, LeavesNoWeightsBehindWhenTheStudyHasEnded) {
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+
+  ASSERT_OK(Run());
+
+  EXPECT_EQ(FilesIn("models"), 0);
+  EXPECT_EQ(FilesIn("updates"), 0);
+}
+
+TEST_F(HospitalClientTest, KeepsOnlyTheModelOfTheOpenRound) {
+  const std::string first = model_;
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+  std::size_t kept = 0;
+  session_.on_update = [&](const RoundUpdate& update) {
+    if (update.round == 1) {
+      NamedTensors next = InitialWeights(study_);
+      next.begin()->second.values.front() += 1;
+      model_ = Offer(next);
+      session_.Ask({Assignment(Kind::kTrain, 2)});
+    } else {
+      kept = FilesIn("models");
+      session_.Ask({Ended()});
+    }
+    return absl::OkStatus();
+  };
+
+  ASSERT_OK(Run());
+
+  EXPECT_NE(model_, first);
+  EXPECT_EQ(session_.downloads, 2);
+  EXPECT_EQ(kept, 1);
+}
+
+TEST_F(HospitalClientTest, RefusesWorkOnATextThatTheSiteHasNotApproved) {
+  SiteAssignment other = Assignment(Kind::kTrain, 1);
+  other.study_digest = Sha256Of("another text under the same name");
+  session_.Ask({other, Ended()});
+
+  ASSERT_OK(Run());
+
+  EXPECT_EQ(session_.downloads, 0);
+  EXPECT_THAT(training_.tasks, IsEmpty());
+  EXPECT_THAT(session_.updates, IsEmpty());
+}
+
+TEST_F(HospitalClientTest, RefusesWorkOnAStudyThatWouldLeaveTheStateFolder) {
+  SiteAssignment evil = Assignment(Kind::kTrain, 1);
+  evil.study = "../../blobs";
+  session_.Ask({evil, Ended()});
+
+  ASSERT_OK(Run());
+
+  EXPECT_THAT(training_.tasks, IsEmpty());
+}
+
+TEST_F(HospitalClientTest, PutsAnUnusableCaseAsideAndGoesOnWithTheRest) {
+  Volume broken = Ramp(8);
+  broken.voxels[7] = std::numeric_limits<float>::quiet_NaN();
+  ASSERT_OK(WriteVolume(folder_.path() / "cohort/imagesTr/case_1_0000.nii.gz", broken));
+  ASSERT_OK(WriteVolume(folder_.path() / "cohort/imagesTr/case_3_0000.nii.gz", Ramp(9)));
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+
+  ASSERT_OK(Run());
+
+  ASSERT_THAT(session_.updates, SizeIs(1));
+  EXPECT_EQ(session_.updates[0].training_cases, 3);
+  EXPECT_THAT(session_.updates[0].model_scores, SizeIs(1));
+}
+
+TEST_F(HospitalClientTest, NamesARefusedCaseAndItsReasonForTheSite) {
+  ASSERT_OK(WriteVolume(folder_.path() / "cohort/imagesTr/case_3_0000.nii.gz", Ramp(9)));
+  ASSERT_OK_AND_ASSIGN(const SiteCases cases, ListSiteCases(config_, study_));
+
+  ASSERT_OK_AND_ASSIGN(const StudyCohort cohort,
+                       PrepareStudyCohort(cases, study_, {}, [](std::int64_t, std::int64_t) {}));
+
+  ASSERT_THAT(cohort.refused, SizeIs(1));
+  EXPECT_EQ(cohort.refused[0].index, 3);
+  EXPECT_TRUE(cohort.refused[0].held_out);
+  EXPECT_THAT(cohort.refused[0].reason, HasSubstr("case_3"));
+  EXPECT_EQ(cohort.declaration.refused_cases, 1);
+  EXPECT_EQ(cohort.declaration.training_cases, 4);
+}
+
+TEST_F(HospitalClientTest, CountsEveryVoxelOfSmallCasesInBothHistograms) {
+  ASSERT_OK_AND_ASSIGN(const SiteCases cases, ListSiteCases(config_, study_));
+
+  ASSERT_OK_AND_ASSIGN(const StudyCohort cohort,
+                       PrepareStudyCohort(cases, study_, {}, [](std::int64_t, std::int64_t) {}));
+
+  for (const IntensityHistogram* histogram :
+       {&cohort.declaration.raw, &cohort.declaration.harmonized}) {
+    std::int64_t sum = 0;
+    for (const std::int64_t count : histogram->counts) sum += count;
+    EXPECT_EQ(sum, 6 * 512);
+    EXPECT_THAT(histogram->counts, SizeIs(64));
+  }
+  EXPECT_EQ(cohort.declaration.harmonized.low, -4);
+  EXPECT_EQ(cohort.declaration.harmonized.high, 6);
+  EXPECT_EQ(cohort.declaration.raw.low, 0);
+  EXPECT_EQ(cohort.declaration.raw.high, 96);
+}
+
+TEST_F(HospitalClientTest, SaysWhyWhenNoTrainingCaseIsLeft) {
+  for (const int number : {1, 2, 4, 5}) {
+    ASSERT_OK(WriteVolume(
+        folder_.path() / fmt::format("cohort/imagesTr/case_{}_0000.nii.gz", number), Ramp(9)));
+  }
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition,
+                              AllOf(HasSubstr("no training case is left: 4 of 6"),
+                                    HasSubstr("isoscan-client inspect"))));
+}
+
+TEST_F(HospitalClientTest, DropsWorkThatIsNotAskedForAnyMore) {
+  training_.until_stopped = true;
+  training_.on_train = [this] { session_.Ask({Ended()}); };
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+
+  ASSERT_OK(Run());
+
+  EXPECT_THAT(training_.tasks, SizeIs(1));
+  EXPECT_THAT(session_.updates, IsEmpty());
+}
+
+TEST_F(HospitalClientTest, StopsWithinAStepAndCanBeRunAgain) {
+  std::stop_source stop;
+  training_.until_stopped = true;
+  training_.on_train = [&] { stop.request_stop(); };
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+
+  EXPECT_THAT(Run(stop.get_token()),
+              StatusIs(absl::StatusCode::kCancelled, HasSubstr("goes on from here")));
+
+  training_.until_stopped = false;
+  training_.on_train = [] {};
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+  ASSERT_OK(Run());
+  EXPECT_EQ(session_.downloads, 1);
+  EXPECT_THAT(session_.updates, SizeIs(1));
+}
+
+TEST_F(HospitalClientTest, SendsATrainedUpdateAfterARestartWithoutTrainingAgain) {
+  std::stop_source stop;
+  session_.on_update = [&](const RoundUpdate&) {
+    stop.request_stop();
+    return absl::CancelledError("the client was stopped while it waited for the answer");
+  };
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+  EXPECT_THAT(Run(stop.get_token()), StatusIs(absl::StatusCode::kCancelled));
+
+  session_.on_update = [this](const RoundUpdate&) {
+    session_.Ask({Ended()});
+    return absl::OkStatus();
+  };
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+  ASSERT_OK(Run());
+
+  EXPECT_THAT(training_.tasks, SizeIs(1));
+  ASSERT_THAT(session_.updates, SizeIs(2));
+  EXPECT_EQ(session_.updates[0].weights_digest, session_.updates[1].weights_digest);
+  EXPECT_EQ(session_.updates[1].training_cases, 4);
+  EXPECT_EQ(session_.updates[1].mean_loss, 0.5);
+  EXPECT_THAT(session_.updates[1].model_scores, SizeIs(2));
+}
+
+TEST_F(HospitalClientTest, WaitsForTheAnswerToAnUpdateThatTheServerHasTakenOffItsList) {
+  session_.on_update = [this](const RoundUpdate&) {
+    session_.Ask({Ended()});
+    session_.WaitUntilHeard();
+    return session_.submit_stop().stop_requested() ? absl::CancelledError("cut off")
+                                                   : absl::OkStatus();
+  };
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+
+  ASSERT_OK(Run());
+
+  EXPECT_EQ(FilesIn("updates"), 0);
+  EXPECT_FALSE(session_.submit_stop().stop_requested());
+}
+
+TEST_F(HospitalClientTest, GoesOnAfterAnUpdateThatCameTooLateOrWasRefused) {
+  for (const absl::Status& answer :
+       {absl::FailedPreconditionError("round 1 is closed"),
+        absl::InvalidArgumentError("north: decoder.seg_layers.0.bias has 1 NaN")}) {
+    session_.on_update = [&](const RoundUpdate&) {
+      session_.Ask({Assignment(Kind::kTrain, 1), Ended()});
+      return answer;
+    };
+    training_.tasks.clear();
+    session_.Ask({Assignment(Kind::kTrain, 1)});
+
+    ASSERT_OK(Run());
+
+    EXPECT_THAT(training_.tasks, SizeIs(1));
+    EXPECT_EQ(FilesIn("updates"), 0);
+  }
+}
+
+TEST_F(HospitalClientTest, RefusesAModelOfAnotherNetworkAndGoesOn) {
+  NamedTensors other = InitialWeights(study_);
+  other.erase(other.begin());
+  model_ = Offer(other);
+  session_.Ask({Assignment(Kind::kTrain, 1), Ended()});
+
+  ASSERT_OK(Run());
+
+  EXPECT_THAT(training_.tasks, IsEmpty());
+}
+
+TEST_F(HospitalClientTest, ScoresTheFinalModelWithoutTraining) {
+  session_.Ask({Assignment(Kind::kScore, 3)});
+
+  ASSERT_OK(Run());
+
+  EXPECT_THAT(training_.tasks, IsEmpty());
+  ASSERT_THAT(session_.scores, SizeIs(1));
+  EXPECT_EQ(session_.scores[0].first, Kind::kScore);
+  EXPECT_THAT(session_.scores[0].second, SizeIs(2));
+}
+
+TEST_F(HospitalClientTest, TrainsAloneAsManyStepsAsTheStudyHadAndSendsNoWeights) {
+  session_.Ask({Assignment(Kind::kLocalOnly, 3)});
+
+  ASSERT_OK(Run());
+
+  ASSERT_THAT(training_.tasks, SizeIs(1));
+  EXPECT_EQ(training_.tasks[0].first_step, 0);
+  EXPECT_EQ(training_.tasks[0].steps, 6);
+  EXPECT_EQ(training_.tasks[0].total_steps, 6);
+  EXPECT_THAT(session_.uploaded_digests, IsEmpty());
+  ASSERT_THAT(session_.scores, SizeIs(1));
+  EXPECT_EQ(session_.scores[0].first, Kind::kLocalOnly);
+}
+
+TEST_F(HospitalClientTest, RefusesWorkThatNeedsMoreMemoryThanThereIs) {
+  training_.memory_bytes = std::int64_t{1} << 50;
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("study blobs")));
+  EXPECT_THAT(training_.tasks, IsEmpty());
+}
+
+TEST_F(HospitalClientTest, RunsOncePerStateFolder) {
+  ASSERT_OK_AND_ASSIGN(const SiteStateFolder::Lock lock, SiteStateFolder(config_.state).Acquire());
+
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition,
+                              HasSubstr("another isoscan-client runs on")));
+}
+
+TEST_F(HospitalClientTest, RefusesACertificateOfAnotherSite) {
+  session_.site = "south";
+
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition,
+                              AllOf(HasSubstr("south"), HasSubstr("north"))));
+}
+
+TEST_F(HospitalClientTest, EndsAtOnceWhenEveryApprovedStudyIsOver) {
+  session_.studies[0].phase = OfferedStudy::Phase::kFinished;
+
+  EXPECT_OK(Run());
+}
+
+TEST_F(HospitalClientTest, SaysThatNothingIsApproved) {
+  ASSERT_OK(ApprovedStudies(SiteStateFolder(config_.state).approved()).Remove(study_.name));
+
+  EXPECT_THAT(Run(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("study approve NAME")));
+}
+
+}  // namespace
+}  // namespace isoscan

@@ -1,0 +1,140 @@
+#include "server/state_folder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "server/aggregation_server.h"
+#include "tests/support/status_matchers.h"
+#include "tests/unit/server/rpc/running_server.h"
+
+namespace isoscan {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::Contains;
+using testing::HasSubstr;
+
+constexpr Endpoint LocalPort(int port) { return {.host = "127.0.0.1", .port = port}; }
+
+absl::Status Initialize(const fs::path& path) {
+  return InitializeState({path}, LocalPort(0), LocalPort(0), SystemClock().Now());
+}
+
+TEST(StateFolder, IsMadePrivateAndWhole) {
+  const TemporaryDirectory directory;
+  const StateFolder folder{directory.path() / "state"};
+
+  ASSERT_OK(Initialize(folder.root));
+
+  EXPECT_EQ(fs::status(folder.root).permissions(), fs::perms::owner_all);
+  for (const fs::path& secret : {folder.authority() / "authority.key", folder.tls() / "server.key",
+                                 folder.operator_files() / "operator.key"}) {
+    EXPECT_EQ(fs::status(secret).permissions(),
+              fs::perms::owner_read | fs::perms::owner_write)
+        << secret;
+  }
+  EXPECT_THAT(CheckState(folder), IsOkAndHolds(Contains(HasSubstr("0 sites, 0 studies"))));
+  // Nothing is left beside it.
+  EXPECT_EQ(std::distance(fs::directory_iterator(directory.path()), fs::directory_iterator()), 1);
+}
+
+TEST(StateFolder, IsNeverMadeOverAnother) {
+  const TemporaryDirectory directory;
+  ASSERT_OK(Initialize(directory.path() / "state"));
+
+  EXPECT_THAT(Initialize(directory.path() / "state"),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("not empty")));
+  EXPECT_THAT(Initialize(directory.path() / "no" / "state"),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("there is no folder")));
+  EXPECT_OK(CheckState({directory.path() / "state"}));
+}
+
+TEST(StateFolder, FillsAnEmptyFolder) {
+  const TemporaryDirectory directory;
+
+  ASSERT_OK(Initialize(directory.path()));
+
+  EXPECT_OK(CheckState({directory.path()}));
+}
+
+TEST(StateFolder, ServesOneServerOnly) {
+  const RunningServer server;
+  const SystemClock clock;
+
+  EXPECT_THAT(CheckState(server.folder()),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("another isoscan-server")));
+  EXPECT_THAT(StateLock::Take({"/nowhere"}),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("isoscan-server init")));
+}
+
+TEST(StateFolder, CheckFindsAChangedModelAndAMissingOne) {
+  RunningServer server;
+  v1::CreateStudyRequest request;
+  request.set_toml(TinyStudyToml());
+  ASSERT_OK(Call(*server.Operations(server.Operator()), &v1::Operations::Stub::CreateStudy,
+                 request));
+  server.Stop();
+  EXPECT_THAT(CheckState(server.folder()), IsOkAndHolds(Contains(HasSubstr("1 files"))));
+
+  const fs::path model = fs::directory_iterator(server.folder().models())->path();
+  std::ofstream(model, std::ios::app) << "x";
+  EXPECT_THAT(CheckState(server.folder()),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr(model.filename().string())));
+  fs::remove(model);
+  EXPECT_THAT(CheckState(server.folder()),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr(model.filename().string())));
+}
+
+TEST(StateFolder, CheckFindsAKeyThatOthersMayRead) {
+  const TemporaryDirectory directory;
+  const StateFolder folder{directory.path() / "state"};
+  ASSERT_OK(Initialize(folder.root));
+  fs::permissions(folder.authority() / "authority.key",
+                  fs::perms::owner_read | fs::perms::group_read);
+
+  EXPECT_THAT(CheckState(folder),
+              StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("chmod")));
+}
+
+TEST(AggregationServer, SaysThatThePortIsTaken) {
+  const RunningServer first;
+  const TemporaryDirectory directory;
+  const StateFolder folder{directory.path() / "state"};
+  ASSERT_OK(Initialize(folder.root));
+  ASSERT_OK_AND_ASSIGN(ServerConfig config, LoadServerConfig(folder.config()));
+  ASSERT_OK_AND_ASSIGN(config.listen, ParseEndpoint(first.address()));
+  const SystemClock clock;
+
+  EXPECT_THAT(AggregationServer::Start(folder, config, clock),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("cannot listen on " + first.address()),
+                             HasSubstr("another program"), HasSubstr("--listen"))));
+  // 192.0.2.0/24 is for documentation: no machine has it.
+  config.listen = {.host = "192.0.2.1", .port = 0};
+  EXPECT_THAT(AggregationServer::Start(folder, config, clock),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("no such address")));
+}
+
+TEST(AggregationServer, RenewsItsCertificateBeforeItEnds) {
+  const TemporaryDirectory directory;
+  const StateFolder folder{directory.path() / "state"};
+  const SystemClock clock;
+  const Time a_year_ago = clock.Now() - std::chrono::hours(24) * 380;
+  ASSERT_OK(InitializeState(folder, LocalPort(0), LocalPort(0), a_year_ago));
+  ASSERT_OK_AND_ASSIGN(const ServerConfig config, LoadServerConfig(folder.config()));
+  EXPECT_THAT(CheckState(folder), IsOkAndHolds(Contains("server.pem: 16 days left")));
+
+  ASSERT_OK_AND_ASSIGN(auto server, AggregationServer::Start(folder, config, clock));
+  server.reset();
+
+  EXPECT_THAT(CheckState(folder), IsOkAndHolds(Contains("server.pem: 396 days left")));
+}
+
+}  // namespace
+}  // namespace isoscan
