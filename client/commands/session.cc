@@ -18,6 +18,13 @@ absl::StatusOr<std::unique_ptr<FederationSession>> OpenSession(const ClientConfi
                     "and enrol again",
                     config.certificate.certificate.string(), -days));
   }
+  ASSIGN_OR_RETURN(const Identity identity, IdentityOf(files.certificate));
+  if (identity != Identity{.role = Identity::Role::kSite, .name = config.site}) {
+    return absl::FailedPreconditionError(
+        fmt::format("the certificate {} is for {}, client.toml says site = \"{}\"; correct one of "
+                    "the two",
+                    config.certificate.certificate.string(), ToUri(identity), config.site));
+  }
   return ConnectOverGrpc(config.server, files, policy);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <stop_token>
 
 #include "absl/status/statusor.h"
 
@@ -11,7 +12,8 @@
 namespace isoscan {
 
 /// A conversation with the site's own certificate. Nothing is sent yet.
-/// Errors: those of LoadTlsFiles; PERMISSION_DENIED a certificate that has ended.
+/// Errors: those of LoadTlsFiles; PERMISSION_DENIED a certificate that has ended;
+///         FAILED_PRECONDITION one of another site.
 absl::StatusOr<std::unique_ptr<FederationSession>> OpenSession(const ClientConfig& config,
                                                                const RetryPolicy& policy);
 

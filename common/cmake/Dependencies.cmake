@@ -11,8 +11,7 @@ find_package(spdlog CONFIG REQUIRED)
 find_package(tomlplusplus CONFIG REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
 find_package(nlohmann_json CONFIG REQUIRED)
-find_package(PkgConfig REQUIRED)
-pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+find_package(OpenMP REQUIRED COMPONENTS CXX)
 
 if(ISOSCAN_CLIENT)
   if(ISOSCAN_CUDA)
@@ -35,7 +34,6 @@ if(ISOSCAN_CLIENT)
       set_property(TARGET torch APPEND PROPERTY INTERFACE_LINK_LIBRARIES ${nccl})
     endif()
   endif()
-  find_package(OpenMP REQUIRED COMPONENTS CXX)
   # ITK's use file is kept inside client/imaging: see client/imaging/CMakeLists.txt.
 endif()
 
