@@ -40,7 +40,7 @@ absl::StatusOr<Endpoint> ParseEndpoint(std::string_view text) {
     const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
     if (bracketed) host = host.substr(1, host.size() - 2);
     const bool host_fits = !host.empty() && (bracketed || host.find(':') == host.npos) &&
-                           host.find_first_of(" \"\\/\n\t") == host.npos;
+                           host.find_first_of("[] \"\\/\n\t") == host.npos;
     const std::string_view digits = text.substr(colon + 1);
     int port = -1;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);

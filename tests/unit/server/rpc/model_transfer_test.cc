@@ -14,7 +14,6 @@
 namespace isoscan {
 namespace {
 
-using testing::AllOf;
 using testing::HasSubstr;
 using FederationStub = v1::Federation::Stub;
 using OperationsStub = v1::Operations::Stub;
@@ -100,24 +99,6 @@ TEST_F(ModelTransfer, UploadRefusesAGapAndBytesBeyondTheEnd) {
   long_chunk.mutable_data()->resize((1 << 20) + 1);
   EXPECT_THAT(Send(long_chunk),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("1048577 bytes")));
-}
-
-TEST_F(ModelTransfer, NewerUploadOfASiteEndsTheOneThatHangs) {
-  ASSERT_THAT(Begin(digest_), IsOkAndHolds(0));
-  TestContext context;
-  v1::UploadResponse response;
-  const auto hanging = north()->Upload(&context, &response);
-  ASSERT_TRUE(hanging->Write(Chunk(digest_, 0, 100)));
-  // Once these bytes are on disk the hanging stream has the upload.
-  while (*Begin(Sha256Of("announced and never sent")) != 0 || *Begin(digest_) == 0) {
-    hanging->Write(Chunk(digest_, 0, 100));
-  }
-
-  ASSERT_OK_AND_ASSIGN(const std::int64_t offset, Begin(digest_));
-  EXPECT_OK(Send(Chunk(digest_, static_cast<std::size_t>(offset), bytes_.size())));
-  hanging->Write(Chunk(digest_, 100, 100));
-  hanging->WritesDone();
-  EXPECT_THAT(FromGrpcStatus(hanging->Finish()), StatusIs(absl::StatusCode::kAborted));
 }
 
 TEST_F(ModelTransfer, DownloadStartsAtAnyByte) {

@@ -19,6 +19,7 @@ namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::Contains;
 using testing::HasSubstr;
+using testing::MatchesRegex;
 
 constexpr Endpoint LocalPort(int port) { return {.host = "127.0.0.1", .port = port}; }
 
@@ -128,12 +129,12 @@ TEST(AggregationServer, RenewsItsCertificateBeforeItEnds) {
   const Time a_year_ago = clock.Now() - std::chrono::hours(24) * 380;
   ASSERT_OK(InitializeState(folder, LocalPort(0), LocalPort(0), a_year_ago));
   ASSERT_OK_AND_ASSIGN(const ServerConfig config, LoadServerConfig(folder.config()));
-  EXPECT_THAT(CheckState(folder), IsOkAndHolds(Contains("server.pem: 16 days left")));
+  EXPECT_THAT(CheckState(folder), IsOkAndHolds(Contains(MatchesRegex("server.pem: 1[67] days left"))));
 
   ASSERT_OK_AND_ASSIGN(auto server, AggregationServer::Start(folder, config, clock));
   server.reset();
 
-  EXPECT_THAT(CheckState(folder), IsOkAndHolds(Contains("server.pem: 396 days left")));
+  EXPECT_THAT(CheckState(folder), IsOkAndHolds(Contains(MatchesRegex("server.pem: 39[67] days left"))));
 }
 
 }  // namespace
