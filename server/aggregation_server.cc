@@ -14,16 +14,15 @@
 #include <string_view>
 #include <utility>
 
-#include <netdb.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include "common/status/status_macros.h"
 #include "common/tls/credentials.h"
 #include "common/tls/keys.h"
 #include "common/transfer/chunks.h"
 #include "common/version.h"
 #include "server/trust/authority_folder.h"
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 namespace isoscan {
 namespace {
@@ -61,18 +60,18 @@ absl::Status CannotListen(const Endpoint& endpoint) {
   const int error = BindError(endpoint);
   switch (error) {
     case EADDRINUSE:
-      return absl::FailedPreconditionError(fmt::format(
-          "cannot listen on {}: another program uses this port; {}", where, kChoose));
+      return absl::FailedPreconditionError(
+          fmt::format("cannot listen on {}: another program uses this port; {}", where, kChoose));
     case EACCES:
       return absl::FailedPreconditionError(
           fmt::format("cannot listen on {}: ports below 1024 need privileges; {}", where, kChoose));
     case EADDRNOTAVAIL:
-      return absl::FailedPreconditionError(fmt::format(
-          "cannot listen on {}: this machine has no such address; {}", where, kChoose));
+      return absl::FailedPreconditionError(
+          fmt::format("cannot listen on {}: this machine has no such address; {}", where, kChoose));
     default:
-      return absl::FailedPreconditionError(fmt::format(
-          "cannot listen on {}: {}; {}", where,
-          error == 0 ? "gRPC gives no reason" : std::strerror(error), kChoose));
+      return absl::FailedPreconditionError(
+          fmt::format("cannot listen on {}: {}; {}", where,
+                      error == 0 ? "gRPC gives no reason" : std::strerror(error), kChoose));
   }
 }
 
@@ -131,17 +130,15 @@ absl::StatusOr<std::unique_ptr<AggregationServer>> AggregationServer::Start(
   std::unique_ptr<AggregationServer> server(
       new AggregationServer(std::move(lock), std::move(authority), clock));
   ASSIGN_OR_RETURN(server->journal_, SqliteJournal::Open(folder.journal()));
-  ASSIGN_OR_RETURN(server->coordinator_, Coordinator::Open(*server->journal_, clock,
-                                                           folder.models(), folder.uploads()));
+  ASSIGN_OR_RETURN(server->coordinator_,
+                   Coordinator::Open(*server->journal_, clock, folder.models(), folder.uploads()));
   RETURN_IF_ERROR(server->Serve(folder, config));
   return server;
 }
 
 absl::Status AggregationServer::Serve(const StateFolder& folder, const ServerConfig& config) {
-  ASSIGN_OR_RETURN(const TlsFiles tls,
-                   ServerTls(folder, authority_, config.address, clock_.Now()));
-  executor_ =
-      std::make_unique<Executor>(config.limits.worker_threads, config.limits.waiting_calls);
+  ASSIGN_OR_RETURN(const TlsFiles tls, ServerTls(folder, authority_, config.address, clock_.Now()));
+  executor_ = std::make_unique<Executor>(config.limits.worker_threads, config.limits.waiting_calls);
   federation_ = std::make_unique<FederationService>(*coordinator_, journal_->sites(), authority_,
                                                     clock_, *executor_);
   operations_ = std::make_unique<OperationsService>(*coordinator_, journal_->sites(), *federation_,

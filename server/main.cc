@@ -68,8 +68,8 @@ absl::Status Run(const Arguments& arguments, const std::stop_token& stop) {
   if (!arguments.listen.empty()) {
     ASSIGN_OR_RETURN(config.listen, ParseEndpoint(arguments.listen));
   }
-  RETURN_IF_ERROR(StartLog(config.log_level,
-                           config.log_file.empty() ? "" : folder.root / config.log_file));
+  RETURN_IF_ERROR(
+      StartLog(config.log_level, config.log_file.empty() ? "" : folder.root / config.log_file));
   const SystemClock clock;
   ASSIGN_OR_RETURN(const std::unique_ptr<AggregationServer> server,
                    AggregationServer::Start(folder, config, clock));

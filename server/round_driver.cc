@@ -35,9 +35,8 @@ void RoundDriver::Stop() {
 }
 
 bool RoundDriver::WaitForWork(std::optional<Time> until) {
-  const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return changed_ || stopping_;
-  };
+  const auto has_work = [this]()
+                            ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return changed_ || stopping_; };
   const absl::MutexLock lock(&mutex_);
   if (until.has_value()) {
     const auto wait = std::max<Time::duration>(*until - clock_.Now(), std::chrono::milliseconds(1));

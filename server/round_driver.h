@@ -11,8 +11,9 @@
 
 namespace isoscan {
 
-/// The one thread that calls Coordinator::Advance(): once at the start, after every change, and when
-/// a deadline passes. An error, such as a full disk, is logged and tried again every five seconds.
+/// The one thread that calls Coordinator::Advance(): once at the start, after every change, and
+/// when a deadline passes. An error, such as a full disk, is logged and tried again every five
+/// seconds.
 class RoundDriver {
  public:
   /// Both outlive it.

@@ -65,15 +65,13 @@ absl::StatusOr<ServerConfig> LoadServerConfig(const std::filesystem::path& path)
   config.log_file = log.Text("file", "");
 
   ConfigReader limits = reader.Table("limits");
-  config.limits.worker_threads =
-      static_cast<int>(limits.Integer("worker_threads", {.minimum = 1, .maximum = 64},
-                                      config.limits.worker_threads));
+  config.limits.worker_threads = static_cast<int>(limits.Integer(
+      "worker_threads", {.minimum = 1, .maximum = 64}, config.limits.worker_threads));
   config.limits.waiting_calls = static_cast<std::size_t>(
       limits.Integer("waiting_calls", {.minimum = 16, .maximum = 100'000},
                      static_cast<std::int64_t>(config.limits.waiting_calls)));
-  config.limits.transfer_memory_mib =
-      limits.Integer("transfer_memory_mib", {.minimum = 64, .maximum = 65'536},
-                     config.limits.transfer_memory_mib);
+  config.limits.transfer_memory_mib = limits.Integer(
+      "transfer_memory_mib", {.minimum = 64, .maximum = 65'536}, config.limits.transfer_memory_mib);
   RETURN_IF_ERROR(reader.Finish());
   return config;
 }

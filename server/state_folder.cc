@@ -9,10 +9,6 @@
 #include <system_error>
 #include <utility>
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include "common/status/status_macros.h"
 #include "common/tls/keys.h"
 #include "common/transfer/chunks.h"
@@ -20,6 +16,9 @@
 #include "server/storage/sqlite_journal.h"
 #include "server/trust/authority.h"
 #include "server/trust/authority_folder.h"
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 namespace isoscan {
 namespace fs = std::filesystem;
@@ -70,8 +69,8 @@ absl::Status Fill(const StateFolder& folder, const Endpoint& address, const Endp
   ASSIGN_OR_RETURN(const KeyedCertificate operator_certificate,
                    authority.IssueOperator(kOperatorName, now));
   RETURN_IF_ERROR(WriteCertificate(operator_certificate, folder.operator_files(), "operator"));
-  RETURN_IF_ERROR(WriteFileAtomically(folder.operator_files() / "authority.pem",
-                                      authority.certificate_pem()));
+  RETURN_IF_ERROR(
+      WriteFileAtomically(folder.operator_files() / "authority.pem", authority.certificate_pem()));
   RETURN_IF_ERROR(WriteFileAtomically(folder.operator_files() / "operator.toml",
                                       fmt::format(kOperatorToml, ToString(address))));
   RETURN_IF_ERROR(SqliteJournal::Open(folder.journal()).status());
@@ -108,9 +107,8 @@ absl::StatusOr<std::string> CheckModels(const std::vector<JournaledStudy>& studi
     const fs::path path = folder / (digest + ".safetensors");
     ASSIGN_OR_RETURN(const std::string actual, Sha256OfFile(path));
     if (actual != digest) {
-      return absl::DataLossError(
-          fmt::format("{} is damaged: its SHA-256 is {}; restore it from a backup", path.string(),
-                      actual));
+      return absl::DataLossError(fmt::format(
+          "{} is damaged: its SHA-256 is {}; restore it from a backup", path.string(), actual));
     }
   }
   return fmt::format("models: {} files, every digest fits", digests.size());
@@ -130,9 +128,8 @@ absl::Status InitializeState(const StateFolder& folder, const Endpoint& address,
                     root.string()));
   }
   if (!fs::is_directory(root.parent_path(), error)) {
-    return absl::NotFoundError(
-        fmt::format("there is no folder {} to make {} in", root.parent_path().string(),
-                    root.filename().string()));
+    return absl::NotFoundError(fmt::format("there is no folder {} to make {} in",
+                                           root.parent_path().string(), root.filename().string()));
   }
   std::string name =
       (root.parent_path() / fmt::format(".{}.XXXXXX", root.filename().string())).string();
@@ -184,8 +181,7 @@ absl::StatusOr<std::vector<std::string>> CheckState(const StateFolder& folder) {
   ASSIGN_OR_RETURN(const ServerConfig config, LoadServerConfig(folder.config()));
   lines.push_back(fmt::format("server.toml: sites dial {}", ToString(config.address)));
   RETURN_IF_ERROR(LoadAuthority(folder.authority()).status());
-  for (const fs::path& path :
-       {folder.authority() / "authority.pem", folder.tls() / "server.pem"}) {
+  for (const fs::path& path : {folder.authority() / "authority.pem", folder.tls() / "server.pem"}) {
     ASSIGN_OR_RETURN(lines.emplace_back(), CheckCertificate(path));
   }
   RETURN_IF_ERROR(ReadSecret(folder.tls() / "server.key").status());

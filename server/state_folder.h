@@ -60,7 +60,8 @@ class StateLock {
 /// Reads everything that a server needs of its folder: configuration, keys and certificates, the
 /// journal page by page, the digest of every model. One line per thing that is well.
 ///
-/// Errors: the first damage, naming the file (DATA_LOSS, NOT_FOUND, PERMISSION_DENIED), and those of
+/// Errors: the first damage, naming the file (DATA_LOSS, NOT_FOUND, PERMISSION_DENIED), and those
+/// of
 ///         StateLock.
 absl::StatusOr<std::vector<std::string>> CheckState(const StateFolder& folder);
 

@@ -42,8 +42,7 @@ std::string InvitationToml(const Invitation& invitation, const v1::InviteSiteRes
       "site = \"{0}\"\n"
       "token = \"{3}\"\n"
       "authority = \"\"\"\n{4}\"\"\"\n",
-      invitation.site, invitation.server, valid_until, response.token(),
-      response.authority_pem());
+      invitation.site, invitation.server, valid_until, response.token(), response.authority_pem());
 }
 
 std::string TimeOfDay() {
@@ -99,8 +98,7 @@ absl::Status InviteSite(OperatorSession& session, const Invitation& invitation, 
   const std::time_t ends =
       std::chrono::system_clock::to_time_t(std::chrono::system_clock::now() + valid);
   const std::string valid_until = fmt::format("{:%Y-%m-%d %H:%M} UTC", fmt::gmtime(ends));
-  RETURN_IF_ERROR(
-      WriteSecret(invitation.out, InvitationToml(invitation, response, valid_until)));
+  RETURN_IF_ERROR(WriteSecret(invitation.out, InvitationToml(invitation, response, valid_until)));
   const std::string file = invitation.out.string();
   Print(format,
         {{"site", invitation.site},

@@ -126,12 +126,11 @@ class CommandLine {
                   return WatchStudy(session, arguments.study, arguments.format(), stop);
                 });
 
-    CLI::App* const report =
-        AddForStudy(&app_, "report", "Write the fairness report as it is now",
-                    [](OperatorSession& session, Arguments& arguments) {
-                      return WriteReport(session, arguments.study, arguments.out,
-                                         arguments.format());
-                    });
+    CLI::App* const report = AddForStudy(&app_, "report", "Write the fairness report as it is now",
+                                         [](OperatorSession& session, Arguments& arguments) {
+                                           return WriteReport(session, arguments.study,
+                                                              arguments.out, arguments.format());
+                                         });
     report->add_option("--out", arguments_.out, "folder for report.html and report.json")
         ->required();
   }
@@ -149,12 +148,12 @@ class CommandLine {
                 [](OperatorSession& session, Arguments& arguments) {
                   return PrintResult(session.ListModels(arguments.study), arguments.format());
                 });
-    CLI::App* const download = AddForStudy(
-        model, "download", "Write a round's model as safetensors",
-        [](OperatorSession& session, Arguments& arguments) {
-          return DownloadModel(session, arguments.study, arguments.round, arguments.out,
-                               arguments.format());
-        });
+    CLI::App* const download =
+        AddForStudy(model, "download", "Write a round's model as safetensors",
+                    [](OperatorSession& session, Arguments& arguments) {
+                      return DownloadModel(session, arguments.study, arguments.round, arguments.out,
+                                           arguments.format());
+                    });
     download->add_option("--round", arguments_.round, "the round; 0: the initial weights")
         ->required();
     download->add_option("--out", arguments_.out, "the file to write")->required();

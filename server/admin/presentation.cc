@@ -80,10 +80,10 @@ Json ToJson(const v1::StudyState& study) {
                      {"step", site.step()},
                      {"steps", site.steps()}});
   }
-  return {{"study", study.name()},     {"digest", study.digest()},
-          {"phase", WordOf(study.phase())}, {"round", study.round()},
-          {"rounds", study.rounds()},  {"waiting_for", study.waiting_for()},
-          {"sites", sites}};
+  return {
+      {"study", study.name()},  {"digest", study.digest()}, {"phase", WordOf(study.phase())},
+      {"round", study.round()}, {"rounds", study.rounds()}, {"waiting_for", study.waiting_for()},
+      {"sites", sites}};
 }
 
 }  // namespace
@@ -141,8 +141,8 @@ std::string Present(const v1::ListModelsResponse& models, Format format) {
   for (const v1::GlobalModel& model : models.models()) {
     json.push_back(
         {{"round", model.round()}, {"bytes", model.bytes()}, {"digest", model.digest()}});
-    rows.push_back({fmt::format("{}", model.round()), fmt::format("{}", model.bytes()),
-                    model.digest()});
+    rows.push_back(
+        {fmt::format("{}", model.round()), fmt::format("{}", model.bytes()), model.digest()});
   }
   if (format == Format::kJson) return Dump({{"models", json}});
   return Table(rows, "no model yet");

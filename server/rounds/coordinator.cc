@@ -21,6 +21,7 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Open(Journal& journal,
                                                                std::filesystem::path uploads) {
   auto state = std::make_unique<State>(journal, clock, std::move(models), std::move(uploads));
   ASSIGN_OR_RETURN(std::vector<JournaledStudy> studies, journal.Studies());
+  state->models.RemoveDrafts();
   {
     absl::MutexLock lock(&state->mutex);
     for (JournaledStudy& journaled : studies) {

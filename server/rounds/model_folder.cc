@@ -1,6 +1,7 @@
 #include "server/rounds/model_folder.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <system_error>
 
@@ -37,6 +38,28 @@ absl::StatusOr<GlobalModelRecord> ModelFolder::Keep(const std::filesystem::path&
     return absl::UnavailableError(fmt::format("cannot sync {}", folder_.string()));
   }
   return GlobalModelRecord{round, digest, static_cast<std::int64_t>(bytes)};
+}
+
+void ModelFolder::Remove(const std::string& digest) const { RemoveFile(PathOf(digest)); }
+
+void ModelFolder::RemoveDrafts() const {
+  std::error_code error;
+  std::filesystem::directory_iterator entry(folder_, error);
+  for (const std::filesystem::directory_iterator end; !error && entry != end;
+       entry.increment(error)) {
+    // "STUDY.draft", and "STUDY.draft.tmp-*" while it is written.
+    if (entry->path().filename().string().find(".draft") != std::string::npos) {
+      RemoveFile(entry->path());
+    }
+  }
+}
+
+void ModelFolder::RemoveFile(const std::filesystem::path& path) const {
+  std::error_code error;
+  std::filesystem::remove(path, error);
+  if (error) {
+    spdlog::warn("model not removed file={} error={}", path.filename().string(), error.message());
+  }
 }
 
 }  // namespace isoscan

@@ -18,15 +18,22 @@ class ModelFolder {
 
   std::filesystem::path PathOf(const std::string& digest) const;
 
-  /// Where a model is written before its digest is known. One name per study: a half-written file
-  /// of a killed server is overwritten by the next attempt.
+  /// Where a model is written before its digest is known. One name per study, which has no dot.
   std::filesystem::path DraftOf(const std::string& study) const;
 
   /// Gives a draft its final name, and tells digest and size.
   /// Errors: RESOURCE_EXHAUSTED disk full; UNAVAILABLE other I/O errors.
   absl::StatusOr<GlobalModelRecord> Keep(const std::filesystem::path& draft, int round) const;
 
+  /// Removes a model that no journal knows of: its round was decided anew. What cannot be removed
+  /// is logged, as is what RemoveDrafts cannot: it costs disk and nothing else.
+  void Remove(const std::string& digest) const;
+
+  /// Removes the half-written files of a server that was killed. Only before models are written.
+  void RemoveDrafts() const;
+
  private:
+  void RemoveFile(const std::filesystem::path& path) const;
   std::filesystem::path folder_;
 };
 

@@ -86,6 +86,10 @@ absl::StatusOr<bool> Coordinator::State::CloseRound(const Closing& closing) {
   const auto start = std::chrono::steady_clock::now();
   const absl::StatusOr<GlobalModelRecord> model = Aggregate(closing);
   if (!model.ok()) {
+    {
+      absl::MutexLock lock(&mutex);
+      studies.at(closing.study).averaging.clear();
+    }
     // A staged file may have been damaged behind the server's back.
     ASSIGN_OR_RETURN(const bool dropped, DropLostUpdates(closing));
     if (dropped) return true;
@@ -94,10 +98,12 @@ absl::StatusOr<bool> Coordinator::State::CloseRound(const Closing& closing) {
 
   absl::MutexLock lock(&mutex);
   StudyCourse& course = studies.at(closing.study);
-  // Meanwhile an update may have been added, replaced or taken back, or the study paused: the
-  // rules decide anew, and this aggregate is forgotten.
+  course.averaging.clear();
+  // Meanwhile an update may have been added or taken back, or the study paused: the rules decide
+  // anew, and this aggregate is forgotten.
   if (course.phase != StudyPhase::kRunning || course.round != closing.round ||
       course.updates != closing.updates) {
+    models.Remove(model->digest);
     return true;
   }
   const Time now = clock.Now();
@@ -141,6 +147,7 @@ absl::StatusOr<bool> Coordinator::State::AdvanceStudy(const std::string& study) 
                .round = course.round,
                .updates = course.updates,
                .participation = ParticipationOf(course.study.rounds, situation, course.updates)};
+    for (const auto& [site, update] : course.updates) course.averaging.insert(site);
   }
   return CloseRound(closing);
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <system_error>
 
+#include "common/status/printable.h"
 #include "common/status/status_macros.h"
 #include "common/weights/sha256.h"
 #include "server/aggregation/federated_average.h"
@@ -31,6 +32,14 @@ absl::Status CheckOpen(const StudyCourse& course, int round) {
     return WrongRound(course, round);
   }
   return absl::OkStatus();
+}
+
+// OK unless the mean is being made of another update of this site.
+absl::Status CheckReplaceable(const StudyCourse& course, const std::string& site) {
+  if (!course.averaging.contains(site)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      fmt::format("round {} of {} is being closed with the update that {} handed in before",
+                  course.round, course.study.name, site));
 }
 
 JournaledUpdate WithoutScores(const std::string& site, const SiteUpdate& update) {
@@ -120,6 +129,7 @@ absl::Status Coordinator::Withdraw(const std::string& site, const std::string& s
     course->participants[site].cohort.withdrawn = true;
     course->updates.erase(site);
     course->scored.erase(site);
+    course->scored_local_only.erase(site);
     state_->uploads.RemoveOtherRounds(site, study, /*open_round=*/0);
     spdlog::info("site withdrew study={} site={} round={}", study, site, course->round);
   }
@@ -158,6 +168,11 @@ absl::Status Coordinator::ReportProgress(const std::string& site, const std::str
   if (activity.size() > kMaximumActivityBytes) {
     return absl::InvalidArgumentError(fmt::format("{} sent an activity of {} bytes, at most {}",
                                                   site, activity.size(), kMaximumActivityBytes));
+  }
+  // It is shown on operators' terminals.
+  if (Printable(activity) != activity) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} sent an activity that cannot be printed: '{}'", site, Printable(activity)));
   }
   {
     absl::MutexLock lock(&state_->mutex);
@@ -234,6 +249,12 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
                        state_->journal.TakenWeights(update.study, update.round, site));
       return taken == update.weights_digest ? absl::OkStatus() : open;
     }
+    if (const auto taken = course->updates.find(site);
+        taken != course->updates.end() && taken->second.weights_digest == update.weights_digest &&
+        course->averaging.contains(site)) {
+      return absl::OkStatus();
+    }
+    RETURN_IF_ERROR(CheckReplaceable(*course, site));
     weights = state_->uploads.PathOf(site, update.study, update.round, update.weights_digest);
     std::error_code error;
     if (!std::filesystem::exists(weights, error)) {
@@ -266,6 +287,7 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
     // Meanwhile the round may have closed, or the site withdrawn.
     RETURN_IF_ERROR(state_->FindFor(site, update.study).status());
     RETURN_IF_ERROR(CheckOpen(course, update.round));
+    RETURN_IF_ERROR(CheckReplaceable(course, site));
     Participant& participant = *course.Active(site);
     RETURN_IF_ERROR(CheckUpdate(course.study, participant.cohort, update));
     const Time now = state_->clock.Now();

@@ -239,6 +239,7 @@ void StudyCourse::EnterRound(int next, Time now) {
   round = next;
   round_opened = now;
   updates.clear();
+  averaging.clear();
   deadline_told = false;
 }
 

@@ -54,6 +54,9 @@ struct StudyCourse {
   std::set<std::string> scored;                    ///< The final model, by site.
   std::set<std::string> scored_local_only;
   std::multiset<std::pair<std::string, std::string>> screening;  ///< (site, digest) in use.
+  /// Sites whose updates are being averaged. Nobody replaces one of these meanwhile: a site that
+  /// went on doing so would keep the round from ever closing.
+  std::set<std::string> averaging;
   bool deadline_told = false;  ///< That it has passed has been logged and shown.
 
   /// Signs of life start at `now`. Errors: those of ParseStudy.

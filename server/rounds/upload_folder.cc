@@ -32,10 +32,12 @@ absl::Status UploadFolder::Prepare(const std::string& site, const std::string& s
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) return ErrorOf(folder, error);
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+  std::filesystem::directory_iterator entry(folder, error);
+  for (const std::filesystem::directory_iterator end; !error && entry != end;
+       entry.increment(error)) {
     // "DIGEST" or "DIGEST.part".
-    if (keep.contains(entry.path().stem().string())) continue;
-    std::filesystem::remove(entry.path(), error);
+    if (keep.contains(entry->path().stem().string())) continue;
+    std::filesystem::remove(entry->path(), error);
     if (error) return ErrorOf(folder, error);
   }
   if (error) return ErrorOf(folder, error);
@@ -47,10 +49,12 @@ void UploadFolder::RemoveOtherRounds(const std::string& site, const std::string&
   const std::filesystem::path study_folder = folder_ / site / study;
   const std::filesystem::path open = RoundFolder(site, study, open_round);
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(study_folder, error)) {
-    if (entry.path() == open) continue;
+  std::filesystem::directory_iterator entry(study_folder, error);
+  for (const std::filesystem::directory_iterator end; !error && entry != end;
+       entry.increment(error)) {
+    if (entry->path() == open) continue;
     std::error_code removal;
-    std::filesystem::remove_all(entry.path(), removal);
+    std::filesystem::remove_all(entry->path(), removal);
     if (removal) {
       spdlog::warn("upload not removed site={} study={} error={}", site, study, removal.message());
     }

@@ -19,14 +19,15 @@
 namespace isoscan {
 namespace {
 
+constexpr std::size_t kLargestSigningRequest = 16 * 1024;
+
 /// `program` is empty where the message does not tell it.
 absl::Status CheckVersion(int protocol_version, const std::string& program_version) {
   if (protocol_version == kProtocolVersion) return absl::OkStatus();
   return absl::UnimplementedError(fmt::format(
       "isoscan-client{}{} speaks protocol version {}, isoscan-server {} speaks {}: update the {}",
       program_version.empty() ? "" : " ", program_version, protocol_version, kVersion,
-      kProtocolVersion,
-      protocol_version < kProtocolVersion ? "client at this site" : "server"));
+      kProtocolVersion, protocol_version < kProtocolVersion ? "client at this site" : "server"));
 }
 
 /// The chunks of a file from `offset` on. The file is located when the first one is wanted.
@@ -83,13 +84,18 @@ grpc::ServerUnaryReactor* FederationService::Serve(
 grpc::ServerUnaryReactor* FederationService::Enrol(grpc::CallbackServerContext* context,
                                                    const v1::EnrolRequest* request,
                                                    v1::EnrolResponse* response) {
-  return ServeUnaryCall(executor_, "Enrol", *context, [this, request, response] {
-    return SignCertificate(*request, *response);
-  });
+  return ServeUnaryCall(executor_, "Enrol", *context,
+                        [this, request, response] { return SignCertificate(*request, *response); });
 }
 
 absl::Status FederationService::SignCertificate(const v1::EnrolRequest& request,
                                                 v1::EnrolResponse& response) {
+  // Anybody may call: no more work for them than a site's own request makes.
+  if (request.signing_request_pem().size() > kLargestSigningRequest) {
+    return absl::InvalidArgumentError(
+        fmt::format("the signing request has {} bytes, at most {} are allowed",
+                    request.signing_request_pem().size(), kLargestSigningRequest));
+  }
   ASSIGN_OR_RETURN(const Identity identity, RequestedIdentity(request.signing_request_pem()));
   if (identity.role != Identity::Role::kSite) {
     return absl::PermissionDeniedError(
@@ -97,11 +103,15 @@ absl::Status FederationService::SignCertificate(const v1::EnrolRequest& request,
   }
   const std::string& site = identity.name;
   const Time now = clock_.Now();
-  // Signed first, and handed out last: an error on the way must not use up the invitation.
+  // Signed first, and handed out last: an error on the way must not use up the invitation. When the
+  // answer is lost, the site asks again with the same key and gets another certificate.
   ASSIGN_OR_RETURN(const SignedCertificate certificate,
                    authority_.SignSite(request.signing_request_pem(), site, now));
-  RETURN_IF_ERROR(sites_.Redeem(Sha256Of(request.token()), site, now));
-  RETURN_IF_ERROR(sites_.Enrol(site, certificate.fingerprint, certificate.ends));
+  RETURN_IF_ERROR(sites_.Redeem(Sha256Of(request.token()), site,
+                                {.fingerprint = certificate.fingerprint,
+                                 .key_sha256 = certificate.key_sha256,
+                                 .ends = certificate.ends},
+                                now));
   spdlog::info("site enrolled site={} fingerprint={}", site, certificate.fingerprint);
   response.set_certificate_pem(certificate.pem);
   response.set_authority_pem(authority_.certificate_pem());
@@ -131,18 +141,18 @@ grpc::ServerUnaryReactor* FederationService::ListStudies(grpc::CallbackServerCon
   });
 }
 
-grpc::ServerUnaryReactor* FederationService::ApproveStudy(
-    grpc::CallbackServerContext* context, const v1::ApproveStudyRequest* request,
-    v1::ApproveStudyResponse* /*response*/) {
+grpc::ServerUnaryReactor* FederationService::ApproveStudy(grpc::CallbackServerContext* context,
+                                                          const v1::ApproveStudyRequest* request,
+                                                          v1::ApproveStudyResponse* /*response*/) {
   return Serve("ApproveStudy", *context, [this, request](const std::string& site) {
     return coordinator_.Approve(site, request->study(), request->digest(),
                                 FromMessage(site, request->cohort()));
   });
 }
 
-grpc::ServerUnaryReactor* FederationService::WithdrawFromStudy(
-    grpc::CallbackServerContext* context, const v1::WithdrawRequest* request,
-    v1::WithdrawResponse* /*response*/) {
+grpc::ServerUnaryReactor* FederationService::WithdrawFromStudy(grpc::CallbackServerContext* context,
+                                                               const v1::WithdrawRequest* request,
+                                                               v1::WithdrawResponse* /*response*/) {
   return Serve("WithdrawFromStudy", *context, [this, request](const std::string& site) {
     return coordinator_.Withdraw(site, request->study());
   });
@@ -177,9 +187,8 @@ absl::Status FederationService::Connect(const std::string& site,
   }
   spdlog::info("site connected site={}", site);
   if (former != nullptr) {
-    former->End(absl::AbortedError(
-        fmt::format("{} has opened the assignment stream again: only its latest client is served",
-                    site)));
+    former->End(absl::AbortedError(fmt::format(
+        "{} has opened the assignment stream again: only its latest client is served", site)));
   }
   return absl::OkStatus();
 }
@@ -208,19 +217,18 @@ grpc::ServerWriteReactor<v1::ModelChunk>* FederationService::DownloadModel(
 grpc::ServerUnaryReactor* FederationService::BeginUpload(grpc::CallbackServerContext* context,
                                                          const v1::BeginUploadRequest* request,
                                                          v1::BeginUploadResponse* response) {
-  return Serve("BeginUpload", *context,
-               [this, request, response](const std::string& site) -> absl::Status {
-                 ASSIGN_OR_RETURN(
-                     const std::filesystem::path path,
-                     coordinator_.UploadPath(site, request->study(), request->round(),
-                                             request->weights_digest(), request->weights_bytes()));
-                 ASSIGN_OR_RETURN(const std::int64_t offset,
-                                  uploads_.Announce(site, request->study(), path,
-                                                    request->weights_bytes(),
-                                                    request->weights_digest()));
-                 response->set_offset(offset);
-                 return absl::OkStatus();
-               });
+  return Serve(
+      "BeginUpload", *context, [this, request, response](const std::string& site) -> absl::Status {
+        ASSIGN_OR_RETURN(
+            const std::filesystem::path path,
+            coordinator_.UploadPath(site, request->study(), request->round(),
+                                    request->weights_digest(), request->weights_bytes()));
+        ASSIGN_OR_RETURN(const std::int64_t offset,
+                         uploads_.Announce(site, request->study(), path, request->weights_bytes(),
+                                           request->weights_digest()));
+        response->set_offset(offset);
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerReadReactor<v1::UploadChunk>* FederationService::Upload(

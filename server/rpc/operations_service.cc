@@ -158,13 +158,13 @@ grpc::ServerUnaryReactor* OperationsService::ListSites(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* OperationsService::CreateStudy(grpc::CallbackServerContext* context,
                                                          const v1::CreateStudyRequest* request,
                                                          v1::CreateStudyResponse* response) {
-  return Serve("CreateStudy", *context,
-               [this, request, response](const std::string&) -> absl::Status {
-                 ASSIGN_OR_RETURN(const StudyStatus study, coordinator_.CreateStudy(request->toml()));
-                 response->set_name(study.name);
-                 response->set_digest(study.digest);
-                 return absl::OkStatus();
-               });
+  return Serve(
+      "CreateStudy", *context, [this, request, response](const std::string&) -> absl::Status {
+        ASSIGN_OR_RETURN(const StudyStatus study, coordinator_.CreateStudy(request->toml()));
+        response->set_name(study.name);
+        response->set_digest(study.digest);
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* OperationsService::Change(const char* method, StudyVerb verb,

@@ -53,9 +53,9 @@ class OperationsService final : public v1::Operations::CallbackService {
   grpc::ServerUnaryReactor* StopStudy(grpc::CallbackServerContext* context,
                                       const v1::StudyRequest* request,
                                       v1::StudyState* response) override;
-  grpc::ServerUnaryReactor* ListOperatorStudies(
-      grpc::CallbackServerContext* context, const v1::ListOperatorStudiesRequest* request,
-      v1::ListOperatorStudiesResponse* response) override;
+  grpc::ServerUnaryReactor* ListOperatorStudies(grpc::CallbackServerContext* context,
+                                                const v1::ListOperatorStudiesRequest* request,
+                                                v1::ListOperatorStudiesResponse* response) override;
   grpc::ServerWriteReactor<v1::StudyState>* WatchStudy(grpc::CallbackServerContext* context,
                                                        const v1::StudyRequest* request) override;
   grpc::ServerWriteReactor<v1::ReportPiece>* GetReport(grpc::CallbackServerContext* context,

@@ -42,17 +42,17 @@ absl::StatusOr<Peer> PeerOf(const grpc::CallbackServerContext& context) {
   const std::vector<grpc::string_ref> uris =
       connection->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME);
   if (uris.size() != 1) {
-    return absl::PermissionDeniedError(
-        fmt::format("the certificate names {} URIs, expected one, urn:isoscan:ROLE:NAME",
-                    uris.size()));
+    return absl::PermissionDeniedError(fmt::format(
+        "the certificate names {} URIs, expected one, urn:isoscan:ROLE:NAME", uris.size()));
   }
   absl::StatusOr<Identity> identity = IdentityFromUri({uris.front().data(), uris.front().size()});
   if (!identity.ok()) {
     return absl::PermissionDeniedError(std::string(identity.status().message()));
   }
   Peer peer{.identity = *std::move(identity), .fingerprint = ""};
-  ASSIGN_OR_RETURN(peer.fingerprint, CertificateFingerprint(std::string(
-                                         certificates.front().data(), certificates.front().size())));
+  ASSIGN_OR_RETURN(peer.fingerprint,
+                   CertificateFingerprint(
+                       std::string(certificates.front().data(), certificates.front().size())));
   return peer;
 }
 
@@ -65,9 +65,8 @@ absl::StatusOr<std::string> PeerAuthentication::Site(
     const grpc::CallbackServerContext& context) const {
   ASSIGN_OR_RETURN(const Peer peer, PeerOf(context));
   if (peer.identity.role != Identity::Role::kSite) {
-    return absl::PermissionDeniedError(
-        fmt::format("{} is no site: only a site's certificate may make this call",
-                    NameOf(peer.identity)));
+    return absl::PermissionDeniedError(fmt::format(
+        "{} is no site: only a site's certificate may make this call", NameOf(peer.identity)));
   }
   RETURN_IF_ERROR(sites_.IsAllowed(peer.identity.name, peer.fingerprint));
   return peer.identity.name;

@@ -41,8 +41,8 @@ absl::Status UploadStream::TakeChunk() {
     ASSIGN_OR_RETURN(claim_, uploads_.ClaimFor(site, chunk_.study(), chunk_.weights_digest()));
   }
   if (chunk_.data().size() > kLargestChunk) {
-    return absl::InvalidArgumentError(fmt::format("a chunk of {} bytes came, at most {} are allowed",
-                                                  chunk_.data().size(), kLargestChunk));
+    return absl::InvalidArgumentError(fmt::format(
+        "a chunk of {} bytes came, at most {} are allowed", chunk_.data().size(), kLargestChunk));
   }
   return claim_->upload->Append(claim_->number, chunk_.offset(), chunk_.data());
 }

@@ -72,17 +72,16 @@ absl::StatusOr<Uploads::Claim> Uploads::ClaimFor(const std::string& site, const 
     const absl::MutexLock lock(&upload->mutex_);
     if (upload->file_.has_value() && upload->digest_ == digest) {
       if (upload->claimed_) {
-        return absl::AbortedError(fmt::format(
-            "another upload of {} for study {} is going on; begin again to take over", site,
-            study));
+        return absl::AbortedError(
+            fmt::format("another upload of {} for study {} is going on; begin again to take over",
+                        site, study));
       }
       upload->claimed_ = true;
       return Claim{.upload = upload, .number = upload->announcement_};
     }
   }
-  return absl::FailedPreconditionError(
-      fmt::format("{} has not announced this upload for study {}: call BeginUpload first", site,
-                  study));
+  return absl::FailedPreconditionError(fmt::format(
+      "{} has not announced this upload for study {}: call BeginUpload first", site, study));
 }
 
 }  // namespace isoscan

@@ -80,9 +80,8 @@ class WatchStream final : public grpc::ServerWriteReactor<Message> {
     executor_.Run([stream = itself_] { stream->End(absl::CancelledError("the reader is gone")); });
   }
   void OnDone() override {
-    executor_.Run([stream = std::exchange(itself_, nullptr)] {
-      stream->course_.closed(stream.get());
-    });
+    executor_.Run(
+        [stream = std::exchange(itself_, nullptr)] { stream->course_.closed(stream.get()); });
   }
 
  private:

@@ -113,5 +113,6 @@ CREATE TABLE invitations (
   token_sha256 TEXT PRIMARY KEY,
   site         TEXT NOT NULL REFERENCES sites (name),
   expires      INTEGER NOT NULL,
-  redeemed     INTEGER                -- NULL: not yet.
+  redeemed     INTEGER,               -- NULL: not yet.
+  key_sha256   TEXT                   -- Of the public key that redeemed it; NULL: not yet.
 ) STRICT, WITHOUT ROWID;

@@ -64,18 +64,18 @@ absl::Status SiteRegistry::Invite(const std::string& site, const std::string& to
 }
 
 absl::Status SiteRegistry::Redeem(const std::string& token_sha256, const std::string& site,
-                                  Time now) {
+                                  const IssuedSiteCertificate& certificate, Time now) {
   absl::MutexLock lock(&database_.mutex());
   bool known = false;
-  bool redeemed = false;
+  std::string redeemed_by;
   Time expires{};
   RETURN_IF_ERROR(database_.Each(
       [&](const Statement& row) {
         known = true;
         expires = row.Moment(0);
-        redeemed = !row.IsNull(1);
+        redeemed_by = row.Text(1);
       },
-      "SELECT expires, redeemed FROM invitations WHERE token_sha256 = ?1 AND site = ?2",
+      "SELECT expires, key_sha256 FROM invitations WHERE token_sha256 = ?1 AND site = ?2",
       token_sha256, site));
   if (!known) {
     return absl::PermissionDeniedError(
@@ -83,31 +83,30 @@ absl::Status SiteRegistry::Redeem(const std::string& token_sha256, const std::st
                     "one (isoscan-admin site invite {})",
                     site, site));
   }
-  if (redeemed) {
+  if (!redeemed_by.empty() && redeemed_by != certificate.key_sha256) {
     return absl::PermissionDeniedError(fmt::format(
-        "the invitation of {} has been used: a token is valid once, ask the coordinator for a new "
-        "invitation",
+        "the invitation of {} has been used with another key: a token is for one; if that was this "
+        "site, enrol again in the same --folder, otherwise tell the coordinator",
         site));
   }
   if (now >= expires) {
     return absl::PermissionDeniedError(
         fmt::format("the invitation of {} has expired: ask the coordinator for a new one", site));
   }
-  return database_.Run("UPDATE invitations SET redeemed = ?2 WHERE token_sha256 = ?1", token_sha256,
-                       now);
-}
-
-absl::Status SiteRegistry::Enrol(const std::string& site, const std::string& fingerprint,
-                                 Time ends) {
-  absl::MutexLock lock(&database_.mutex());
+  ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(database_));
+  // The first time counts: who repeats it does not make it younger.
+  RETURN_IF_ERROR(
+      database_.Run("UPDATE invitations SET redeemed = coalesce(redeemed, ?2), key_sha256 = ?3 "
+                    "WHERE token_sha256 = ?1",
+                    token_sha256, now, certificate.key_sha256));
   RETURN_IF_ERROR(
       database_.Run("UPDATE sites SET state = 'enrolled', fingerprint = ?2, certificate_ends = ?3 "
-                    "WHERE name = ?1",
-                    site, fingerprint, ends));
+                    "WHERE name = ?1 AND state != 'suspended'",
+                    site, certificate.fingerprint, certificate.ends));
   if (database_.changes() == 0) {
-    return absl::NotFoundError(fmt::format("{} was never invited", site));
+    return absl::PermissionDeniedError(fmt::format("{} is suspended: ask the coordinator", site));
   }
-  return absl::OkStatus();
+  return std::move(transaction).Commit();
 }
 
 absl::Status SiteRegistry::IsAllowed(const std::string& site,

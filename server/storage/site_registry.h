@@ -21,6 +21,13 @@ struct RegisteredSite {
   std::optional<Time> certificate_ends;  ///< None while invited.
 };
 
+/// What the registry keeps of a certificate that was made for a site.
+struct IssuedSiteCertificate {
+  std::string fingerprint;  ///< SHA-256 of its DER.
+  std::string key_sha256;   ///< Of its public key.
+  Time ends{};
+};
+
 /// Which sites there are, which certificate each has, and which invitations are open.
 ///
 /// Shares the journal's database. Thread safety: every method from any thread.
@@ -32,14 +39,15 @@ class SiteRegistry {
   /// Errors: INVALID_ARGUMENT not a site's name; ALREADY_EXISTS the site has enrolled.
   absl::Status Invite(const std::string& site, const std::string& token_sha256, Time expires);
 
-  /// Uses up the invitation: OK once.
+  /// Uses up the invitation and enrols its site with `certificate`, in one transaction: from now on
+  /// only this certificate is accepted. Until the invitation expires it may be repeated for the same
+  /// key, and gives the site the newer certificate: the answer to the first time may never have
+  /// arrived. Another key is refused, so who finds a used invitation cannot become the site.
+  ///
   /// Errors: PERMISSION_DENIED an unknown, used or expired token, or one for another site. The
   ///         message is the same for an unknown token and for another site's.
-  absl::Status Redeem(const std::string& token_sha256, const std::string& site, Time now);
-
-  /// The certificate that was issued to an invited site; from now on only it is accepted.
-  /// Errors: NOT_FOUND the site was never invited.
-  absl::Status Enrol(const std::string& site, const std::string& fingerprint, Time ends);
+  absl::Status Redeem(const std::string& token_sha256, const std::string& site,
+                      const IssuedSiteCertificate& certificate, Time now);
 
   /// OK when the site has enrolled with exactly this certificate.
   /// Errors: PERMISSION_DENIED saying why not.

@@ -161,6 +161,8 @@ absl::Status SqliteJournal::Withdraw(const std::string& study, const std::string
   RETURN_IF_ERROR(database_->Run(
       "UPDATE participants SET withdrawn = 1 WHERE study = ?1 AND site = ?2", study, site));
   RETURN_IF_ERROR(RemoveUpdate(*database_, study, open_round, site));
+  // A model trained alone is scored in the last round only, which is open.
+  RETURN_IF_ERROR(RemoveScores(*database_, study, site, kLocalOnlyModel));
   return std::move(transaction).Commit();
 }
 

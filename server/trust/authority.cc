@@ -7,11 +7,10 @@
 #include <string_view>
 #include <utility>
 
-#include <openssl/ec.h>
-#include <openssl/x509v3.h>
-
 #include "common/status/status_macros.h"
 #include "server/trust/certificate_builder.h"
+#include <openssl/ec.h>
+#include <openssl/x509v3.h>
 
 namespace isoscan {
 namespace {
@@ -44,11 +43,11 @@ absl::StatusOr<SignedCertificate> SignEndCertificate(const Authority& authority,
                                        usage == Usage::kClient ? "clientAuth" : "serverAuth"));
   RETURN_IF_ERROR(builder.AddExtension(NID_subject_alt_name, alternative_names));
   RETURN_IF_ERROR(builder.AddExtension(NID_subject_key_identifier, "hash"));
-  RETURN_IF_ERROR(
-      builder.AddExtension(NID_authority_key_identifier, "keyid:always", issuer.get()));
+  RETURN_IF_ERROR(builder.AddExtension(NID_authority_key_identifier, "keyid:always", issuer.get()));
   SignedCertificate certificate;
   ASSIGN_OR_RETURN(certificate.pem, std::move(builder).Sign(issuer.get(), issuer_key.get()));
   ASSIGN_OR_RETURN(certificate.fingerprint, CertificateFingerprint(certificate.pem));
+  ASSIGN_OR_RETURN(certificate.key_sha256, PublicKeySha256(key));
   certificate.ends = std::chrono::floor<std::chrono::seconds>(ends);
   return certificate;
 }
@@ -116,8 +115,7 @@ absl::StatusOr<Authority> Authority::FromPem(std::string certificate_pem,
 
 absl::StatusOr<SignedCertificate> Authority::SignSite(const std::string& signing_request_pem,
                                                       const std::string& site, Time now) const {
-  ASSIGN_OR_RETURN(const UniqueSigningRequest request,
-                   ParseSigningRequestPem(signing_request_pem));
+  ASSIGN_OR_RETURN(const UniqueSigningRequest request, ParseSigningRequestPem(signing_request_pem));
   const Identity identity{Identity::Role::kSite, site};
   const std::string name = "URI:" + ToUri(identity);
   const std::vector<std::string> names = AlternativeNames(request.get());
@@ -141,14 +139,12 @@ absl::StatusOr<KeyedCertificate> Authority::IssueServer(const std::string& host,
                              fmt::format(",{}", fmt::join(names, ",")), Usage::kServer, now);
 }
 
-absl::StatusOr<KeyedCertificate> Authority::IssueOperator(const std::string& name,
-                                                          Time now) const {
+absl::StatusOr<KeyedCertificate> Authority::IssueOperator(const std::string& name, Time now) const {
   return IssueEndCertificate(*this, {Identity::Role::kOperator, name}, "", Usage::kClient, now);
 }
 
 absl::StatusOr<Identity> RequestedIdentity(const std::string& signing_request_pem) {
-  ASSIGN_OR_RETURN(const UniqueSigningRequest request,
-                   ParseSigningRequestPem(signing_request_pem));
+  ASSIGN_OR_RETURN(const UniqueSigningRequest request, ParseSigningRequestPem(signing_request_pem));
   constexpr std::string_view kUri = "URI:";
   const std::vector<std::string> names = AlternativeNames(request.get());
   if (names.size() != 1 || !names.front().starts_with(kUri)) {

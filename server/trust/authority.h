@@ -14,6 +14,7 @@ namespace isoscan {
 struct SignedCertificate {
   std::string pem;
   std::string fingerprint;  ///< SHA-256 of the DER, 64 hexadecimal digits.
+  std::string key_sha256;   ///< Of the holder's public key, 64 hexadecimal digits.
   Time ends{};
 };
 
@@ -26,9 +27,9 @@ struct KeyedCertificate {
 /// The consortium's certificate authority: EC P-256, self-signed, able to sign end certificates and
 /// no further authority. It alone decides who may speak to the server.
 ///
-/// Every certificate has a random 128-bit serial, SHA-256, one hour of allowance for clocks that run
-/// behind, and no longer life than the authority's own.
-/// Source: docs/references.md#rfc5280 (profile), #rfc2986 (signing requests).
+/// Every certificate has a random 128-bit serial, SHA-256, one hour of allowance for clocks that
+/// run behind, and no longer life than the authority's own. Source: docs/references.md#rfc5280
+/// (profile), #rfc2986 (signing requests).
 ///
 /// Thread safety: const methods from any thread.
 class Authority {

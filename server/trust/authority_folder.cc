@@ -31,10 +31,9 @@ absl::StatusOr<std::string> ReadPem(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   std::string text(std::istreambuf_iterator<char>(file), {});
   if (!file.is_open() || file.bad()) {
-    return absl::NotFoundError(fmt::format("cannot read {}: {}", path.string(),
-                                           std::filesystem::exists(path)
-                                               ? "check its owner and mode"
-                                               : "there is no such file"));
+    return absl::NotFoundError(fmt::format(
+        "cannot read {}: {}", path.string(),
+        std::filesystem::exists(path) ? "check its owner and mode" : "there is no such file"));
   }
   return text;
 }

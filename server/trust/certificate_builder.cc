@@ -2,19 +2,21 @@
 
 #include <fmt/format.h>
 
-#include <array>
 #include <chrono>
-#include <cstring>
+#include <cstddef>
 #include <ctime>
+#include <memory>
 #include <utility>
 
-#include <openssl/pem.h>
-#include <openssl/rand.h>
-
 #include "common/status/status_macros.h"
+#include "common/weights/sha256.h"
+#include <openssl/bn.h>
+#include <openssl/pem.h>
 
 namespace isoscan {
 namespace {
+
+using UniqueNumber = std::unique_ptr<BIGNUM, OpenSslFree<BN_free>>;
 
 constexpr auto kClockAllowance = std::chrono::hours(1);
 
@@ -26,12 +28,11 @@ std::time_t Seconds(Time time) {
   return std::chrono::duration_cast<std::chrono::seconds>(time.time_since_epoch()).count();
 }
 
-/// 128 random bits, never zero or negative.
+/// 128 random bits. Through a number, since DER allows no leading zero bytes.
 bool SetRandomSerial(X509* certificate) {
-  std::array<unsigned char, 16> bytes;
-  if (RAND_bytes(bytes.data(), static_cast<int>(bytes.size())) != 1) return false;
-  ASN1_STRING* serial = X509_get_serialNumber(certificate);
-  return ASN1_STRING_set(serial, bytes.data(), static_cast<int>(bytes.size())) == 1;
+  const UniqueNumber serial(BN_new());
+  return BN_rand(serial.get(), 128, BN_RAND_TOP_ANY, BN_RAND_BOTTOM_ANY) == 1 &&
+         BN_to_ASN1_INTEGER(serial.get(), X509_get_serialNumber(certificate)) != nullptr;
 }
 
 bool SetCommonName(X509* certificate, const std::string& common_name) {
@@ -115,6 +116,14 @@ absl::StatusOr<Time> EndOf(const X509* certificate) {
   return Time(std::chrono::seconds(timegm(&end)));
 }
 
+absl::StatusOr<std::string> PublicKeySha256(EVP_PKEY* key) {
+  const UniqueBio der(BIO_new(BIO_s_mem()));
+  if (i2d_PUBKEY_bio(der.get(), key) != 1) {
+    return absl::InternalError(fmt::format("cannot encode a public key: {}", OpenSslError()));
+  }
+  return Sha256Of(isoscan::TextOf(der.get()));
+}
+
 absl::StatusOr<CertificateBuilder> CertificateBuilder::Start(EVP_PKEY* key,
                                                              const std::string& common_name,
                                                              Time now, Time ends) {
@@ -139,9 +148,8 @@ absl::Status CertificateBuilder::AddExtension(int nid, const std::string& value,
                  nullptr, nullptr, 0);
   const UniqueExtension extension(X509V3_EXT_conf_nid(nullptr, &context, nid, value.c_str()));
   if (extension == nullptr || X509_add_ext(certificate_.get(), extension.get(), -1) != 1) {
-    return absl::InternalError(
-        fmt::format("cannot write {} = {} into a certificate: {}", OBJ_nid2sn(nid), value,
-                    OpenSslError()));
+    return absl::InternalError(fmt::format("cannot write {} = {} into a certificate: {}",
+                                           OBJ_nid2sn(nid), value, OpenSslError()));
   }
   return absl::OkStatus();
 }

@@ -23,6 +23,9 @@ std::vector<std::string> AlternativeNames(X509_REQ* request);
 
 absl::StatusOr<Time> EndOf(const X509* certificate);
 
+/// Of the key's SubjectPublicKeyInfo; 64 hexadecimal digits.
+absl::StatusOr<std::string> PublicKeySha256(EVP_PKEY* key);
+
 /// One certificate in the making.
 class CertificateBuilder {
  public:

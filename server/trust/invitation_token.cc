@@ -4,9 +4,8 @@
 
 #include <array>
 
-#include <openssl/rand.h>
-
 #include "common/tls/openssl_handles.h"
+#include <openssl/rand.h>
 
 namespace isoscan {
 

@@ -8,6 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
 #include "client/training/patch_sampler.h"
 #include "client/training/trainer.h"
 #include "common/process/resources.h"
@@ -72,15 +75,20 @@ int Threads() {
   return threads == nullptr ? 0 : std::atoi(threads);
 }
 
+void Fail(benchmark::State& state, const absl::Status& status) {
+  state.SkipWithError(status.ToString().c_str());
+}
+
 void BM_TrainStep(benchmark::State& state) {
   const Study study = PlanOf(state);
   const std::vector<PreparedCase> cases{NoiseFor(study)};
   const NamedTensors weights = InitialWeights(study);
   absl::StatusOr<Trainer> trainer = Trainer::Create(study, "auto", Threads());
-  if (!trainer.ok()) return state.SkipWithError("no device");
+  if (!trainer.ok()) return Fail(state, trainer.status());
   const TrainingTask task{.steps = kStepsPerIteration, .total_steps = 100, .random_stream = "x"};
   for (auto _ : state) {
-    if (!trainer->Train(weights, cases, task, {}, {}).ok()) state.SkipWithError("training failed");
+    const absl::StatusOr<TrainingResult> result = trainer->Train(weights, cases, task, {}, {});
+    if (!result.ok()) return Fail(state, result.status());
   }
   state.SetLabel(trainer->device_name());
   state.counters["ms_per_step"] =
@@ -93,9 +101,10 @@ void BM_Predict(benchmark::State& state) {
   const PreparedCase noise = NoiseFor(study);
   const NamedTensors weights = InitialWeights(study);
   absl::StatusOr<Trainer> trainer = Trainer::Create(study, "auto", Threads());
-  if (!trainer.ok()) return state.SkipWithError("no device");
+  if (!trainer.ok()) return Fail(state, trainer.status());
   for (auto _ : state) {
-    if (!trainer->Predict(weights, noise).ok()) state.SkipWithError("prediction failed");
+    const absl::StatusOr<LabelMap> result = trainer->Predict(weights, noise);
+    if (!result.ok()) return Fail(state, result.status());
   }
   state.SetLabel(trainer->device_name());
 }

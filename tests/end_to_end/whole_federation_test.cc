@@ -28,7 +28,7 @@ TEST_F(WholeFederationTest, TwoHospitalsOfOtherScaleAndBiasTrainOneModel) {
   ASSERT_EQ(report.at("sites").size(), 2U);
   for (const json& site : report.at("sites")) {
     EXPECT_EQ(site.at("held_out_cases"), 2);
-    EXPECT_GT(site.at("after").at("mean").get<double>(), 0.7) << site;
+    EXPECT_GT(site.at("dice").at("mean").get<double>(), 0.7) << site;
   }
 }
 
@@ -66,7 +66,7 @@ TEST_F(WholeFederationTest, KilledHospitalIsMissedAccordingToTheQuorumAndComesBa
 
   ASSERT_EQ(::kill(south.id(), SIGKILL), 0);
   ASSERT_TRUE(south.WaitFor(kPatience, {}));
-  EXPECT_TRUE(wait_for("left_out", 0)) << "the round waited for a hospital that was gone";
+  EXPECT_TRUE(wait_for("left out", 0)) << "the round waited for a hospital that was gone";
   const int before = contributions("south")["contributed"];
   ChildProcess back = StartClient("south");
   EXPECT_TRUE(wait_for("contributed", before)) << "the hospital was not asked again";

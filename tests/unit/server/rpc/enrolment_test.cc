@@ -54,7 +54,35 @@ TEST(Enrolment, IsRefusedForAnotherNameAndLeavesTheInvitationValid) {
   EXPECT_OK(Enrol(server, RequestOf(token, "north")));
 }
 
-TEST(Enrolment, TakesATokenOnce) {
+// The first answer may be lost between the two ends, or in a crash of either.
+TEST(Enrolment, IsRepeatedByTheSameSiteAlsoAfterARestart) {
+  RunningServer server;
+  const std::string key = *CreatePrivateKey();
+  v1::EnrolRequest request;
+  request.set_token(server.Invite("north"));
+  request.set_signing_request_pem(*CreateSigningRequest(key, {Identity::Role::kSite, "north"}));
+  ASSERT_OK(Enrol(server, request));
+  server.Restart();
+
+  ASSERT_OK_AND_ASSIGN(const v1::EnrolResponse again, Enrol(server, request));
+
+  const TlsFiles north{.authority = again.authority_pem(),
+                       .certificate = again.certificate_pem(),
+                       .private_key = key};
+  EXPECT_OK(
+      Call(*server.Federation(north), &FederationStub::ListStudies, v1::ListStudiesRequest()));
+}
+
+TEST(Enrolment, RefusesARequestThatIsTooLargeToBeOne) {
+  const RunningServer server;
+  v1::EnrolRequest request = RequestOf(server.Invite("north"), "north");
+  request.mutable_signing_request_pem()->append(20'000, ' ');
+
+  EXPECT_THAT(Enrol(server, request),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("at most 16384")));
+}
+
+TEST(Enrolment, TakesATokenForOneKey) {
   const RunningServer server;
   const std::string token = server.Invite("north");
   ASSERT_OK(Enrol(server, RequestOf(token, "north")));

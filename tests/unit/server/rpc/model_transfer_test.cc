@@ -102,8 +102,7 @@ TEST_F(ModelTransfer, UploadRefusesAGapAndBytesBeyondTheEnd) {
 }
 
 TEST_F(ModelTransfer, DownloadStartsAtAnyByte) {
-  v1::ListModelsResponse models =
-      *Call(*operations(), &OperationsStub::ListModels, StudyRequest());
+  v1::ListModelsResponse models = *Call(*operations(), &OperationsStub::ListModels, StudyRequest());
   v1::DownloadModelRequest request;
   request.set_study("tiny");
   request.set_model_digest(models.models(0).digest());

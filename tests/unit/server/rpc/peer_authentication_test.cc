@@ -43,10 +43,9 @@ std::map<std::string, absl::Status> CallAllOfFederation(FederationStub& stub) {
        Call(stub, &FederationStub::ApproveStudy, v1::ApproveStudyRequest()).status()},
       {"WithdrawFromStudy",
        Call(stub, &FederationStub::WithdrawFromStudy, v1::WithdrawRequest()).status()},
-      {"WatchAssignments",
-       CallStream(stub, &FederationStub::WatchAssignments, v1::WatchRequest())},
-      {"DownloadModel", CallStream(stub, &FederationStub::DownloadModel,
-                                   v1::DownloadModelRequest())},
+      {"WatchAssignments", CallStream(stub, &FederationStub::WatchAssignments, v1::WatchRequest())},
+      {"DownloadModel",
+       CallStream(stub, &FederationStub::DownloadModel, v1::DownloadModelRequest())},
       {"BeginUpload", Call(stub, &FederationStub::BeginUpload, v1::BeginUploadRequest()).status()},
       {"Upload", FromGrpcStatus(upload->Finish())},
       {"SubmitUpdate",
@@ -174,10 +173,10 @@ TEST(ProtocolVersion, AnotherOneIsRefusedWithWhomToUpdate) {
   v1::WatchRequest older;
   older.set_protocol_version(kProtocolVersion - 1);
 
-  EXPECT_THAT(Call(*stub, &FederationStub::Hello, newer),
-              StatusIs(absl::StatusCode::kUnimplemented,
-                       AllOf(HasSubstr("9.9.9"), HasSubstr(kVersion),
-                             HasSubstr("update the server"))));
+  EXPECT_THAT(
+      Call(*stub, &FederationStub::Hello, newer),
+      StatusIs(absl::StatusCode::kUnimplemented,
+               AllOf(HasSubstr("9.9.9"), HasSubstr(kVersion), HasSubstr("update the server"))));
   EXPECT_THAT(CallStream(*stub, &FederationStub::WatchAssignments, older),
               StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("update the client")));
 }

@@ -76,11 +76,10 @@ absl::StatusOr<Response> Call(Stub& stub,
 
 /// One call with a stream of answers: what it ended with; `messages` gets what came.
 template <typename Stub, typename Request, typename Message>
-absl::Status CallStream(
-    Stub& stub,
-    std::unique_ptr<grpc::ClientReader<Message>> (Stub::*method)(grpc::ClientContext*,
-                                                                 const Request&),
-    const Request& request, std::vector<Message>* messages = nullptr) {
+absl::Status CallStream(Stub& stub,
+                        std::unique_ptr<grpc::ClientReader<Message>> (Stub::*method)(
+                            grpc::ClientContext*, const Request&),
+                        const Request& request, std::vector<Message>* messages = nullptr) {
   TestContext context;
   const auto stream = (stub.*method)(&context, request);
   Message message;

@@ -50,8 +50,8 @@ TEST(ServerConfig, ShippedFileShowsEveryDefault) {
 }
 
 TEST(ServerConfig, NewOneHasTheAddressesAndTheShippedComments) {
-  const std::string text = ServerToml({.host = "10.0.0.5", .port = 9000},
-                                      {.host = "::", .port = 9001});
+  const std::string text =
+      ServerToml({.host = "10.0.0.5", .port = 9000}, {.host = "::", .port = 9001});
   ASSERT_OK_AND_ASSIGN(const ServerConfig config, Load(text));
 
   EXPECT_EQ(ToString(config.address), "10.0.0.5:9000");
@@ -77,9 +77,8 @@ TEST(Endpoint, IsHostAndPort) {
     ASSERT_OK_AND_ASSIGN(const Endpoint endpoint, ParseEndpoint(text));
     EXPECT_EQ(ToString(endpoint), text);
   }
-  for (const std::string text :
-       {"", "localhost", ":80", "a:", "a:x", "a:-1", "a:65536", "a:80x", "::1:80", "a b:80",
-        "a\":80", "[]:80"}) {
+  for (const std::string text : {"", "localhost", ":80", "a:", "a:x", "a:-1", "a:65536", "a:80x",
+                                 "::1:80", "a b:80", "a\":80", "[]:80"}) {
     EXPECT_THAT(ParseEndpoint(text),
                 StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("HOST:PORT")))
         << text;

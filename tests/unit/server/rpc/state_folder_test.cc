@@ -36,8 +36,7 @@ TEST(StateFolder, IsMadePrivateAndWhole) {
   EXPECT_EQ(fs::status(folder.root).permissions(), fs::perms::owner_all);
   for (const fs::path& secret : {folder.authority() / "authority.key", folder.tls() / "server.key",
                                  folder.operator_files() / "operator.key"}) {
-    EXPECT_EQ(fs::status(secret).permissions(),
-              fs::perms::owner_read | fs::perms::owner_write)
+    EXPECT_EQ(fs::status(secret).permissions(), fs::perms::owner_read | fs::perms::owner_write)
         << secret;
   }
   EXPECT_THAT(CheckState(folder), IsOkAndHolds(Contains(HasSubstr("0 sites, 0 studies"))));
@@ -78,8 +77,8 @@ TEST(StateFolder, CheckFindsAChangedModelAndAMissingOne) {
   RunningServer server;
   v1::CreateStudyRequest request;
   request.set_toml(TinyStudyToml());
-  ASSERT_OK(Call(*server.Operations(server.Operator()), &v1::Operations::Stub::CreateStudy,
-                 request));
+  ASSERT_OK(
+      Call(*server.Operations(server.Operator()), &v1::Operations::Stub::CreateStudy, request));
   server.Stop();
   EXPECT_THAT(CheckState(server.folder()), IsOkAndHolds(Contains(HasSubstr("1 files"))));
 
@@ -129,12 +128,14 @@ TEST(AggregationServer, RenewsItsCertificateBeforeItEnds) {
   const Time a_year_ago = clock.Now() - std::chrono::hours(24) * 380;
   ASSERT_OK(InitializeState(folder, LocalPort(0), LocalPort(0), a_year_ago));
   ASSERT_OK_AND_ASSIGN(const ServerConfig config, LoadServerConfig(folder.config()));
-  EXPECT_THAT(CheckState(folder), IsOkAndHolds(Contains(MatchesRegex("server.pem: 1[67] days left"))));
+  EXPECT_THAT(CheckState(folder),
+              IsOkAndHolds(Contains(MatchesRegex("server.pem: 1[67] days left"))));
 
   ASSERT_OK_AND_ASSIGN(auto server, AggregationServer::Start(folder, config, clock));
   server.reset();
 
-  EXPECT_THAT(CheckState(folder), IsOkAndHolds(Contains(MatchesRegex("server.pem: 39[67] days left"))));
+  EXPECT_THAT(CheckState(folder),
+              IsOkAndHolds(Contains(MatchesRegex("server.pem: 39[67] days left"))));
 }
 
 }  // namespace

@@ -154,9 +154,8 @@ TEST_F(StudyRounds, SecondStreamOfASiteEndsTheFirst) {
 
   EXPECT_THAT(first.End(), StatusIs(absl::StatusCode::kAborted, HasSubstr("north")));
   EXPECT_EQ(second.WaitFor(v1::Assignment::KIND_TRAIN).round(), 1);
-  ASSERT_OK_AND_ASSIGN(
-      const v1::ListSitesResponse sites,
-      Call(*operations(), &OperationsStub::ListSites, v1::ListSitesRequest()));
+  ASSERT_OK_AND_ASSIGN(const v1::ListSitesResponse sites,
+                       Call(*operations(), &OperationsStub::ListSites, v1::ListSitesRequest()));
   EXPECT_TRUE(sites.sites(0).connected());
   EXPECT_FALSE(sites.sites(1).connected());
 }
@@ -193,9 +192,8 @@ TEST_F(StudyRounds, OperatorSeesWhatASiteIsDoing) {
 }
 
 TEST_F(StudyRounds, SitesSeeTheirStudiesAndNoOtherSite) {
-  ASSERT_OK_AND_ASSIGN(
-      const v1::ListStudiesResponse studies,
-      Call(*north(), &FederationStub::ListStudies, v1::ListStudiesRequest()));
+  ASSERT_OK_AND_ASSIGN(const v1::ListStudiesResponse studies,
+                       Call(*north(), &FederationStub::ListStudies, v1::ListStudiesRequest()));
 
   ASSERT_EQ(studies.studies_size(), 1);
   EXPECT_EQ(studies.studies(0).toml(), toml());

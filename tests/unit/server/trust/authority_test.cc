@@ -9,16 +9,15 @@
 #include <string>
 #include <vector>
 
-#include <openssl/pem.h>
-#include <openssl/x509_vfy.h>
-#include <openssl/x509v3.h>
-
 #include "common/clock/clock.h"
 #include "server/trust/authority_folder.h"
 #include "server/trust/certificate_builder.h"
 #include "server/trust/invitation_token.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
+#include <openssl/pem.h>
+#include <openssl/x509_vfy.h>
+#include <openssl/x509v3.h>
 
 namespace isoscan {
 namespace {
@@ -82,10 +81,10 @@ TEST_F(AuthorityTest, SignsASiteForItsNameAndForNothingElse) {
 }
 
 TEST_F(AuthorityTest, RefusesARequestForAnotherName) {
-  EXPECT_THAT(authority_.SignSite(request_, "south", now_),
-              StatusIs(absl::StatusCode::kPermissionDenied,
-                       AllOf(HasSubstr("urn:isoscan:site:north"),
-                             HasSubstr("urn:isoscan:site:south"))));
+  EXPECT_THAT(
+      authority_.SignSite(request_, "south", now_),
+      StatusIs(absl::StatusCode::kPermissionDenied,
+               AllOf(HasSubstr("urn:isoscan:site:north"), HasSubstr("urn:isoscan:site:south"))));
   const std::string operator_request = RequestOf({Identity::Role::kOperator, "north"});
   EXPECT_THAT(authority_.SignSite(operator_request, "north", now_),
               StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("operator:north")));
@@ -93,8 +92,7 @@ TEST_F(AuthorityTest, RefusesARequestForAnotherName) {
 
 TEST_F(AuthorityTest, RefusesARequestThatWasChangedAfterItsSigning) {
   const UniqueBio text(BIO_new_mem_buf(request_.data(), static_cast<int>(request_.size())));
-  const UniqueSigningRequest request(
-      PEM_read_bio_X509_REQ(text.get(), nullptr, nullptr, nullptr));
+  const UniqueSigningRequest request(PEM_read_bio_X509_REQ(text.get(), nullptr, nullptr, nullptr));
   const UniqueKey other = *ParsePrivateKeyPem(*CreatePrivateKey());
   X509_REQ_set_pubkey(request.get(), other.get());
   const UniqueBio changed(BIO_new(BIO_s_mem()));
@@ -154,12 +152,16 @@ TEST_F(AuthorityTest, CannotBeExtendedByWhoItSigned) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("may not sign others")));
 }
 
-TEST_F(AuthorityTest, DrawsEverySerialAnew) {
+TEST_F(AuthorityTest, DrawsEverySerialAnewAndEveryCertificateCanBeRead) {
+  // Enough for serials that begin with zero bits and bytes, which DER writes in fewer bytes.
+  constexpr std::size_t kCertificates = 1000;
   std::set<std::string> serials;
-  for (int i = 0; i < 20; ++i) {
-    serials.insert(SerialOf(authority_.SignSite(request_, "north", now_)->pem));
+  for (std::size_t i = 0; i < kCertificates; ++i) {
+    ASSERT_OK_AND_ASSIGN(const SignedCertificate site,
+                         authority_.SignSite(request_, "north", now_));
+    serials.insert(SerialOf(site.pem));
   }
-  EXPECT_EQ(serials.size(), 20U);
+  EXPECT_EQ(serials.size(), kCertificates);
 }
 
 TEST_F(AuthorityTest, SignsNothingThatOutlivesIt) {
