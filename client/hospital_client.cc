@@ -43,6 +43,30 @@ double SecondsSince(steady_clock::time_point start) {
 
 std::string MessageOf(const absl::Status& status) { return std::string(status.message()); }
 
+/// What of this assignment is not in the study that the site approved; empty when it all is. A
+/// server that asked for more rounds would learn more of the cases than was agreed.
+std::string BeyondTheStudy(const SiteAssignment& assignment, const Study& study) {
+  const std::int64_t rounds = study.rounds.rounds;
+  if (assignment.kind == Kind::kTrain && (assignment.round < 1 || assignment.round > rounds)) {
+    return fmt::format("round {} of a study of {} rounds", assignment.round, rounds);
+  }
+  if (assignment.kind == Kind::kScore && assignment.round != rounds + 1) {
+    return fmt::format("final scores in round {} of {}", assignment.round, rounds);
+  }
+  if (assignment.kind == Kind::kLocalOnly && !study.evaluation.local_only) {
+    return "training alone, which the study does not have";
+  }
+  return "";
+}
+
+/// More bytes than any model of this study has.
+std::int64_t ModelBytesLimit(const Study& study) {
+  constexpr std::int64_t kHeaderAllowance = std::int64_t{1} << 20;
+  std::int64_t values = 0;
+  for (const auto& [name, shape] : NetworkShapes(study)) values += ElementCount(shape);
+  return values * std::int64_t{sizeof(float)} + kHeaderAllowance;
+}
+
 /// Mean over cases and labels that are there, for the site's own log.
 double MeanDice(const std::vector<ScoredCase>& scores) {
   double sum = 0;
@@ -349,6 +373,12 @@ absl::Status HospitalClient::State::Work(const SiteAssignment& assignment,
         assignment.study, assignment.study);
     return absl::OkStatus();
   }
+  if (const std::string beyond = BeyondTheStudy(assignment, *study); !beyond.empty()) {
+    spdlog::error("assignment_refused study={} reason=\"the server asks for {}\" action=\"tell "
+                  "the coordinator\"",
+                  study->name, beyond);
+    return absl::OkStatus();
+  }
   RETURN_IF_ERROR(folder.Prepare(study->name));
   if (const std::optional<RoundUpdate> kept = KeptUpdate(assignment)) {
     spdlog::info("update_kept study={} round={} action=\"sent again without training\"",
@@ -419,6 +449,12 @@ absl::StatusOr<NamedTensors> HospitalClient::State::FetchModel(const SiteAssignm
     return absl::DataLossError(
         fmt::format("the server names the model of round {} of study {} by what is no SHA-256",
                     assignment.round, assignment.study));
+  }
+  const std::int64_t limit = ModelBytesLimit(loaded->study);
+  if (assignment.model_bytes < 0 || assignment.model_bytes > limit) {
+    return absl::InvalidArgumentError(
+        fmt::format("the server announces a model of {} bytes, one of study {} has at most {}",
+                    assignment.model_bytes, assignment.study, limit));
   }
   const fs::path path = folder.Model(assignment.study, assignment.model_digest);
   // A file that decayed on this disk is fetched anew.

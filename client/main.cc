@@ -2,7 +2,6 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <functional>
 #include <map>
 #include <string>
@@ -141,7 +140,7 @@ int Main(int argc, char** argv) {
   RequireTls13();
   // Every failure of the connection is told in our own words:
   // client/federation/connection_failure.h.
-  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+  LogGrpcAsDebug();
   KeepFreedMemory();
 
   CommandLine line;

@@ -69,6 +69,9 @@ SiteStateFolder::Lock::~Lock() {
 
 absl::StatusOr<SiteStateFolder::Lock> SiteStateFolder::Acquire() const {
   RETURN_IF_ERROR(MakeFolder(folder_));
+  // Weights that were trained on patients' images are nobody else's business on this machine.
+  std::error_code ignored;
+  fs::permissions(folder_, fs::perms::owner_all, ignored);
   const fs::path path = folder_ / "running";
   const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (descriptor < 0) {

@@ -114,7 +114,9 @@ std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study) {
     largest =
         std::max({largest, stored * 8 * (channels + 1), 4 * (classes + 1) * (prepared + stored)});
   }
-  return std::llround(total + largest);
+  // A sum that no machine has, and that an integer may not hold.
+  constexpr double kTooMuch = 1e18;
+  return std::llround(std::min(total + largest, kTooMuch));
 }
 
 absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Study& study,

@@ -16,7 +16,8 @@ namespace fs = std::filesystem;
 
 /// The key of an enrolment that failed half way is used again.
 absl::StatusOr<std::string> KeyIn(const fs::path& path) {
-  if (fs::exists(path)) return ReadSecret(path);
+  std::error_code error;
+  if (fs::exists(path, error)) return ReadSecret(path);
   ASSIGN_OR_RETURN(std::string key, CreatePrivateKey());
   RETURN_IF_ERROR(WriteSecret(path, key));
   return key;
@@ -29,13 +30,13 @@ absl::Status Enrol(const fs::path& invitation_path, const fs::path& folder,
   ASSIGN_OR_RETURN(Invitation invitation, LoadInvitation(invitation_path));
   if (!server.empty()) invitation.server = server;
   const fs::path certificate = folder / "site.pem";
-  if (fs::exists(certificate)) {
+  std::error_code error;
+  if (fs::exists(certificate, error)) {
     return absl::AlreadyExistsError(fmt::format(
         "{} exists: this folder has enrolled; take another --folder, or `isoscan-client "
         "check` to see whether it is well",
         certificate.string()));
   }
-  std::error_code error;
   fs::create_directories(folder, error);
   if (error) {
     return absl::NotFoundError(fmt::format("{} cannot be made: {}; choose another --folder",
@@ -45,17 +46,17 @@ absl::Status Enrol(const fs::path& invitation_path, const fs::path& folder,
   ASSIGN_OR_RETURN(
       const std::string request,
       CreateSigningRequest(key, {.role = Identity::Role::kSite, .name = invitation.site}));
-  ASSIGN_OR_RETURN(const IssuedCertificate issued, RequestCertificate(invitation, request, stop));
-  ASSIGN_OR_RETURN(const int days, DaysUntilExpiry(issued.certificate));
+  ASSIGN_OR_RETURN(const std::string issued, RequestCertificate(invitation, request, stop));
+  ASSIGN_OR_RETURN(const int days, DaysUntilExpiry(issued));
 
   // The certificate last: with it, the folder counts as enrolled.
-  RETURN_IF_ERROR(WriteFileAtomically(folder / "authority.pem", issued.authority));
+  RETURN_IF_ERROR(WriteFileAtomically(folder / "authority.pem", invitation.authority));
   const fs::path config = folder / "client.toml";
-  if (!fs::exists(config)) {
+  if (!fs::exists(config, error)) {
     RETURN_IF_ERROR(
         WriteFileAtomically(config, NewClientConfig(invitation.server, invitation.site)));
   }
-  RETURN_IF_ERROR(WriteFileAtomically(certificate, issued.certificate));
+  RETURN_IF_ERROR(WriteFileAtomically(certificate, issued));
   fmt::print(
       "enrolled as {} at {}; the certificate is valid for {} days\n"
       "next: add this site's folders of MRI to {}, then\n"

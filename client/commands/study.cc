@@ -103,11 +103,11 @@ absl::Status ShowStudy(const ClientConfig& config, const std::string& name, bool
                        std::stop_token stop) {
   ASSIGN_OR_RETURN(const auto session, GreetServer(config, stop));
   ASSIGN_OR_RETURN(const OfferedStudy offered, FindOffered(*session, name, stop));
+  ASSIGN_OR_RETURN(const Study study, ReadOffered(offered));
   if (text_only) {
     fmt::print("{}", offered.toml);
     return absl::OkStatus();
   }
-  ASSIGN_OR_RETURN(const Study study, ReadOffered(offered));
   fmt::print("{}  state       {}, round {} of {}, {}\n\n{}", Summarize(study),
              ToString(offered.phase), offered.round, offered.rounds, StateWords(offered),
              offered.toml);

@@ -1,5 +1,6 @@
 #include "client/federation/enrolment.h"
 
+#include <fmt/format.h>
 #include <grpcpp/client_context.h>
 
 #include <chrono>
@@ -9,6 +10,7 @@
 #include "common/config/config_reader.h"
 #include "common/status/grpc_status.h"
 #include "common/status/status_macros.h"
+#include "common/tls/keys.h"
 #include "proto/federation.grpc.pb.h"
 
 namespace isoscan {
@@ -23,9 +25,9 @@ absl::StatusOr<Invitation> LoadInvitation(const std::filesystem::path& path) {
   return invitation;
 }
 
-absl::StatusOr<IssuedCertificate> RequestCertificate(const Invitation& invitation,
-                                                     const std::string& signing_request_pem,
-                                                     std::stop_token stop) {
+absl::StatusOr<std::string> RequestCertificate(const Invitation& invitation,
+                                               const std::string& signing_request_pem,
+                                               std::stop_token stop) {
   const auto stub = v1::Federation::NewStub(
       DialServer(invitation.server,
                  {.authority = invitation.authority, .certificate = "", .private_key = ""}));
@@ -39,8 +41,13 @@ absl::StatusOr<IssuedCertificate> RequestCertificate(const Invitation& invitatio
   const absl::Status status = FromGrpcStatus(stub->Enrol(&context, request, &response));
   if (stop.stop_requested()) return absl::CancelledError("interrupted");
   RETURN_IF_ERROR(ExplainConnectionFailure(status, invitation.server));
-  return IssuedCertificate{.certificate = response.certificate_pem(),
-                           .authority = response.authority_pem()};
+  const absl::StatusOr<Identity> identity = IdentityOf(response.certificate_pem());
+  if (!identity.ok() || *identity != Identity{Identity::Role::kSite, invitation.site}) {
+    return absl::DataLossError(fmt::format(
+        "server {} answered with what is no certificate of {}; tell the coordinator",
+        invitation.server, invitation.site));
+  }
+  return response.certificate_pem();
 }
 
 }  // namespace isoscan

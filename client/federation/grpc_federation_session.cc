@@ -16,6 +16,7 @@
 #include "client/federation/connection_failure.h"
 #include "client/federation/messages.h"
 #include "common/status/grpc_status.h"
+#include "common/status/printable.h"
 #include "common/status/status_macros.h"
 #include "common/transfer/chunks.h"
 #include "common/version.h"
@@ -68,13 +69,13 @@ class GrpcFederationSession final : public FederationSession {
     if (response.protocol_version() != kProtocolVersion) {
       return absl::UnimplementedError(fmt::format(
           "server {} is isoscan {} with protocol {}, this client is {} with protocol {}; update {}",
-          server_, response.program_version(), response.protocol_version(), kVersion,
+          server_, Printable(response.program_version()), response.protocol_version(), kVersion,
           kProtocolVersion,
           response.protocol_version() > kProtocolVersion ? "isoscan-client" : "isoscan-server"));
     }
     return ServerGreeting{.protocol_version = response.protocol_version(),
-                          .program_version = response.program_version(),
-                          .site = response.site()};
+                          .program_version = Printable(response.program_version()),
+                          .site = Printable(response.site())};
   }
 
   absl::StatusOr<std::vector<OfferedStudy>> Studies(std::stop_token stop) override {

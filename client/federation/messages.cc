@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include "common/status/printable.h"
+#include "common/study/study.h"
+#include "common/weights/sha256.h"
+
 namespace isoscan {
 namespace {
 
@@ -31,13 +35,14 @@ v1::Histogram ToMessage(const IntensityHistogram& histogram) {
 }  // namespace
 
 OfferedStudy OfferedStudyFrom(const v1::StudyState& message) {
-  OfferedStudy study{.name = message.name(),
-                     .digest = message.digest(),
+  // Shown before the text has been read.
+  OfferedStudy study{.name = Printable(message.name()),
+                     .digest = Printable(message.digest()),
                      .toml = message.toml(),
                      .phase = PhaseFrom(message.phase()),
                      .round = message.round(),
                      .rounds = message.rounds(),
-                     .waiting_for = message.waiting_for()};
+                     .waiting_for = Printable(message.waiting_for())};
   if (message.sites_size() > 0) {
     study.approved = message.sites(0).approved();
     study.withdrawn = message.sites(0).withdrawn();
@@ -46,6 +51,15 @@ OfferedStudy OfferedStudyFrom(const v1::StudyState& message) {
 }
 
 absl::StatusOr<SiteAssignment> SiteAssignmentFrom(const v1::Assignment& message) {
+  // Some of it becomes paths and log lines, and all of it decides what this site does.
+  if (!IsName(message.study()) || !IsSha256(message.study_digest()) ||
+      !IsSha256(message.model_digest()) || message.round() < 0 || message.model_bytes() < 0) {
+    return absl::DataLossError(fmt::format(
+        "the server asks for work that cannot be: study '{}', round {}, model {} of {} bytes; tell "
+        "the coordinator",
+        Printable(message.study()).substr(0, 64), message.round(),
+        Printable(message.model_digest()).substr(0, 64), message.model_bytes()));
+  }
   SiteAssignment assignment{.study = message.study(),
                             .study_digest = message.study_digest(),
                             .round = message.round(),

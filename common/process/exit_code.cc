@@ -2,10 +2,29 @@
 
 #include <fmt/format.h>
 
+#include <cstddef>
 #include <cstdio>
+#include <string>
 #include <string_view>
 
+#include "common/status/printable.h"
+
 namespace isoscan {
+namespace {
+
+/// A message may quote what came from elsewhere, such as a study's text.
+std::string PrintableLines(std::string_view text) {
+  std::string lines;
+  while (true) {
+    const std::size_t end = text.find('\n');
+    lines += Printable(text.substr(0, end));
+    if (end == std::string_view::npos) return lines;
+    lines += '\n';
+    text.remove_prefix(end + 1);
+  }
+}
+
+}  // namespace
 
 ExitCode ExitCodeOf(const absl::Status& status) {
   switch (status.code()) {
@@ -42,7 +61,7 @@ int Report(const absl::Status& status) {
   const ExitCode code = ExitCodeOf(status);
   if (code != ExitCode::kSuccess) {
     const absl::string_view message = status.message();
-    fmt::print(stderr, "error: {}\n", std::string_view(message.data(), message.size()));
+    fmt::print(stderr, "error: {}\n", PrintableLines({message.data(), message.size()}));
   }
   if (code == ExitCode::kInternal) {
     fmt::print(stderr, "This is a defect of Isoscan: please report it with the line above.\n");

@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "common/status/printable.h"
+
 namespace isoscan {
 
 grpc::Status ToGrpcStatus(const absl::Status& status) {
@@ -11,7 +13,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
 
 absl::Status FromGrpcStatus(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
-  return {static_cast<absl::StatusCode>(status.error_code()), status.error_message()};
+  return {static_cast<absl::StatusCode>(status.error_code()), Printable(status.error_message())};
 }
 
 }  // namespace isoscan

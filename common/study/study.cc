@@ -9,9 +9,11 @@
 #include <fstream>
 #include <iterator>
 #include <set>
+#include <sstream>
 #include <utility>
 
 #include "common/config/config_reader.h"
+#include "common/status/printable.h"
 #include "common/status/status_macros.h"
 #include "common/study/initial_weights.h"
 #include "common/weights/named_tensors.h"
@@ -30,6 +32,7 @@ constexpr std::size_t kMaximumLabels = 255;
 constexpr std::size_t kMaximumSites = 1000;
 constexpr std::size_t kMaximumStages = 8;
 constexpr std::size_t kMaximumLabelBytes = 64;
+constexpr double kMinimumSpacing = 0.01;
 
 constexpr ConfigReader::NumberRange kMinutes = {.minimum = 0.0001, .maximum = 60.0 * 24 * 31};
 
@@ -213,12 +216,21 @@ Study ReadStudy(ConfigReader& reader) {
 
 // Names of channels and labels end up in reports, messages and as keys of a site's client.toml.
 bool IsLabel(std::string_view text) {
-  const auto printable = [](char character) {
-    const auto code = static_cast<unsigned char>(character);
-    return code >= 0x20 && code != 0x7f;
-  };
   return !text.empty() && text.size() <= kMaximumLabelBytes && text.front() != ' ' &&
-         text.back() != ' ' && std::all_of(text.begin(), text.end(), printable);
+         text.back() != ' ' && Printable(text) == text;
+}
+
+// People decide upon what a terminal shows them of a study: it must show all of it, as it stands.
+// Answers with the number of the first line that would not; 0: there is none.
+std::size_t FirstUnprintableLine(std::string_view text) {
+  std::string line;
+  std::istringstream lines{std::string(text)};
+  for (std::size_t number = 1; std::getline(lines, line); ++number) {
+    if (line.ends_with('\r')) line.pop_back();
+    std::replace(line.begin(), line.end(), '\t', ' ');
+    if (Printable(line) != line) return number;
+  }
+  return 0;
 }
 
 // Refuses `key` when an entry comes twice, is not `allowed`, or when there are more than `most`.
@@ -245,6 +257,9 @@ void CheckWords(const Study& study, ConfigReader& reader) {
   if (!IsName(study.name)) {
     reader.Refuse("name", fmt::format("is '{}', which is not {}", study.name, kNameForm));
   }
+  if (FirstUnprintableLine(study.description) != 0) {
+    reader.Refuse("description", "has control characters; write plain text");
+  }
   CheckList(reader, "channels", study.channels, kMaximumChannels, IsLabel, kLabelForm);
   CheckList(reader, "labels", study.labels, kMaximumLabels, IsLabel, kLabelForm);
   CheckList(reader, "sites", study.sites, kMaximumSites, IsName, kNameForm);
@@ -256,6 +271,12 @@ void CheckWords(const Study& study, ConfigReader& reader) {
 }
 
 void CheckPreprocessing(const Preprocessing& plan, ConfigReader table) {
+  for (const double spacing : plan.spacing_mm) {
+    if (spacing > 0 && spacing < kMinimumSpacing) {
+      table.Refuse("spacing_mm", fmt::format("has {} mm; allowed are 0 (as stored) and {} to 100",
+                                             spacing, kMinimumSpacing));
+    }
+  }
   if (plan.outside == Preprocessing::Outside::kZero && plan.mask != Preprocessing::Mask::kGiven) {
     table.Refuse("outside",
                  "is 'zero', which erases anatomy unless mask = \"given\"; use 'keep' or a given "
@@ -368,6 +389,12 @@ absl::StatusOr<Study> ParseStudy(std::string toml, const std::string& source) {
         fmt::format("{}: {} bytes are too long for a study, allowed "
                     "are {}",
                     source, toml.size(), kMaximumTextBytes));
+  }
+  if (const std::size_t line = FirstUnprintableLine(toml); line != 0) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{}:{}: control characters, or some that turn the direction of writing, stand in this "
+        "line; remove them",
+        source, line));
   }
   ASSIGN_OR_RETURN(ConfigReader reader, ConfigReader::Parse(toml, source));
   Study study = ReadStudy(reader);

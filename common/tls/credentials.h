@@ -22,7 +22,8 @@ struct TlsFiles {
 void RequireTls13();
 
 /// Sends what gRPC logs, on standard error by itself, to our log at level debug: a connection that
-/// fails is told by the status of its call. Call beside RequireTls13().
+/// fails is told by the status of its call. Programs that dial call it beside RequireTls13(); the
+/// server takes gRPC's lines itself.
 void LogGrpcAsDebug();
 
 /// Server side. A certificate that another authority signed ends the handshake. No certificate at

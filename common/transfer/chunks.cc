@@ -44,7 +44,10 @@ absl::StatusOr<PartialFile> PartialFile::Open(const std::filesystem::path& path,
   }
   file.descriptor_ = open(PartOf(path).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (file.descriptor_ < 0) return WriteError(path, errno);
-  file.offset_ = SizeOf(PartOf(path));
+  // Of what was opened: another call may have removed the name meanwhile.
+  struct stat status {};
+  if (fstat(file.descriptor_, &status) != 0) return WriteError(path, errno);
+  file.offset_ = status.st_size;
   if (file.offset_ > size) {
     // Left by a transfer of another file under this name.
     if (ftruncate(file.descriptor_, 0) != 0) return WriteError(path, errno);

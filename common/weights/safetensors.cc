@@ -124,6 +124,9 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     if (entry_ == nullptr || array_ != nullptr || key_ != "dtype") {
       return Refuse("has text where none belongs");
     }
+    if (std::any_of(text.begin(), text.end(), IsControl)) {
+      return Refuse(fmt::format("gives {} a dtype with control characters", tensor_));
+    }
     entry_->dtype = text;
     return true;
   }

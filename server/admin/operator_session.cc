@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <grpc/grpc.h>
-#include <grpc/support/log.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/support/channel_arguments.h>
 #include <grpcpp/support/sync_stream.h>
@@ -24,8 +23,6 @@ namespace {
 constexpr auto kAnswerTime = std::chrono::seconds(60);
 
 std::shared_ptr<grpc::Channel> Dial(const OperatorConfig& config) {
-  // What gRPC would print is in the status that the command ends with.
-  gpr_set_log_function([](gpr_log_func_args*) {});
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);

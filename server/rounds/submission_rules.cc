@@ -6,6 +6,7 @@
 #include <cmath>
 #include <set>
 
+#include "common/status/printable.h"
 #include "common/status/status_macros.h"
 
 namespace isoscan {
@@ -13,6 +14,17 @@ namespace {
 
 constexpr std::size_t kMaximumBins = 4096;
 constexpr std::size_t kMaximumNameBytes = 128;
+// More than any hospital has. Sums of such counts are far from the ends of their type.
+constexpr std::int64_t kMaximumCases = 100'000;
+constexpr std::int64_t kMaximumVoxels = std::int64_t{1} << 40;  // Of one case.
+constexpr double kMaximumMeasure = 1e9;
+
+// `what` is such as "training cases".
+absl::Status CheckCases(const std::string& site, const char* what, std::int64_t cases) {
+  if (cases >= 0 && cases <= kMaximumCases) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{} declares {} {}, allowed are 0 to {}", site, cases, what, kMaximumCases));
+}
 
 absl::Status CheckHistogram(const std::string& site, const char* which,
                             const HistogramRecord& histogram) {
@@ -41,6 +53,11 @@ absl::Status CheckLabel(const std::string& where, const LabelScoreRecord& score)
         fmt::format("{}: negative voxel counts ({} reference, {} predicted, {} common)", where,
                     score.reference_voxels, score.predicted_voxels, score.common_voxels));
   }
+  if (std::max(score.reference_voxels, score.predicted_voxels) > kMaximumVoxels) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: {} reference and {} predicted voxels, at most {}", where,
+                    score.reference_voxels, score.predicted_voxels, kMaximumVoxels));
+  }
   if (score.common_voxels > std::min(score.reference_voxels, score.predicted_voxels)) {
     return absl::InvalidArgumentError(
         fmt::format("{}: {} common voxels of {} reference and {} predicted ones", where,
@@ -61,7 +78,8 @@ absl::Status CheckLabel(const std::string& where, const LabelScoreRecord& score)
 }
 
 absl::Status CheckMeasure(const std::string& site, const char* what, double value) {
-  if (std::isfinite(value) && value >= 0) return absl::OkStatus();
+  // Written so that NaN is refused too.
+  if (value >= 0 && value <= kMaximumMeasure) return absl::OkStatus();
   return absl::InvalidArgumentError(fmt::format("{} sent {} = {}", site, what, value));
 }
 
@@ -80,10 +98,9 @@ absl::Status CheckCohort(const SiteRecord& cohort) {
                     "serves its patients",
                     cohort.name, cohort.held_out_cases));
   }
-  if (cohort.refused_cases < 0) {
-    return absl::InvalidArgumentError(
-        fmt::format("{} declares {} refused cases", cohort.name, cohort.refused_cases));
-  }
+  RETURN_IF_ERROR(CheckCases(cohort.name, "training cases", cohort.training_cases));
+  RETURN_IF_ERROR(CheckCases(cohort.name, "held-out cases", cohort.held_out_cases));
+  RETURN_IF_ERROR(CheckCases(cohort.name, "refused cases", cohort.refused_cases));
   RETURN_IF_ERROR(CheckHistogram(cohort.name, "raw", cohort.raw));
   return CheckHistogram(cohort.name, "harmonized", cohort.harmonized);
 }
@@ -105,6 +122,11 @@ absl::Status CheckScores(const Study& study, const SiteRecord& cohort,
       return absl::InvalidArgumentError(
           fmt::format("{}: the cohort's name of case {} has {} bytes, at most {}", cohort.name,
                       scored.case_index, scored.cohort.size(), kMaximumNameBytes));
+    }
+    if (Printable(scored.cohort) != scored.cohort) {
+      return absl::InvalidArgumentError(
+          fmt::format("{}: the cohort's name of case {} cannot be printed: '{}'", cohort.name,
+                      scored.case_index, Printable(scored.cohort)));
     }
     if (scored.labels.size() != study.labels.size()) {
       return absl::InvalidArgumentError(

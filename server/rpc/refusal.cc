@@ -2,23 +2,21 @@
 
 #include <spdlog/spdlog.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <string>
+#include <string_view>
 
 #include "common/status/grpc_status.h"
+#include "common/status/printable.h"
 #include "server/rpc/peer_authentication.h"
 
 namespace isoscan {
 namespace {
 
 /// Parts of a reason come from the other side: they must not forge further lines of the log.
-std::string OneLine(std::string text) {
+std::string OneLine(std::string_view text) {
   constexpr std::size_t kLongest = 500;
-  if (text.size() > kLongest) text.resize(kLongest);
-  std::replace_if(
-      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
-  return text;
+  return Printable(text.substr(0, kLongest));
 }
 
 }  // namespace

@@ -38,6 +38,7 @@ class FakeFederationService final : public v1::Federation::Service {
 
   // --- What the test sets ------------------------------------------------------------------------
   grpc::Status hello = grpc::Status::OK;
+  std::string certificate;  ///< What Enrol answers with, PEM.
   std::string model;
   /// Answers of the next downloads: cut after so many chunks (-1: never), broken or not.
   struct Download {
@@ -141,6 +142,11 @@ class FakeFederationService final : public v1::Federation::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status Enrol(grpc::ServerContext*, const v1::EnrolRequest*,
+                     v1::EnrolResponse* response) override {
+    response->set_certificate_pem(certificate);
+    return grpc::Status::OK;
+  }
   grpc::Status WatchAssignments(grpc::ServerContext*, const v1::WatchRequest*,
                                 grpc::ServerWriter<v1::Assignments>* stream) override {
     Stream script;

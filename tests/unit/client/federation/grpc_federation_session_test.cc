@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "client/federation/enrolment.h"
+#include "common/tls/keys.h"
 #include "common/transfer/chunks.h"
 #include "common/weights/sha256.h"
 #include "tests/support/status_matchers.h"
@@ -26,6 +28,7 @@ using std::chrono::milliseconds;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 using testing::SizeIs;
 
 constexpr auto kChunk = static_cast<std::int64_t>(kChunkBytes);
@@ -49,6 +52,8 @@ v1::Assignments TrainAssignment(int round) {
   v1::Assignment& assignment = *list.add_assignments();
   assignment.set_kind(v1::Assignment::KIND_TRAIN);
   assignment.set_study("hippocampus");
+  assignment.set_study_digest(Sha256Of("the study"));
+  assignment.set_model_digest(Sha256Of("the model"));
   assignment.set_round(round);
   return list;
 }
@@ -191,11 +196,39 @@ TEST_F(GrpcFederationSession, DoesNotFightAnotherClientOfTheSameSiteForTheStream
               StatusIs(absl::StatusCode::kAborted, HasSubstr("stop one of the two")));
 }
 
+// Names become paths, and lines of the site's log.
+TEST_F(GrpcFederationSession, EndsAWatchThatAsksForWhatCannotBe) {
+  for (const std::string study : {"../models", "a\nforged line", ""}) {
+    v1::Assignments list = TrainAssignment(1);
+    list.mutable_assignments(0)->set_study(study);
+    server_.Script({list}, grpc::Status::OK);
+
+    EXPECT_THAT(Connect()->Watch([](const std::vector<SiteAssignment>&) { FAIL(); }, never_),
+                StatusIs(absl::StatusCode::kDataLoss,
+                         AllOf(HasSubstr("cannot be"), Not(HasSubstr("\n")))));
+  }
+}
+
 TEST_F(GrpcFederationSession, EndsAWatchThatTheServerRefuses) {
   server_.Script({}, {grpc::StatusCode::PERMISSION_DENIED, "north is suspended"});
 
   EXPECT_THAT(Connect()->Watch([](const std::vector<SiteAssignment>&) {}, never_),
               StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("north is suspended")));
+}
+
+TEST_F(GrpcFederationSession, TakesNoCertificateOfAnotherSite) {
+  const Invitation invitation{.server = server_.address(),
+                              .site = "north",
+                              .token = "token",
+                              .authority = authority_.Site("north").authority};
+  const std::string request =
+      *CreateSigningRequest(*CreatePrivateKey(), {Identity::Role::kSite, "north"});
+
+  server_.certificate = authority_.Site("south").certificate;
+  EXPECT_THAT(RequestCertificate(invitation, request, never_),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("no certificate of north")));
+  server_.certificate = authority_.Site("north").certificate;
+  EXPECT_THAT(RequestCertificate(invitation, request, never_), IsOkAndHolds(server_.certificate));
 }
 
 TEST_F(GrpcFederationSession, SaysWhichVersionsDoNotFit) {

@@ -45,6 +45,8 @@ strides = [[1, 1, 1], [2, 2, 2]]
 patch_size = [8, 8, 8]
 batch_size = 2
 steps_per_round = 3
+[evaluation]
+local_only = true
 [rounds]
 rounds = 2
 )";
@@ -267,6 +269,28 @@ TEST_F(HospitalClientTest, RefusesWorkOnAStudyThatWouldLeaveTheStateFolder) {
   EXPECT_THAT(training_.tasks, IsEmpty());
 }
 
+TEST_F(HospitalClientTest, RefusesWorkThatTheApprovedStudyDoesNotHave) {
+  const SiteAssignment early_scores = Assignment(Kind::kScore, 2);
+  session_.Ask({Assignment(Kind::kTrain, 3), Assignment(Kind::kTrain, 0), early_scores, Ended()});
+
+  ASSERT_OK(Run());
+
+  EXPECT_EQ(session_.downloads, 0);
+  EXPECT_THAT(training_.tasks, IsEmpty());
+  EXPECT_THAT(session_.scores, IsEmpty());
+}
+
+TEST_F(HospitalClientTest, RefusesAModelThatIsLargerThanTheStudysCanBe) {
+  SiteAssignment huge = Assignment(Kind::kTrain, 1);
+  huge.model_bytes = std::numeric_limits<std::int64_t>::max();
+  session_.Ask({huge, Ended()});
+
+  ASSERT_OK(Run());
+
+  EXPECT_EQ(session_.downloads, 0);
+  EXPECT_THAT(training_.tasks, IsEmpty());
+}
+
 TEST_F(HospitalClientTest, PutsAnUnusableCaseAsideAndGoesOnWithTheRest) {
   Volume broken = Ramp(8);
   broken.voxels[7] = std::numeric_limits<float>::quiet_NaN();
@@ -461,6 +485,12 @@ TEST_F(HospitalClientTest, RunsOncePerStateFolder) {
 
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition,
                               HasSubstr("another isoscan-client runs on")));
+}
+
+TEST_F(HospitalClientTest, KeepsItsStateFromOtherUsersOfTheMachine) {
+  ASSERT_OK_AND_ASSIGN(const SiteStateFolder::Lock lock, SiteStateFolder(config_.state).Acquire());
+
+  EXPECT_EQ(fs::status(config_.state).permissions(), fs::perms::owner_all);
 }
 
 TEST_F(HospitalClientTest, RefusesACertificateOfAnotherSite) {

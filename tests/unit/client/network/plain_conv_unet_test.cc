@@ -5,8 +5,10 @@
 #include <torch/utils.h>
 
 #include <cstddef>
+#include <limits>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "client/network/weights_bridge.h"
 #include "common/study/initial_weights.h"
@@ -121,6 +123,39 @@ TEST(UpConvolution, IsATransposedConvolutionWhoseKernelIsItsStride) {
 
     ASSERT_EQ(up(input).sizes(), expected.sizes());
     EXPECT_LT(LargestDifference(up(input), expected), 1e-5);
+  }
+}
+
+/// Fills memory that is then freed with NaN, so that whoever reads what nobody wrote is seen.
+void SpoilFreeMemory() {
+  std::vector<torch::Tensor> spoilt;
+  for (std::int64_t size = 16; size < (1 << 20); size *= 2) {
+    spoilt.push_back(at::full({size}, std::numeric_limits<float>::quiet_NaN()));
+  }
+}
+
+TEST(Convolution, HasTheSameGradientInBfloat16WhereAnAxisIsShorterThanTheKernel) {
+  for (const Triple& size : {Triple{2, 6, 6}, Triple{2, 2, 2}, Triple{1, 1, 4}, Triple{4, 6, 6}}) {
+    Convolution convolution(16, 16, Triple{3, 3, 3}, Triple{1, 1, 1});
+    {
+      const torch::NoGradGuard no_gradient;
+      for (torch::Tensor& parameter : convolution->parameters()) parameter.normal_();
+    }
+    torch::Tensor weight = convolution->named_parameters()["weight"];
+    const torch::Tensor input = at::randn({2, 16, size[0], size[1], size[2]});
+    const auto gradient = [&](torch::ScalarType type) {
+      weight.mutable_grad().reset();
+      SpoilFreeMemory();
+      const torch::Tensor output = convolution(input.to(type)).to(torch::kFloat32);
+      SpoilFreeMemory();
+      output.square().sum().backward();
+      return weight.grad().clone();
+    };
+
+    const torch::Tensor exact = gradient(torch::kFloat32);
+    const torch::Tensor rounded = gradient(torch::kBFloat16);
+
+    EXPECT_LT(LargestDifference(exact, rounded), 0.03 * exact.abs().max().item<double>());
   }
 }
 

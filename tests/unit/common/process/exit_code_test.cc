@@ -33,6 +33,14 @@ TEST(Report, PrintsTheErrorAndAnswersWithItsNumber) {
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "error: there is no file client.toml\n");
 }
 
+TEST(Report, KeepsTheLinesOfAMessageAndNothingThatDrivesATerminal) {
+  testing::internal::CaptureStderr();
+  Report(absl::NotFoundError("study \x1b[2J is absent; the log's end:\n  one\n  two\r"));
+
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            "error: study ?[2J is absent; the log's end:\n  one\n  two?\n");
+}
+
 TEST(Report, PrintsNothingForSuccess) {
   testing::internal::CaptureStderr();
   const int number = Report(absl::OkStatus());

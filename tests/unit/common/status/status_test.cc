@@ -5,6 +5,7 @@
 #include <string>
 
 #include "common/status/grpc_status.h"
+#include "common/status/printable.h"
 #include "common/status/status_macros.h"
 #include "tests/support/status_matchers.h"
 
@@ -61,6 +62,24 @@ TEST(GrpcStatus, EveryCodeSurvivesTheWayThereAndBack) {
     const absl::Status status(static_cast<absl::StatusCode>(code), "st-marys sent 57 tensors");
     EXPECT_EQ(FromGrpcStatus(ToGrpcStatus(status)), status) << status;
   }
+}
+
+TEST(GrpcStatus, BringsNothingThatCouldDriveATerminal) {
+  EXPECT_THAT(FromGrpcStatus({grpc::StatusCode::NOT_FOUND, "no\x1b[2Jstudy\nerror: forged"}),
+              StatusIs(absl::StatusCode::kNotFound, "no?[2Jstudy?error: forged"));
+}
+
+TEST(Printable, LeavesTextInEveryScriptAsItIs) {
+  for (const std::string text : {"", "st-marys", "Charit\u00e9 \u2013 \u533b\u9662", "\u00a0"}) {
+    EXPECT_EQ(Printable(text), text);
+  }
+}
+
+TEST(Printable, ReplacesWhatForgesLinesDrivesTerminalsOrTurnsText) {
+  EXPECT_EQ(Printable(std::string_view("a\0b\tc\r\nd\x7f", 9)), "a?b?c??d?");
+  EXPECT_EQ(Printable("\u009b31m"), "?31m") << "the one-character form of ESC [";
+  EXPECT_EQ(Printable("\u202eabc\u2066d\u2028e"), "?abc?d?e");
+  EXPECT_EQ(Printable("cut \xe2\x80"), "cut \xe2\x80");
 }
 
 TEST(GrpcStatus, CodesOfOneNameAreEqual) {

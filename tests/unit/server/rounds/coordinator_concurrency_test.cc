@@ -1,9 +1,14 @@
+#include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <thread>
 
 #include "tests/support/status_matchers.h"
 #include "tests/unit/server/rounds/federation_in_memory.h"
+#include <sys/stat.h>
 
 namespace isoscan {
 namespace {
@@ -81,6 +86,46 @@ TEST(CoordinatorConcurrency, CountsNoUpdateThatWasTakenBackWhileItAggregated) {
     const bool contributed = record.rounds[0].sites[0].weight > 0;
     EXPECT_EQ(record.scores.size(), contributed ? 2U : 1U) << "trial " << trial;
   }
+}
+
+// Otherwise one site could keep a round from ever closing.
+TEST(CoordinatorConcurrency, LetsNoSiteReplaceAnUpdateThatIsBeingAveraged) {
+  FederationInMemory federation;
+  federation.CreateAndStart({.sites = {"berlin", "charite"}, .rounds = 2});
+  ASSERT_OK(federation.Train("berlin"));
+  ASSERT_OK_AND_ASSIGN(SiteUpdate update, federation.Upload("charite"));
+  ASSERT_OK(federation.coordinator().SubmitUpdate("charite", update));
+  const auto staged = federation.folder() / [&] {
+    const std::vector<std::string> files = federation.StagedFiles();
+    return *std::find_if(files.begin(), files.end(), [](const std::string& file) {
+      return file.find("berlin") != std::string::npos;
+    });
+  }();
+  // Averaging waits in open() as long as nobody writes into the pipe.
+  const auto kept = federation.folder() / "kept";
+  const auto gate = federation.folder() / "gate";
+  std::filesystem::rename(staged, kept);
+  ASSERT_EQ(mkfifo(gate.c_str(), 0600), 0);
+  std::filesystem::create_hard_link(gate, staged);
+  std::jthread advance([&] { EXPECT_FALSE(federation.coordinator().Advance().ok()); });
+
+  absl::Status replaced;
+  float shift = 0;
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (replaced.ok() && std::chrono::steady_clock::now() < deadline) {
+    shift += 1;
+    ASSERT_OK_AND_ASSIGN(update, federation.Upload("charite", "tiny", shift));
+    replaced = federation.coordinator().SubmitUpdate("charite", update);
+  }
+  std::filesystem::rename(kept, staged);
+  std::ofstream(gate).close();
+  advance.join();
+
+  EXPECT_THAT(replaced, StatusIs(absl::StatusCode::kFailedPrecondition,
+                                 testing::HasSubstr("is being closed")));
+  EXPECT_OK(federation.coordinator().SubmitUpdate("charite", update)) << "the round did not close";
+  ASSERT_OK(federation.coordinator().Advance());
+  EXPECT_EQ(federation.Status().round, 2);
 }
 
 }  // namespace

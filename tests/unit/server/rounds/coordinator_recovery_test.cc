@@ -105,6 +105,19 @@ TEST(CoordinatorRecovery, RemovesUploadsThatAKilledServerLeftBehind) {
   EXPECT_THAT(federation.StagedFiles(), SizeIs(1)) << "the open round's uploads stay";
 }
 
+TEST(CoordinatorRecovery, RemovesModelsThatAKilledServerWasWriting) {
+  FederationInMemory federation;
+  federation.CreateAndStart({.sites = {"berlin"}});
+  const auto models = federation.folder() / "models";
+  std::ofstream(models / "tiny.draft.tmp-0a1b2c3d") << "half a model";
+  std::ofstream(models / "tiny.draft") << "a model without a name";
+
+  federation.Restart();
+
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(models), {}), 1)
+      << "the initial model stays";
+}
+
 TEST(CoordinatorRecovery, AsksAgainForAnUpdateWhoseFileWasDamaged) {
   FederationInMemory federation;
   federation.CreateAndStart({.sites = {"berlin", "charite"}, .rounds = 1});

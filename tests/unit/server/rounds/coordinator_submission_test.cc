@@ -173,6 +173,37 @@ TEST_F(CoordinatorSubmission, RefusesNumbersThatCannotBe) {
       << "NaN is the score of a label that is neither there nor predicted";
 }
 
+TEST_F(CoordinatorSubmission, RefusesNumbersThatWouldOverflowSumsOverSites) {
+  constexpr std::int64_t kLargest = std::numeric_limits<std::int64_t>::max();
+  SiteRecord cohort = FederationInMemory::CohortOf("st-marys");
+  FederationInMemory federation;
+  federation.Create({.sites = {}}, {"berlin"});
+  cohort.training_cases = kLargest;
+  EXPECT_THAT(federation.coordinator().Approve(
+                  "st-marys", "tiny", federation.Status().digest, cohort),
+              StatusIs(kInvalid, HasSubstr("training cases, allowed are 0 to 100000")));
+
+  ASSERT_OK_AND_ASSIGN(SiteUpdate update, federation_.Upload("berlin"));
+  update.model_scores[0].labels[1].reference_voxels = kLargest;
+  EXPECT_THAT(coordinator().SubmitUpdate("berlin", update),
+              StatusIs(kInvalid, HasSubstr("berlin, case 0, label right: 9223372036854775807")));
+  update.model_scores = FederationInMemory::Scores();
+  update.seconds_training = 1e300;
+  EXPECT_THAT(coordinator().SubmitUpdate("berlin", update),
+              StatusIs(kInvalid, HasSubstr("seconds_training = 1e+300")));
+}
+
+TEST_F(CoordinatorSubmission, RefusesTextThatCouldDriveATerminal) {
+  EXPECT_THAT(coordinator().ReportProgress("berlin", "tiny", 1, "\x1b]0;title\a", 1, 2),
+              StatusIs(kInvalid, HasSubstr("'?]0;title?'")));
+  EXPECT_OK(coordinator().ReportProgress("berlin", "tiny", 1, "training", 1, 2));
+
+  ASSERT_OK_AND_ASSIGN(SiteUpdate update, federation_.Upload("berlin"));
+  update.model_scores[0].cohort = "ward\n7";
+  EXPECT_THAT(coordinator().SubmitUpdate("berlin", update),
+              StatusIs(kInvalid, HasSubstr("'ward?7'")));
+}
+
 TEST_F(CoordinatorSubmission, AnswersUploadsThatCannotFit) {
   const std::string digest(64, 'a');
 

@@ -227,6 +227,23 @@ TEST(Coordinator, RefusesAnApprovalThatFitsNoStudy) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("has been stopped")));
 }
 
+TEST(Coordinator, ForgetsTheScoresThatAWithdrawnSiteTrainedAloneFor) {
+  FederationInMemory federation;
+  federation.CreateAndStart({.sites = {"berlin", "charite"}, .rounds = 1, .local_only = true});
+  ASSERT_OK(federation.Train("berlin"));
+  ASSERT_OK(federation.Train("charite"));
+  ASSERT_OK(federation.coordinator().Advance());
+  ASSERT_OK(federation.coordinator().SubmitScores("berlin", "tiny", Assignment::Kind::kLocalOnly,
+                                                  FederationInMemory::Scores()));
+
+  ASSERT_OK(federation.coordinator().Withdraw("berlin", "tiny"));
+
+  ASSERT_OK_AND_ASSIGN(const StudyRecord record, federation.coordinator().Record("tiny"));
+  for (const ModelScoresRecord& scores : record.scores) {
+    EXPECT_EQ(scores.model, ModelScoresRecord::Model::kGlobal);
+  }
+}
+
 TEST(Coordinator, ForgetsTheOpenRoundsUpdateOfASiteThatWithdraws) {
   FederationInMemory federation;
   federation.CreateAndStart({.rounds = 2});
