@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include "common/transfer/chunks.h"
 
@@ -42,10 +43,7 @@ absl::StatusOr<std::optional<Study>> ApprovedStudies::Find(const std::string& na
 absl::Status ApprovedStudies::Add(const Study& study) const {
   std::error_code error;
   fs::create_directories(folder_, error);
-  if (error) {
-    return absl::UnavailableError(
-        fmt::format("{} cannot be made: {}", folder_.string(), error.message()));
-  }
+  if (error) return FileError("cannot make the folder", folder_.string(), error);
   return WriteFileAtomically(PathOf(study.name),
                              std::string_view(study.toml.data(), study.toml.size()));
 }
@@ -54,10 +52,7 @@ absl::Status ApprovedStudies::Remove(const std::string& name) const {
   if (!IsName(name)) return absl::OkStatus();
   std::error_code error;
   fs::remove(PathOf(name), error);
-  if (error) {
-    return absl::UnavailableError(
-        fmt::format("{} cannot be removed: {}", PathOf(name).string(), error.message()));
-  }
+  if (error) return FileError("cannot remove", PathOf(name).string(), error);
   return absl::OkStatus();
 }
 

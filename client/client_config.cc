@@ -5,8 +5,10 @@
 #include <fstream>
 #include <set>
 #include <sstream>
+#include <string_view>
 #include <utility>
 
+#include "common/config/address.h"
 #include "common/config/config_reader.h"
 #include "common/status/status_macros.h"
 #include "common/study/study.h"
@@ -40,14 +42,12 @@ CohortFolder ReadCohort(ConfigReader& table, const fs::path& folder) {
   return cohort;
 }
 
-bool IsAddress(const std::string& text) {
-  const std::size_t colon = text.rfind(':');
-  if (colon == std::string::npos || colon == 0) return false;
-  const std::string port = text.substr(colon + 1);
-  if (port.empty() || port.size() > 5) return false;
-  if (port.find_first_not_of("0123456789") != std::string::npos) return false;
-  const int number = std::stoi(port);
-  return number >= 1 && number <= 65'535;
+bool IsDevice(std::string_view text) {
+  constexpr std::string_view kGpu = "cuda:";
+  if (text == "auto" || text == "cpu" || text == "cuda") return true;
+  if (!text.starts_with(kGpu) || text.size() == kGpu.size()) return false;
+  text.remove_prefix(kGpu.size());
+  return text.size() <= 3 && text.find_first_not_of("0123456789") == text.npos;
 }
 
 absl::StatusOr<std::string> ReadPem(const fs::path& path, const std::string& key) {
@@ -60,6 +60,11 @@ absl::StatusOr<std::string> ReadPem(const fs::path& path, const std::string& key
   }
   std::ostringstream text;
   text << file.rdbuf();
+  const absl::StatusOr<int> days = DaysUntilExpiry(text.str());
+  if (!days.ok()) {
+    return absl::DataLossError(fmt::format("{} (certificate.{} of client.toml): {}", path.string(),
+                                           key, std::string(days.status().message())));
+  }
   return text.str();
 }
 
@@ -96,6 +101,10 @@ absl::StatusOr<ClientConfig> LoadClientConfig(const fs::path& path) {
 
   ConfigReader device = reader.Table("device");
   config.device.name = device.Text("name", "auto");
+  if (!IsDevice(config.device.name)) {
+    device.Refuse("name", fmt::format("is \"{}\", allowed are auto, cpu, cuda and cuda:N",
+                                      config.device.name));
+  }
   config.device.threads =
       static_cast<int>(device.Integer("threads", {.minimum = 0, .maximum = 1024}, 0));
 

@@ -290,6 +290,11 @@ absl::Status HospitalClient::State::CompareApprovals(bool until_ended,
         "no study is approved, so there is nothing to wait for; `isoscan-client study list` shows "
         "what is offered, `isoscan-client study approve NAME` takes part");
   }
+  if (own.empty()) {
+    spdlog::info(
+        "no_study_approved action=\"waiting for one: study list shows what is offered, study "
+        "approve takes part\"");
+  }
   ASSIGN_OR_RETURN(const std::vector<OfferedStudy> offered, session.Studies(stop));
   for (const Study& study : own) {
     const auto same = std::find_if(offered.begin(), offered.end(), [&](const OfferedStudy& entry) {
@@ -374,9 +379,10 @@ absl::Status HospitalClient::State::Work(const SiteAssignment& assignment,
     return absl::OkStatus();
   }
   if (const std::string beyond = BeyondTheStudy(assignment, *study); !beyond.empty()) {
-    spdlog::error("assignment_refused study={} reason=\"the server asks for {}\" action=\"tell "
-                  "the coordinator\"",
-                  study->name, beyond);
+    spdlog::error(
+        "assignment_refused study={} reason=\"the server asks for {}\" action=\"tell "
+        "the coordinator\"",
+        study->name, beyond);
     return absl::OkStatus();
   }
   RETURN_IF_ERROR(folder.Prepare(study->name));

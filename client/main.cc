@@ -152,6 +152,9 @@ int Main(int argc, char** argv) {
   program.require_subcommand(1);
   // `isoscan-client run --config FILE` means the same as `--config FILE run`.
   program.fallthrough();
+  program.failure_message([](const CLI::App* failed, const CLI::Error& error) {
+    return UsageError(failed->get_name(), error.what(), failed->remaining(/*recurse=*/true));
+  });
   program.footer(
       "Exit codes: 0 done, 1 defect, 2 usage or configuration, 3 data, 4 server unreachable,\n"
       "5 refused, 6 not possible now, 7 memory or disk, 8 other version, 130 interrupted.\n"

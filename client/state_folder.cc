@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <cerrno>
-#include <cstring>
 #include <system_error>
 
+#include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include <fcntl.h>
 #include <sys/file.h>
@@ -20,9 +20,9 @@ absl::Status MakeFolder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (!error) return absl::OkStatus();
-  return absl::UnavailableError(
-      fmt::format("{} cannot be made: {}; check `state` in client.toml and its permissions",
-                  folder.string(), error.message()));
+  const absl::Status failure = FileError("cannot make the folder", folder.string(), error);
+  return {failure.code(),
+          fmt::format("{}; `state` in client.toml says where", std::string(failure.message()))};
 }
 
 void RemoveFilesBut(const fs::path& folder, const std::string& kept_start) {
@@ -75,8 +75,7 @@ absl::StatusOr<SiteStateFolder::Lock> SiteStateFolder::Acquire() const {
   const fs::path path = folder_ / "running";
   const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (descriptor < 0) {
-    return absl::UnavailableError(
-        fmt::format("{} cannot be opened: {}", path.string(), std::strerror(errno)));
+    return FileError("cannot open", path.string(), errno);
   }
   Lock lock(descriptor);
   if (flock(descriptor, LOCK_EX | LOCK_NB) != 0) {

@@ -26,7 +26,7 @@ class SiteStateFolder {
   std::filesystem::path Update(const std::string& study, int round,
                                const std::string& model_digest) const;
 
-  /// Makes the folders of a study, where missing. Errors: UNAVAILABLE naming the folder.
+  /// Makes the folders of a study, where missing. Errors: those of FileError().
   absl::Status Prepare(const std::string& study) const;
 
   /// Removes models and updates of a study but those of `round` and `model_digest`.
@@ -51,7 +51,8 @@ class SiteStateFolder {
     int descriptor_;
   };
 
-  /// Errors: FAILED_PRECONDITION another client runs on this folder; UNAVAILABLE it cannot be made.
+  /// Errors: FAILED_PRECONDITION another client runs on this folder; and those of
+  /// FileError().
   absl::StatusOr<Lock> Acquire() const;
 
  private:

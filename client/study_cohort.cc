@@ -74,7 +74,7 @@ absl::StatusOr<PreparedCase> ReadCase(const CaseFiles& files, const Study& study
 
 absl::Status CheckSides(const StudyCohort& cohort, std::size_t cases) {
   if (!cohort.training.empty() && !cohort.held_out.empty()) return absl::OkStatus();
-  return absl::FailedPreconditionError(fmt::format(
+  return absl::DataLossError(fmt::format(
       "no {} case is left: {} of {} cases cannot be used, the first because {}; `isoscan-client "
       "inspect` lists them all",
       cohort.training.empty() ? "training" : "held-out", cohort.refused.size(), cases,
@@ -90,7 +90,7 @@ absl::StatusOr<SiteCases> ListSiteCases(const ClientConfig& config, const Study&
   }
   SiteCases cases;
   for (const CohortFolder& folder : config.cohorts) {
-    ASSIGN_OR_RETURN(std::vector<CaseFiles> found, ListCases(folder, study));
+    ASSIGN_OR_RETURN(std::vector<CaseFiles> found, ListCases(folder, study, &cases.left_out));
     std::move(found.begin(), found.end(), std::back_inserter(cases.files));
   }
   ASSIGN_OR_RETURN(cases.held_out, HeldOut(cases.files, study.held_out, config.held_out_cases));

@@ -20,6 +20,8 @@ namespace isoscan {
 struct SiteCases {
   std::vector<CaseFiles> files;
   std::vector<bool> held_out;  ///< One per case.
+  /// Scans that are no case, since they lack a file for a label or channel; for the site alone.
+  std::vector<std::string> left_out;
 };
 
 /// Errors: INVALID_ARGUMENT no [[cohort]] in client.toml; those of ListCases and HeldOut.
@@ -55,7 +57,7 @@ using CaseObserver = std::function<void(std::int64_t done, std::int64_t total)>;
 /// voxels at most (16,384, evenly spread in the file): raw over the 0.5 to 99.5 percentiles in 64
 /// bins, harmonised as the network sees it (after resampling) over [-4, 6] in 64 bins.
 ///
-/// Errors: FAILED_PRECONDITION no case is left on one side, with the number and the first reason;
+/// Errors: DATA_LOSS no case is left on one side, with the number and the first reason;
 ///         CANCELLED; RESOURCE_EXHAUSTED.
 absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Study& study,
                                                const std::stop_token& stop,

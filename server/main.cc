@@ -54,6 +54,12 @@ absl::Status Init(const Arguments& arguments) {
   return absl::OkStatus();
 }
 
+/// What is UNAVAILABLE to sites, which try again, is a file that cannot be used to who starts the
+/// server.
+absl::Status AsFileError(const absl::Status& status) {
+  return absl::IsUnavailable(status) ? absl::DataLossError(status.message()) : status;
+}
+
 void WaitForStop(const std::stop_token& stop) {
   std::mutex mutex;
   std::condition_variable_any stopped;
@@ -100,6 +106,9 @@ int Main(int argc, char** argv) {
   app.set_version_flag("--version", fmt::format("isoscan-server {}", kVersion));
   app.require_subcommand(1);
   app.footer("Exit codes: docs/operations.md.");
+  app.failure_message([](const CLI::App* failed, const CLI::Error& error) {
+    return UsageError(failed->get_name(), error.what(), failed->remaining(/*recurse=*/true));
+  });
 
   CLI::App* const init = app.add_subcommand(
       "init", "Make a state folder: authority, certificates, configuration, journal");
@@ -125,9 +134,9 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : static_cast<int>(ExitCode::kUsage);
   }
-  if (init->parsed()) return Report(Init(arguments));
-  if (run->parsed()) return Report(Run(arguments, stop));
-  return Report(Check(arguments));
+  if (init->parsed()) return Report(AsFileError(Init(arguments)));
+  if (run->parsed()) return Report(AsFileError(Run(arguments, stop)));
+  return Report(AsFileError(Check(arguments)));
 }
 
 }  // namespace

@@ -44,13 +44,13 @@ absl::StatusOr<CohortFolder::Layout> DetectLayout(const std::filesystem::path& f
     std::error_code ignored;
     if (!std::filesystem::is_directory(entry, ignored)) continue;
     if (HasDatasetJson(entry) || LooksLikeBids(entry)) {
-      hint = fmt::format("; {} looks like a cohort, name that one", entry.string());
+      hint = fmt::format(", and {} looks like a cohort", entry.string());
       break;
     }
   }
   return absl::NotFoundError(fmt::format(
       "no case in {}: neither dataset.json (Medical Segmentation Decathlon, nnU-Net) nor sub-* "
-      "folders (BIDS) are there, {}{}",
+      "folders (BIDS) are there, {}{}; `folder` in client.toml must name the cohort's own folder",
       folder.string(), WhatIsIn(folder), hint));
 }
 

@@ -25,8 +25,10 @@ bool Exists(const std::filesystem::path& path) {
 
 absl::StatusOr<json> ReadDatasetJson(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "dataset.json";
+  std::error_code ignored;
   std::ifstream file(path);
-  if (!file) {
+  // A stream on a folder opens, and throws when it is read.
+  if (!file || !std::filesystem::is_regular_file(path, ignored)) {
     return absl::NotFoundError(
         fmt::format("cannot read {}: the layouts decathlon and nnunet need it", path.string()));
   }
@@ -92,8 +94,26 @@ struct ListedCase {
   std::filesystem::path label;
 };
 
+/// Whether a dataset.json names a file below its own folder, as far as names tell; symbolic links
+/// are the site's own doing.
+bool StaysInside(const std::filesystem::path& named) {
+  const std::filesystem::path path = named.lexically_normal();
+  return path.is_relative() && !path.empty() && *path.begin() != "..";
+}
+
+/// A cohort is what lies in the folder that client.toml names: whoever made its dataset.json must
+/// not be able to add other files of this machine.
+absl::Status CheckStaysInside(const std::string& named, const std::filesystem::path& folder) {
+  if (StaysInside(named)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{} names {}, which is not in its folder: name files below it, or put a symbolic "
+                  "link there",
+                  (folder / "dataset.json").string(), named));
+}
+
 /// The entries of Decathlon's "training" that name both files.
-std::vector<ListedCase> TrainingOf(const json& dataset, const std::filesystem::path& folder) {
+absl::StatusOr<std::vector<ListedCase>> TrainingOf(const json& dataset,
+                                                   const std::filesystem::path& folder) {
   std::vector<ListedCase> listed;
   if (!dataset.contains("training") || !dataset["training"].is_array()) return listed;
   for (const json& entry : dataset["training"]) {
@@ -101,8 +121,12 @@ std::vector<ListedCase> TrainingOf(const json& dataset, const std::filesystem::p
         !entry.contains("label") || !entry["label"].is_string()) {
       continue;
     }
-    listed.push_back({.image = (folder / entry["image"].get<std::string>()).lexically_normal(),
-                      .label = (folder / entry["label"].get<std::string>()).lexically_normal()});
+    const auto image = entry["image"].get<std::string>();
+    const auto label = entry["label"].get<std::string>();
+    RETURN_IF_ERROR(CheckStaysInside(image, folder));
+    RETURN_IF_ERROR(CheckStaysInside(label, folder));
+    listed.push_back({.image = (folder / image).lexically_normal(),
+                      .label = (folder / label).lexically_normal()});
   }
   return listed;
 }
@@ -156,7 +180,7 @@ absl::StatusOr<CohortFolder::Layout> LayoutOfDatasetJson(const std::filesystem::
     return CohortFolder::Layout::kNnunet;
   }
   // nnU-Net's first version kept Decathlon's dataset.json but numbered the channels' files.
-  const std::vector<ListedCase> listed = TrainingOf(dataset, folder);
+  ASSIGN_OR_RETURN(const std::vector<ListedCase> listed, TrainingOf(dataset, folder));
   if (!listed.empty() && !Exists(listed.front().image)) {
     const std::filesystem::path& image = listed.front().image;
     if (Exists(image.parent_path() / (StemOf(image) + "_0000.nii.gz"))) {
@@ -182,7 +206,7 @@ absl::StatusOr<std::vector<CaseFiles>> ListDecathlonCases(const CohortFolder& fo
     RETURN_IF_ERROR(ChannelIndex(folder, study, channel, channels, source).status());
   }
   ASSIGN_OR_RETURN(const auto values, MapValues(folder, study, LabelsOf(dataset), source.string()));
-  const std::vector<ListedCase> listed = TrainingOf(dataset, folder.folder);
+  ASSIGN_OR_RETURN(const std::vector<ListedCase> listed, TrainingOf(dataset, folder.folder));
   if (listed.empty()) {
     return absl::NotFoundError(
         fmt::format("no case in {}: its list \"training\" is empty or missing; for nnU-Net's "

@@ -131,7 +131,9 @@ void CheckMachine(const ClientConfig& config, Findings& findings) {
   }
 }
 
-void CheckFolders(const ClientConfig& config, Findings& findings) {
+/// False: without usable folders no study fits, and saying so for each would hide why.
+bool CheckFolders(const ClientConfig& config, Findings& findings) {
+  bool usable = !config.cohorts.empty();
   if (config.cohorts.empty()) {
     findings.Fail("cohort", absl::InvalidArgumentError(
                                 "client.toml names no folder of MRI; add [[cohort]] with folder = "
@@ -141,16 +143,20 @@ void CheckFolders(const ClientConfig& config, Findings& findings) {
     std::error_code error;
     const fs::directory_iterator entries(cohort.folder, error);
     if (error) {
+      usable = false;
       findings.Fail("cohort",
                     absl::NotFoundError(fmt::format("{}: {}; correct `folder` in client.toml",
                                                     cohort.folder.string(), error.message())));
     } else if (entries == fs::directory_iterator()) {
+      usable = false;
       findings.Fail("cohort",
-                    absl::NotFoundError(fmt::format("{} is empty", cohort.folder.string())));
+                    absl::NotFoundError(fmt::format("{} is empty; correct `folder` in client.toml",
+                                                    cohort.folder.string())));
     } else {
       findings.Fine("cohort", cohort.folder.string());
     }
   }
+  return usable;
 }
 
 /// The site's folders, as this study would read them.
@@ -167,6 +173,9 @@ void CheckStudy(const ClientConfig& config, const OfferedStudy& offered, Finding
   }
   const absl::StatusOr<std::unique_ptr<StudyTrainer>> trainer =
       MakeDeviceTrainer(*study, config.device);
+  if (absl::IsResourceExhausted(trainer.status())) {
+    return findings.Fail("memory", trainer.status());
+  }
   if (!trainer.ok()) return findings.Fail("device", trainer.status());
   findings.Fine("device", (*trainer)->device_name());
   const auto held_out = std::count(cases->held_out.begin(), cases->held_out.end(), true);
@@ -194,11 +203,12 @@ ExitCode CheckSite(const fs::path& config_path, std::stop_token stop) {
   findings.Fine("configuration", fmt::format("{}: site {}, server {}", config_path.string(),
                                              config->site, config->server));
   CheckMachine(*config, findings);
-  CheckFolders(*config, findings);
+  const bool has_folders = CheckFolders(*config, findings);
   if (CheckCertificate(*config, findings)) {
     for (const OfferedStudy& offered : CheckServer(*config, findings, stop)) {
       if (stop.stop_requested()) return ExitCode::kInterrupted;
-      if (!offered.ended() && !offered.withdrawn) CheckStudy(*config, offered, findings);
+      if (!has_folders || offered.ended() || offered.withdrawn) continue;
+      CheckStudy(*config, offered, findings);
     }
   }
   return stop.stop_requested() ? ExitCode::kInterrupted : findings.result();

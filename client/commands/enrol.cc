@@ -5,6 +5,7 @@
 
 #include "client/commands/commands.h"
 #include "client/federation/enrolment.h"
+#include "common/config/address.h"
 #include "common/status/status_macros.h"
 #include "common/tls/keys.h"
 #include "common/transfer/chunks.h"
@@ -28,6 +29,10 @@ absl::StatusOr<std::string> KeyIn(const fs::path& path) {
 absl::Status Enrol(const fs::path& invitation_path, const fs::path& folder,
                    const std::string& server, std::stop_token stop) {
   ASSIGN_OR_RETURN(Invitation invitation, LoadInvitation(invitation_path));
+  if (!server.empty() && !IsAddress(server)) {
+    return absl::InvalidArgumentError(
+        fmt::format("--server is \"{}\", expected HOST:PORT", server));
+  }
   if (!server.empty()) invitation.server = server;
   const fs::path certificate = folder / "site.pem";
   std::error_code error;

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cstdio>
 #include <optional>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "client/state_folder.h"
 #include "client/study_cohort.h"
 #include "common/process/progress.h"
+#include "common/status/printable.h"
 #include "common/status/status_macros.h"
 
 namespace isoscan {
@@ -39,9 +41,10 @@ absl::StatusOr<Study> ChooseStudy(const ClientConfig& config, const std::string&
   ASSIGN_OR_RETURN(std::vector<Study> all, approved.All());
   if (all.size() == 1) return std::move(all.front());
   return absl::InvalidArgumentError(
-      fmt::format("{} studies are approved: say which labels to look for with --study FILE or "
-                  "--study NAME",
-                  all.size()));
+      all.empty()
+          ? std::string("no study is approved here; say whose labels to look for with "
+                        "--study FILE (isoscan-client study show NAME --text > NAME.toml)")
+          : fmt::format("{} studies are approved; say which with --study NAME", all.size()));
 }
 
 void LookAt(const LoadedCase& loaded, const Study& study, CaseSight& sight) {
@@ -85,9 +88,10 @@ void PrintTable(const std::vector<CaseSight>& sights, const Study& study) {
              "size x y z", "spacing mm", "intensity", "labels in mL");
   for (std::size_t index = 0; index < sights.size(); ++index) {
     const CaseSight& sight = sights[index];
-    const std::string start = fmt::format("{:>4}  {:<{}}", index, sight.files.name, width);
+    const std::string start =
+        fmt::format("{:>4}  {:<{}}", index, Printable(sight.files.name), width);
     if (!sight.refusal.empty()) {
-      fmt::print("{}  refused   {}\n", start, sight.refusal);
+      fmt::print("{}  refused   {}\n", start, Printable(sight.refusal));
       continue;
     }
     const auto& size = sight.stored.size;
@@ -108,7 +112,8 @@ void PrintTable(const std::vector<CaseSight>& sights, const Study& study) {
   }
 }
 
-void PrintJson(const std::vector<CaseSight>& sights, const Study& study) {
+void PrintJson(const std::vector<CaseSight>& sights, const std::vector<std::string>& left_out,
+               const Study& study) {
   nlohmann::ordered_json cases = nlohmann::ordered_json::array();
   for (const CaseSight& sight : sights) {
     nlohmann::ordered_json entry{
@@ -128,8 +133,9 @@ void PrintJson(const std::vector<CaseSight>& sights, const Study& study) {
     }
     cases.push_back(std::move(entry));
   }
-  fmt::print("{}\n", nlohmann::ordered_json{{"study", study.name}, {"cases", cases}}.dump(
-                         2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  const nlohmann::ordered_json report{
+      {"study", study.name}, {"cases", cases}, {"left_out", left_out}};
+  fmt::print("{}\n", report.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
 }  // namespace
@@ -154,14 +160,24 @@ absl::Status Inspect(const ClientConfig& config, const std::string& study_choice
       progress.Advance(static_cast<std::int64_t>(index) + 1);
     }
   }
+  const std::size_t training = sights.size() - held_out - refused;
   if (json) {
-    PrintJson(sights, study);
-    return absl::OkStatus();
+    PrintJson(sights, cases.left_out, study);
+  } else {
+    PrintTable(sights, study);
+    for (const std::string& reason : cases.left_out) {
+      fmt::print("left out  {}\n", Printable(reason));
+    }
+    fmt::print("{} cases: {} for training, {} held out, {} refused", sights.size(), training,
+               held_out, refused);
+    if (!cases.left_out.empty()) fmt::print("; {} scans left out", cases.left_out.size());
+    fmt::print("\n");
+    std::fflush(stdout);
   }
-  PrintTable(sights, study);
-  fmt::print("{} cases: {} for training, {} held out, {} refused\n", sights.size(),
-             sights.size() - held_out - refused, held_out, refused);
-  return absl::OkStatus();
+  if (training > 0 && held_out > 0) return absl::OkStatus();
+  return absl::DataLossError(
+      fmt::format("no {} case can be used: mend the refused ones, or add cases",
+                  training == 0 ? "training" : "held-out"));
 }
 
 }  // namespace isoscan

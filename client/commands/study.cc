@@ -8,13 +8,14 @@
 
 #include "client/approved_studies.h"
 #include "client/commands/commands.h"
+#include "client/commands/device_trainer.h"
 #include "client/commands/session.h"
 #include "client/commands/study_summary.h"
 #include "client/state_folder.h"
 #include "client/study_cohort.h"
-#include "client/training/trainer.h"
 #include "common/process/progress.h"
 #include "common/process/resources.h"
+#include "common/status/printable.h"
 #include "common/status/status_macros.h"
 #include <unistd.h>
 
@@ -61,7 +62,7 @@ bool AskYesNo(const std::string& question) {
 /// Shows each refused case; this is the site's own terminal.
 void PrintRefused(const StudyCohort& cohort) {
   for (const RefusedCase& refused : cohort.refused) {
-    fmt::print(stderr, "  refused {}: {}\n", refused.name, refused.reason);
+    fmt::print(stderr, "  refused {}: {}\n", Printable(refused.name), Printable(refused.reason));
   }
 }
 
@@ -93,8 +94,8 @@ absl::Status ListStudies(const ClientConfig& config, bool json, std::stop_token 
              "waiting for");
   for (const OfferedStudy& study : studies) {
     fmt::print("{:<24}  {:<9}  {:<9}  {:<13}  {}\n", study.name, ToString(study.phase),
-               fmt::format("{}/{}", study.round, study.rounds), StateWords(study),
-               study.waiting_for);
+               fmt::format("{}/{}", std::min(study.round, study.rounds), study.rounds),
+               StateWords(study), study.waiting_for);
   }
   return absl::OkStatus();
 }
@@ -109,8 +110,8 @@ absl::Status ShowStudy(const ClientConfig& config, const std::string& name, bool
     return absl::OkStatus();
   }
   fmt::print("{}  state       {}, round {} of {}, {}\n\n{}", Summarize(study),
-             ToString(offered.phase), offered.round, offered.rounds, StateWords(offered),
-             offered.toml);
+             ToString(offered.phase), std::min(offered.round, offered.rounds), offered.rounds,
+             StateWords(offered), offered.toml);
   return absl::OkStatus();
 }
 
@@ -128,12 +129,13 @@ absl::Status ApproveStudy(const ClientConfig& config, const std::string& name, b
 
   ASSIGN_OR_RETURN(const SiteCases cases, ListSiteCases(config, study));
   const std::int64_t cases_bytes = EstimateCohortMemory(cases, study);
-  const std::int64_t training_bytes = EstimateTrainingMemory(study);
+  ASSIGN_OR_RETURN(const auto trainer, MakeDeviceTrainer(study, config.device));
+  const std::int64_t training_bytes = trainer->memory_bytes();
   fmt::print("this site\n  memory      {} for {} cases, {} for training; {} are free\n",
              Gibibytes(cases_bytes), cases.files.size(), Gibibytes(training_bytes),
              Gibibytes(AvailableMemoryBytes()));
   std::fflush(stdout);
-  RETURN_IF_ERROR(CheckMemory(fmt::format("reading the cases of study {}", name), cases_bytes));
+  RETURN_IF_ERROR(CheckMemory(fmt::format("study {}", name), cases_bytes + training_bytes));
 
   StudyCohort cohort;
   {
@@ -144,12 +146,18 @@ absl::Status ApproveStudy(const ClientConfig& config, const std::string& name, b
                      }));
   }
   PrintRefused(cohort);
+  if (!cases.left_out.empty()) {
+    fmt::print(stderr,
+               "  {} scans lack a file and are left out; `isoscan-client inspect` lists them\n",
+               cases.left_out.size());
+  }
   const CohortDeclaration& declaration = cohort.declaration;
   fmt::print("  cases       {} for training, {} held out, {} refused\n", declaration.training_cases,
              declaration.held_out_cases, declaration.refused_cases);
   fmt::print(
       "  is sent     these three counts and two histograms now; weights, loss and the scores of "
-      "held-out cases (by number) each round; no image, name, path or date\n");
+      "held-out cases (by number and [[cohort]] name) each round; no image, case name, path or "
+      "date\n");
   std::fflush(stdout);
   if (!yes && !AskYesNo(fmt::format("take part in {}?", name))) {
     return absl::CancelledError("not approved; nothing was sent");

@@ -7,9 +7,11 @@
 
 #include "client/federation/channel.h"
 #include "client/federation/connection_failure.h"
+#include "common/config/address.h"
 #include "common/config/config_reader.h"
 #include "common/status/grpc_status.h"
 #include "common/status/status_macros.h"
+#include "common/study/study.h"
 #include "common/tls/keys.h"
 #include "proto/federation.grpc.pb.h"
 
@@ -21,6 +23,17 @@ absl::StatusOr<Invitation> LoadInvitation(const std::filesystem::path& path) {
                         .site = reader.Text("site"),
                         .token = reader.Text("token"),
                         .authority = reader.Text("authority")};
+  if (reader.Has("server") && !IsAddress(invitation.server)) {
+    reader.Refuse("server", fmt::format("is \"{}\", expected HOST:PORT", invitation.server));
+  }
+  if (reader.Has("site") && !IsName(invitation.site)) {
+    reader.Refuse("site", fmt::format("is \"{}\", expected lower-case letters, digits and hyphens",
+                                      invitation.site));
+  }
+  if (reader.Has("authority") && !DaysUntilExpiry(invitation.authority).ok()) {
+    reader.Refuse("authority",
+                  "is no certificate: ask the coordinator for the file as it was made");
+  }
   RETURN_IF_ERROR(reader.Finish());
   return invitation;
 }
@@ -43,9 +56,9 @@ absl::StatusOr<std::string> RequestCertificate(const Invitation& invitation,
   RETURN_IF_ERROR(ExplainConnectionFailure(status, invitation.server));
   const absl::StatusOr<Identity> identity = IdentityOf(response.certificate_pem());
   if (!identity.ok() || *identity != Identity{Identity::Role::kSite, invitation.site}) {
-    return absl::DataLossError(fmt::format(
-        "server {} answered with what is no certificate of {}; tell the coordinator",
-        invitation.server, invitation.site));
+    return absl::DataLossError(
+        fmt::format("server {} answered with what is no certificate of {}; tell the coordinator",
+                    invitation.server, invitation.site));
   }
   return response.certificate_pem();
 }

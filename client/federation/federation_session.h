@@ -135,8 +135,8 @@ class FederationSession {
   virtual absl::Status Watch(const AssignmentObserver& observe, std::stop_token stop) = 0;
 
   /// Brings a model to `path`, from the byte on that is already in `path`.part.
-  /// Errors: NOT_FOUND no such model; DATA_LOSS the digest differs, three times;
-  ///         RESOURCE_EXHAUSTED this site's disk is full.
+  /// Errors: NOT_FOUND no such model; DATA_LOSS the digest differs, three times, or `path` cannot
+  ///         be written; RESOURCE_EXHAUSTED this site's disk is full.
   virtual absl::Status DownloadModel(const std::string& study, const std::string& digest,
                                      std::int64_t bytes, const std::filesystem::path& path,
                                      std::stop_token stop) = 0;

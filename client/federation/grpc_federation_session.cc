@@ -142,9 +142,10 @@ class GrpcFederationSession final : public FederationSession {
         // What goes wrong on this site's disk is not for the retry policy.
         return DownloadOnce(study, digest, bytes, path, stop, &local);
       }));
-      if (!absl::IsDataLoss(local)) return local;
+      if (!absl::IsDataLoss(local)) break;
     }
-    return local;
+    // NOT_FOUND is the server's word for a model that it does not have.
+    return absl::IsNotFound(local) ? absl::DataLossError(local.message()) : local;
   }
 
   absl::Status UploadWeights(const std::string& study, int round, const std::string& digest,
@@ -332,8 +333,9 @@ class GrpcFederationSession final : public FederationSession {
 
   /// One log line per change between connected and not.
   void Note(const absl::Status& outcome) ABSL_LOCKS_EXCLUDED(mutex_) {
-    // Any answer of the server's own shows that it can be reached.
-    const bool lost = absl::IsUnavailable(outcome) || absl::IsDeadlineExceeded(outcome);
+    // Any other answer of the server's own shows that it can be reached, and works.
+    const bool lost = absl::IsUnavailable(outcome) || absl::IsDeadlineExceeded(outcome) ||
+                      absl::IsResourceExhausted(outcome);
     // A command that tries once reports the error itself.
     if (policy_.tries.has_value()) return;
     const absl::MutexLock lock(&mutex_);

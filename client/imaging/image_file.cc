@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "common/process/resources.h"
+#include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include <nifti1_io.h>
 
@@ -200,10 +201,10 @@ absl::StatusOr<OpenedImage> OpenImage(const std::filesystem::path& path) {
   }
   OpenedImage image;
   ASSIGN_OR_RETURN(image.format, FormatOf(path));
-  if (!std::ifstream(path).is_open()) {
-    return absl::UnavailableError(fmt::format("{} cannot be opened: {}; may this user read it?",
-                                              path.string(), std::strerror(errno)));
+  if (std::filesystem::is_directory(path, error)) {
+    return FileError("cannot open", path.string(), EISDIR);
   }
+  if (!std::ifstream(path).is_open()) return FileError("cannot open", path.string(), errno);
   if (image.format == Format::kNifti) RETURN_IF_ERROR(CheckThatFormsAgree(path));
 
   try {
@@ -302,10 +303,7 @@ absl::Status ReadNiftiVoxels(const std::filesystem::path& path, std::vector<floa
   ASSIGN_OR_RETURN(const NiftiHeader header, ReadNiftiHeader(path));
   std::vector<std::byte> buffer(voxels.size() * static_cast<std::size_t>(header->nbyper));
   znzFile file = znzopen(header->iname, "rb", nifti_is_gzfile(header->iname));
-  if (znz_isnull(file)) {
-    return absl::UnavailableError(
-        fmt::format("{} cannot be opened: {}", header->iname, std::strerror(errno)));
-  }
+  if (znz_isnull(file)) return FileError("cannot open", header->iname, errno);
   const bool found = znzseek(file, header->iname_offset, SEEK_SET) >= 0;
   const std::size_t bytes = found ? znzread(buffer.data(), 1, buffer.size(), file) : 0;
   znzclose(file);
@@ -389,14 +387,14 @@ absl::Status WriteNifti(const std::filesystem::path& path, const Geometry& geome
     writer->Write(voxels);
   } catch (const itk::ExceptionObject& failure) {
     std::filesystem::remove(partial, error);
-    return absl::UnavailableError(
+    return absl::DataLossError(
         fmt::format("cannot write {}: {}", path.string(), FirstLine(failure)));
   }
   std::filesystem::rename(partial, path, error);
   if (!error) return absl::OkStatus();
   std::error_code ignored;
   std::filesystem::remove(partial, ignored);
-  return absl::UnavailableError(fmt::format("cannot write {}: {}", path.string(), error.message()));
+  return FileError("cannot write", path.string(), error);
 }
 
 }  // namespace

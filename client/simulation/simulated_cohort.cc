@@ -8,6 +8,7 @@
 
 #include "client/imaging/image_file.h"
 #include "common/process/progress.h"
+#include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include "common/transfer/chunks.h"
 
@@ -23,19 +24,15 @@ absl::Status MakeEmptyFolder(const fs::path& folder) {
         fmt::format("{} is not empty; choose a new folder or remove it", folder.string()));
   }
   fs::create_directories(folder, error);
-  if (error) {
-    return absl::UnavailableError(
-        fmt::format("cannot make the folder {}: {}", folder.string(), error.message()));
-  }
+  if (error) return FileError("cannot make the folder", folder.string(), error);
   return absl::OkStatus();
 }
 
 absl::Status MakeFolder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
-  if (!error) return absl::OkStatus();
-  return absl::UnavailableError(
-      fmt::format("cannot make the folder {}: {}", folder.string(), error.message()));
+  if (error) return FileError("cannot make the folder", folder.string(), error);
+  return absl::OkStatus();
 }
 
 absl::Status WriteDatasetDescriptions(const fs::path& folder, const Scanner& scanner) {
@@ -125,10 +122,7 @@ absl::Status RescanCohort(const fs::path& source, const fs::path& target, const 
     }
     if (!IsImage(relative) || IsLabel(relative)) {
       fs::copy_file(entry.path(), target / relative, error);
-      if (error) {
-        return absl::UnavailableError(
-            fmt::format("cannot copy {}: {}", relative.string(), error.message()));
-      }
+      if (error) return FileError("cannot copy", relative.string(), error);
       continue;
     }
     ASSIGN_OR_RETURN(const Volume volume, ReadVolume(entry.path()));
@@ -137,10 +131,7 @@ absl::Status RescanCohort(const fs::path& source, const fs::path& target, const 
         target / relative,
         Scan(volume, scanner, RandomStream(seed, "rescan/" + relative.generic_string()))));
   }
-  if (error) {
-    return absl::UnavailableError(
-        fmt::format("cannot read the folder {}: {}", source.string(), error.message()));
-  }
+  if (error) return FileError("cannot read the folder", source.string(), error);
   return absl::OkStatus();
 }
 

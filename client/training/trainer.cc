@@ -21,6 +21,7 @@
 #include "client/training/patch_sampler.h"
 #include "client/training/segmentation_loss.h"
 #include "client/training/sliding_window.h"
+#include "common/process/resources.h"
 #include "common/status/status_macros.h"
 #include "common/study/initial_weights.h"
 #include <ATen/ATen.h>
@@ -191,6 +192,11 @@ absl::StatusOr<LabelMap> Trainer::State::Predict(const NamedTensors& weights,
 absl::StatusOr<Trainer> Trainer::Create(const Study& study, const std::string& device,
                                         int threads) {
   ASSIGN_OR_RETURN(ComputeDevice chosen, ChooseDevice(device, threads, study.training.precision));
+  if (chosen.device.is_cpu()) {
+    // Before a thread starts: LibTorch's pool waits for ever for one that the system refuses.
+    RETURN_IF_ERROR(CheckMemory(fmt::format("training in study {}", study.name),
+                                EstimateTrainingMemory(study)));
+  }
   return WithoutExceptions("building the network", [&]() -> absl::StatusOr<Trainer> {
     chosen.Prepare();
     return Trainer(std::make_unique<State>(study, chosen));

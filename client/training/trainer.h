@@ -18,7 +18,7 @@ namespace isoscan {
 
 /// One piece of training: `steps` steps from `weights`.
 struct TrainingTask {
-  std::int64_t first_step = 0;   ///< Of the whole study; places the learning rate on its decay.
+  std::int64_t first_step = 0;  ///< Of the whole study; places the learning rate on its decay.
   std::int64_t steps = 0;
   std::int64_t total_steps = 0;  ///< Of the whole study.
   std::string random_stream;     ///< The site's declared stream.
@@ -44,7 +44,7 @@ class Trainer {
  public:
   /// `device`: "auto", "cpu", "cuda" or "cuda:N". `threads`: 0 takes every available core.
   /// Errors: INVALID_ARGUMENT unknown device; FAILED_PRECONDITION no such GPU in this machine or in
-  ///         this build.
+  ///         this build; RESOURCE_EXHAUSTED, on the CPU, less memory than EstimateTrainingMemory().
   static absl::StatusOr<Trainer> Create(const Study& study, const std::string& device, int threads);
 
   Trainer(Trainer&&) noexcept;

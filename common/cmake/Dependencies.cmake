@@ -1,5 +1,12 @@
 # Every foreign library, in the one order that works: Torch defines a hollow protobuf::libprotobuf
 # unless Protobuf and gRPC were found before it.
+
+# A LibTorch from PyPI or pytorch.org has the headers of another protobuf and fmt beside its own: its
+# folder is shown to nobody but Torch.
+set(torch_prefixes ${CMAKE_PREFIX_PATH})
+list(FILTER torch_prefixes INCLUDE REGEX "/(lib)?torch/?$")
+list(FILTER CMAKE_PREFIX_PATH EXCLUDE REGEX "/(lib)?torch/?$")
+
 find_package(Threads REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(gRPC CONFIG REQUIRED)
@@ -21,6 +28,7 @@ if(ISOSCAN_CLIENT)
     set(CMAKE_CUDA_STANDARD_REQUIRED ON)
     enable_language(CUDA)
   endif()
+  list(APPEND CMAKE_PREFIX_PATH ${torch_prefixes})
   find_package(Torch REQUIRED)
   if(ISOSCAN_CUDA)
     if(NOT TORCH_CUDA_LIBRARIES AND NOT TARGET torch_cuda)

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <fstream>
-#include <iterator>
 #include <limits>
 #include <set>
 #include <sstream>
@@ -15,10 +14,15 @@
 #include <tuple>
 #include <utility>
 
+#include "common/status/file_error.h"
+
 namespace isoscan {
 namespace {
 
 using Line = toml::source_index;
+
+/// Far above every configuration, study and invitation.
+constexpr std::size_t kLongestFile = 1 << 20;
 
 /// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours.
 std::size_t EditDistance(std::string_view a, std::string_view b) {
@@ -238,10 +242,16 @@ absl::StatusOr<ConfigReader> ConfigReader::Load(const std::filesystem::path& pat
   }
   errno = 0;
   std::ifstream file(path, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (!file) {
-    return absl::NotFoundError(
-        fmt::format("cannot read {}: {}", path.string(), std::generic_category().message(errno)));
+  // No further than this, should it be a device or a scan by mistake.
+  std::string text(kLongestFile + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!file.is_open() || file.bad() || (file.fail() && !file.eof())) {
+    return FileError("cannot read", path.string(), errno);
+  }
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  if (text.size() > kLongestFile) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{} is no TOML file of Isoscan's: it has more than {} bytes", path.string(), kLongestFile));
   }
   return Parse(text, path.string());
 }

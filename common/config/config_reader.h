@@ -47,7 +47,8 @@ class ConfigReader {
   /// `source` is the file's name as messages print it. Needs UTF-8.
   /// Errors: INVALID_ARGUMENT with line and column when the text is not TOML.
   static absl::StatusOr<ConfigReader> Parse(std::string_view text, std::string source);
-  /// Errors: NOT_FOUND no such file, or one that cannot be read; and those of Parse.
+  /// Errors: NOT_FOUND no such file, or one that cannot be read; INVALID_ARGUMENT one of more than
+  /// 1 MiB; and those of Parse.
   static absl::StatusOr<ConfigReader> Load(const std::filesystem::path& path);
 
   bool Has(std::string_view key) const;

@@ -57,6 +57,44 @@ ExitCode ExitCodeOf(const absl::Status& status) {
   }
 }
 
+absl::StatusCode StatusCodeOf(int exit_code) {
+  constexpr int kCannotStart = 127;
+  constexpr int kKilled = 137;
+  switch (exit_code) {
+    case static_cast<int>(ExitCode::kSuccess):
+      return absl::StatusCode::kOk;
+    case static_cast<int>(ExitCode::kUsage):
+      return absl::StatusCode::kInvalidArgument;
+    case static_cast<int>(ExitCode::kData):
+    case kCannotStart:
+      return absl::StatusCode::kNotFound;
+    case static_cast<int>(ExitCode::kUnreachable):
+      return absl::StatusCode::kUnavailable;
+    case static_cast<int>(ExitCode::kRefused):
+      return absl::StatusCode::kPermissionDenied;
+    case static_cast<int>(ExitCode::kWrongState):
+      return absl::StatusCode::kFailedPrecondition;
+    case static_cast<int>(ExitCode::kResources):
+    case kKilled:
+      return absl::StatusCode::kResourceExhausted;
+    case static_cast<int>(ExitCode::kVersion):
+      return absl::StatusCode::kUnimplemented;
+    case static_cast<int>(ExitCode::kInterrupted):
+      return absl::StatusCode::kCancelled;
+    default:
+      return absl::StatusCode::kInternal;
+  }
+}
+
+std::string UsageError(const std::string& program, const std::string& problem,
+                       const std::vector<std::string>& unknown) {
+  return fmt::format("error: {}; see {} --help\n",
+                     unknown.empty()
+                         ? Printable(problem)
+                         : fmt::format("{} is no command or option", Printable(unknown.front())),
+                     program);
+}
+
 int Report(const absl::Status& status) {
   const ExitCode code = ExitCodeOf(status);
   if (code != ExitCode::kSuccess) {

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "absl/status/status.h"
 
 namespace isoscan {
@@ -23,6 +26,17 @@ enum class ExitCode {
 /// kFailedPrecondition, kAlreadyExists, kAborted -> kWrongState; kResourceExhausted -> kResources;
 /// kUnimplemented -> kVersion; kCancelled -> kInterrupted; the rest -> kInternal.
 ExitCode ExitCodeOf(const absl::Status& status);
+
+/// The other way, for a program of ours that another one started and waited for: a code that
+/// ExitCodeOf() maps to `exit_code`. 127, by which it could not be started, is kNotFound; 137, by
+/// which the kernel ends programs for want of memory, kResourceExhausted; unknown ones kInternal.
+absl::StatusCode StatusCodeOf(int exit_code);
+
+/// The line, with its end, that a program prints before it ends with kUsage: "error: PROBLEM; see
+/// PROGRAM --help". `unknown` are the arguments that nothing was made of; the first is named, since
+/// a mistyped command is what makes others look missing.
+std::string UsageError(const std::string& program, const std::string& problem,
+                       const std::vector<std::string>& unknown);
 
 /// Prints "error: MESSAGE" to standard error when `status` is not OK, and answers with the number
 /// for main() to return.

@@ -16,6 +16,7 @@
 #include "common/process/cgroup.h"
 #include <malloc.h>
 #include <sched.h>
+#include <sys/resource.h>
 
 namespace isoscan {
 namespace {
@@ -54,6 +55,14 @@ int CoresByAffinity() {
   return static_cast<int>(std::thread::hardware_concurrency());
 }
 
+/// What `ulimit -v` leaves; nothing where there is no such limit.
+std::optional<std::int64_t> FreeAddressSpace() {
+  struct rlimit limit {};
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return std::nullopt;
+  const std::int64_t used = ReadProcBytes("/proc/self/status", "VmSize").value_or(0);
+  return std::max<std::int64_t>(static_cast<std::int64_t>(limit.rlim_cur) - used, 0);
+}
+
 double InGib(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
 
 }  // namespace
@@ -70,7 +79,8 @@ int AvailableCores() {
 std::int64_t AvailableMemoryBytes() {
   constexpr std::int64_t kUnknown = std::numeric_limits<std::int64_t>::max();
   const std::int64_t machine = ReadProcBytes("/proc/meminfo", "MemAvailable").value_or(kUnknown);
-  return std::min(machine, OwnCgroupLimits().memory_bytes.value_or(kUnknown));
+  return std::min({machine, OwnCgroupLimits().memory_bytes.value_or(kUnknown),
+                   FreeAddressSpace().value_or(kUnknown)});
 }
 
 std::int64_t PeakMemoryBytes() { return ReadProcBytes("/proc/self/status", "VmHWM").value_or(0); }

@@ -12,8 +12,8 @@ namespace isoscan {
 /// Cores that this process may use: the smaller of its CPU affinity and its cgroup's quota.
 int AvailableCores();
 
-/// Bytes that this process may still take: the smaller of the machine's available memory and what
-/// its cgroup leaves.
+/// Bytes that this process may still take: the smallest of the machine's available memory, what its
+/// cgroup leaves, and what its limit of address space (`ulimit -v`) leaves.
 std::int64_t AvailableMemoryBytes();
 
 /// Greatest resident memory of this process so far (VmHWM), in bytes.

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
-#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <set>
@@ -13,6 +12,7 @@
 #include <utility>
 
 #include "common/config/config_reader.h"
+#include "common/status/file_error.h"
 #include "common/status/printable.h"
 #include "common/status/status_macros.h"
 #include "common/study/initial_weights.h"
@@ -25,6 +25,9 @@ namespace {
 // What a study may ask of a site before the site's own memory is even looked at: far above every
 // published 3D plan, far below what would bring a machine down.
 constexpr std::size_t kMaximumTextBytes = 64 * 1024;
+// toml++ frees the tables of a dotted key one inside the other: tens of thousands would overflow
+// the stack of whoever reads the text.
+constexpr std::ptrdiff_t kMaximumDots = 4096;
 constexpr std::int64_t kMaximumParameters = std::int64_t{256} << 20;
 constexpr std::int64_t kMaximumBatchVoxels = std::int64_t{64} << 20;
 constexpr std::size_t kMaximumChannels = 16;
@@ -390,6 +393,10 @@ absl::StatusOr<Study> ParseStudy(std::string toml, const std::string& source) {
                     "are {}",
                     source, toml.size(), kMaximumTextBytes));
   }
+  if (const std::ptrdiff_t dots = std::count(toml.begin(), toml.end(), '.'); dots > kMaximumDots) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{}: {} dots are too many for a study, allowed are {}", source, dots, kMaximumDots));
+  }
   if (const std::size_t line = FirstUnprintableLine(toml); line != 0) {
     return absl::InvalidArgumentError(fmt::format(
         "{}:{}: control characters, or some that turn the direction of writing, stand in this "
@@ -420,9 +427,7 @@ absl::StatusOr<Study> LoadStudy(const std::filesystem::path& path) {
   std::string text(kMaximumTextBytes + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (!file.is_open() || file.bad() || (file.fail() && !file.eof())) {
-    const std::string message =
-        fmt::format("cannot read the study {}: {}", path.string(), std::strerror(errno));
-    return errno == ENOENT ? absl::NotFoundError(message) : absl::UnavailableError(message);
+    return FileError("cannot read the study", path.string(), errno);
   }
   text.resize(static_cast<std::size_t>(file.gcount()));
   return ParseStudy(std::move(text), path.string());

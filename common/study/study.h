@@ -143,7 +143,7 @@ struct Study {
 ///         for a patch that the strides do not divide.
 absl::StatusOr<Study> ParseStudy(std::string toml, const std::string& source);
 
-/// Errors: NOT_FOUND, UNAVAILABLE, and those of ParseStudy.
+/// Errors: NOT_FOUND naming what cannot be read, and those of ParseStudy.
 absl::StatusOr<Study> LoadStudy(const std::filesystem::path& path);
 
 /// A site's or study's name: 1 to 63 lower-case letters, digits and inner hyphens, as in DNS.

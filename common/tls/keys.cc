@@ -7,10 +7,10 @@
 #include <cerrno>
 #include <cstdio>
 #include <optional>
-#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include "common/tls/openssl_handles.h"
 #include <fcntl.h>
@@ -89,13 +89,6 @@ absl::Status AddIdentity(X509_REQ* request, const Identity& identity) {
   sk_X509_EXTENSION_free(extensions);
   if (added != 1) return absl::InternalError(OpenSslError());
   return absl::OkStatus();
-}
-
-absl::Status FileError(std::string_view what, const std::filesystem::path& path, int error) {
-  const std::string message =
-      fmt::format("{} {}: {}", what, path.string(), std::generic_category().message(error));
-  if (error == ENOSPC || error == EDQUOT) return absl::ResourceExhaustedError(message);
-  return absl::NotFoundError(message);
 }
 
 class FileDescriptor {
@@ -220,18 +213,18 @@ absl::Status WriteSecret(const std::filesystem::path& path, const std::string& c
   std::string temporary = path.string() + ".XXXXXX";
   {
     const FileDescriptor file(mkostemp(temporary.data(), O_CLOEXEC));  // Mode 0600.
-    if (file.get() < 0) return FileError("cannot write", path, errno);
+    if (file.get() < 0) return FileError("cannot write", path.string(), errno);
     int error = WriteAndSync(file.get(), content);
     if (error == 0 && std::rename(temporary.c_str(), path.c_str()) != 0) error = errno;
     if (error != 0) {
       unlink(temporary.c_str());
-      return FileError("cannot write", path, error);
+      return FileError("cannot write", path.string(), error);
     }
   }
   const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
   const FileDescriptor directory(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (directory.get() < 0 || fsync(directory.get()) != 0) {
-    return FileError("cannot write", folder, errno);
+    return FileError("cannot write", folder.string(), errno);
   }
   return absl::OkStatus();
 }
@@ -240,7 +233,10 @@ absl::StatusOr<std::string> ReadSecret(const std::filesystem::path& path) {
   const FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat status = {};
   if (file.get() < 0 || fstat(file.get(), &status) != 0) {
-    return FileError("cannot read the private key", path, errno);
+    return FileError("cannot read the private key", path.string(), errno);
+  }
+  if (S_ISDIR(status.st_mode)) {
+    return FileError("cannot read the private key", path.string(), EISDIR);
   }
   if ((status.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
     return absl::PermissionDeniedError(
@@ -253,7 +249,7 @@ absl::StatusOr<std::string> ReadSecret(const std::filesystem::path& path) {
   while (true) {
     const ssize_t count = read(file.get(), block.data(), block.size());
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return FileError("cannot read the private key", path, errno);
+    if (count < 0) return FileError("cannot read the private key", path.string(), errno);
     if (count == 0) return content;
     content.append(block.data(), static_cast<std::size_t>(count));
   }

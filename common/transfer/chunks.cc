@@ -4,9 +4,9 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <utility>
 
+#include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include "common/weights/atomic_file.h"
 #include <fcntl.h>
@@ -136,10 +136,7 @@ absl::StatusOr<std::string> ReadChunk(const std::filesystem::path& path, std::in
     return absl::InvalidArgumentError(fmt::format("{} has no byte {}", name, offset));
   }
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) {
-    const std::string message = fmt::format("cannot open {}: {}", name, std::strerror(errno));
-    return errno == ENOENT ? absl::NotFoundError(message) : absl::UnavailableError(message);
-  }
+  if (descriptor < 0) return FileError("cannot open", name, errno);
   std::string chunk(kChunkBytes, '\0');
   std::size_t filled = 0;
   ssize_t count = 0;
@@ -151,9 +148,7 @@ absl::StatusOr<std::string> ReadChunk(const std::filesystem::path& path, std::in
     if (count > 0) filled += static_cast<std::size_t>(count);
   } while ((count > 0 && filled < chunk.size()) || (count < 0 && error == EINTR));
   close(descriptor);
-  if (count < 0) {
-    return absl::UnavailableError(fmt::format("cannot read {}: {}", name, std::strerror(error)));
-  }
+  if (count < 0) return FileError("cannot read", name, error);
   chunk.resize(filled);
   return chunk;
 }

@@ -26,8 +26,7 @@ inline constexpr std::size_t kChunkBytes = 256 * 1024;
 class PartialFile {
  public:
   /// Opens or continues `path`.part. When a finished `path` exists, offset() is `size`.
-  /// Errors: INVALID_ARGUMENT a negative size or what is no SHA-256; RESOURCE_EXHAUSTED disk full;
-  ///         UNAVAILABLE other I/O errors.
+  /// Errors: INVALID_ARGUMENT a negative size or what is no SHA-256; and those of WriteError.
   static absl::StatusOr<PartialFile> Open(const std::filesystem::path& path, std::int64_t size,
                                           std::string sha256);
   PartialFile(PartialFile&&) noexcept;
@@ -38,7 +37,7 @@ class PartialFile {
   std::int64_t offset() const { return offset_; }
 
   /// Errors: INVALID_ARGUMENT when `at` is not offset() or the file would outgrow its size;
-  ///         RESOURCE_EXHAUSTED disk full; UNAVAILABLE other I/O errors.
+  ///         and those of WriteError: RESOURCE_EXHAUSTED disk full, NOT_FOUND or DATA_LOSS.
   absl::Status Append(std::int64_t at, std::string_view bytes);
 
   /// Errors: FAILED_PRECONDITION when bytes are missing; DATA_LOSS when the digest differs (the
@@ -57,13 +56,13 @@ class PartialFile {
 };
 
 /// Reads up to kChunkBytes at `offset`; empty at the end of the file.
-/// Errors: NOT_FOUND no such file; INVALID_ARGUMENT a negative offset; UNAVAILABLE it cannot be
-/// read.
+/// Errors: NOT_FOUND no such file, or a folder; INVALID_ARGUMENT a negative offset; DATA_LOSS the
+/// disk fails.
 absl::StatusOr<std::string> ReadChunk(const std::filesystem::path& path, std::int64_t offset);
 
 /// Writes a file that appears whole or not at all: temporary name, fsync, rename, fsync of the
 /// folder. Its permissions are those of the umask.
-/// Errors: RESOURCE_EXHAUSTED disk full; UNAVAILABLE other I/O errors.
+/// Errors: those of WriteError: RESOURCE_EXHAUSTED disk full, NOT_FOUND or DATA_LOSS otherwise.
 absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view content);
 
 }  // namespace isoscan

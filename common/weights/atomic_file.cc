@@ -4,10 +4,10 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <random>
 #include <utility>
 
+#include "common/status/file_error.h"
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -69,12 +69,7 @@ void AtomicFile::Discard() {
 }
 
 absl::Status WriteError(const std::filesystem::path& path, int error) {
-  const std::string name = path.filename().string();
-  if (error == ENOSPC || error == EDQUOT) {
-    return absl::ResourceExhaustedError(fmt::format(
-        "cannot write {}: {}; free some space and try again", name, std::strerror(error)));
-  }
-  return absl::UnavailableError(fmt::format("cannot write {}: {}", name, std::strerror(error)));
+  return FileError("cannot write", path.filename().string(), error);
 }
 
 absl::Status SyncFolder(const std::filesystem::path& folder) {

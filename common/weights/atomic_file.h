@@ -15,8 +15,7 @@ namespace isoscan {
 ///
 /// A process that is killed leaves `path`.tmp-*; nothing reads such a file, and whoever owns the
 /// folder may remove it while no writer runs.
-/// Errors of every method: RESOURCE_EXHAUSTED disk or quota full; UNAVAILABLE other I/O errors,
-///         also a folder that does not exist. Messages name the file without its folder.
+/// Errors of every method: those of WriteError, also for a folder that does not exist.
 /// Thread safety: WriteAt from any thread; otherwise none.
 class AtomicFile {
  public:
@@ -40,8 +39,9 @@ class AtomicFile {
   int descriptor_ = -1;
 };
 
-/// The status of a failed write to `path`: RESOURCE_EXHAUSTED when the disk or quota is full,
-/// UNAVAILABLE otherwise. `error` is an errno.
+/// The status of a failed write to `path`, whose folder the message leaves out: FileError() of
+/// common/status/file_error.h, with RESOURCE_EXHAUSTED when the disk or quota is full, NOT_FOUND or
+/// DATA_LOSS otherwise. `error` is an errno.
 absl::Status WriteError(const std::filesystem::path& path, int error);
 
 /// Makes a rename or removal in `folder` outlive a power failure.

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include "common/weights/atomic_file.h"
 #include <fcntl.h>
@@ -358,14 +359,10 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::filesystem::pat
   auto mapping = std::make_unique<Mapping>();
   mapping->name = path.filename().string();
   mapping->descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (mapping->descriptor < 0) {
-    const std::string message =
-        fmt::format("cannot open {}: {}", mapping->name, std::strerror(errno));
-    return errno == ENOENT ? absl::NotFoundError(message) : absl::UnavailableError(message);
-  }
+  if (mapping->descriptor < 0) return FileError("cannot open", mapping->name, errno);
   struct stat status {};
   if (fstat(mapping->descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
-    return absl::UnavailableError(fmt::format("{} is not a file", mapping->name));
+    return absl::NotFoundError(fmt::format("{} is not a file", mapping->name));
   }
   mapping->size = static_cast<std::size_t>(status.st_size);
   if (mapping->size < kLengthBytes) {
@@ -374,10 +371,7 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::filesystem::pat
   }
   void* const address =
       mmap(nullptr, mapping->size, PROT_READ, MAP_SHARED, mapping->descriptor, /*offset=*/0);
-  if (address == MAP_FAILED) {
-    return absl::UnavailableError(
-        fmt::format("cannot map {}: {}", mapping->name, std::strerror(errno)));
-  }
+  if (address == MAP_FAILED) return FileError("cannot map", mapping->name, errno);
   mapping->bytes = static_cast<const char*>(address);
 
   const absl::StatusOr<std::uint64_t> length =
@@ -412,10 +406,7 @@ absl::Status SafetensorsFile::Read(std::string_view name, std::int64_t first,
   while (left > 0) {
     const ssize_t count = pread(mapping_->descriptor, bytes, left, offset);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) {
-      return absl::UnavailableError(
-          fmt::format("cannot read {}: {}", mapping_->name, std::strerror(errno)));
-    }
+    if (count < 0) return FileError("cannot read", mapping_->name, errno);
     if (count == 0) {
       return absl::DataLossError(fmt::format("{} has become shorter", mapping_->name));
     }

@@ -23,7 +23,7 @@ using WeightsMetadata = std::map<std::string, std::string>;
 /// tensors and metadata give the same bytes.
 ///
 /// The file appears whole or not at all: a temporary name, fsync, rename.
-/// Errors: RESOURCE_EXHAUSTED when the disk is full; UNAVAILABLE for other write errors.
+/// Errors: those of WriteError: RESOURCE_EXHAUSTED when the disk is full.
 /// Source: docs/wire-format.md.
 absl::Status WriteSafetensors(const std::filesystem::path& path, const NamedTensors& tensors,
                               const WeightsMetadata& metadata);
@@ -63,7 +63,7 @@ class SafetensorsFile {
   /// Copies values [first, first + values.size()) of one tensor out of the file without touching
   /// the mapping, so that what was read does not stay in this process's memory. The name must be in
   /// shapes() and the range within the tensor.
-  /// Errors: DATA_LOSS when the file has become shorter; UNAVAILABLE when it cannot be read.
+  /// Errors: DATA_LOSS when the file has become shorter or the disk fails.
   absl::Status Read(std::string_view name, std::int64_t first, std::span<float> values) const;
 
   /// Every tensor, copied.

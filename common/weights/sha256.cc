@@ -6,10 +6,10 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <utility>
 #include <vector>
 
+#include "common/status/file_error.h"
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <unistd.h>
@@ -72,10 +72,7 @@ std::string Sha256Of(std::string_view bytes) {
 absl::StatusOr<std::string> Sha256OfFile(const std::filesystem::path& path) {
   const std::string name = path.filename().string();
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) {
-    const std::string message = fmt::format("cannot open {}: {}", name, std::strerror(errno));
-    return errno == ENOENT ? absl::NotFoundError(message) : absl::UnavailableError(message);
-  }
+  if (descriptor < 0) return FileError("cannot open", name, errno);
   Sha256 sha256;
   std::vector<char> buffer(256 * 1024);
   ssize_t count = 0;
@@ -86,9 +83,7 @@ absl::StatusOr<std::string> Sha256OfFile(const std::filesystem::path& path) {
     if (count > 0) sha256.Update({buffer.data(), static_cast<std::size_t>(count)});
   } while (count > 0 || (count < 0 && error == EINTR));
   close(descriptor);
-  if (count < 0) {
-    return absl::UnavailableError(fmt::format("cannot read {}: {}", name, std::strerror(error)));
-  }
+  if (count < 0) return FileError("cannot read", name, error);
   return std::move(sha256).Finish();
 }
 

@@ -29,7 +29,7 @@ class Sha256 {
 /// 64 lower-case hexadecimal digits.
 std::string Sha256Of(std::string_view bytes);
 
-/// Errors: NOT_FOUND, or UNAVAILABLE when the file cannot be read.
+/// Errors: those of FileError(): NOT_FOUND when there is no such file, or it is a folder.
 absl::StatusOr<std::string> Sha256OfFile(const std::filesystem::path& path);
 
 /// True for 64 lower-case hexadecimal digits: what may be used as a blob's file name.

@@ -11,6 +11,8 @@
 #include <sstream>
 #include <utility>
 
+#include "common/process/exit_code.h"
+#include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include <fcntl.h>
 #include <poll.h>
@@ -80,8 +82,7 @@ absl::StatusOr<ChildProcess> ChildProcess::Start(const Command& command) {
   if (!command.log.empty()) {
     output = ::open(command.log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (output < 0) {
-      return absl::UnavailableError(
-          fmt::format("cannot write the log {}: {}", command.log.string(), std::strerror(errno)));
+      return FileError("cannot write the log", command.log.string(), errno);
     }
   }
   std::vector<std::string> arguments = command.arguments;
@@ -96,7 +97,7 @@ absl::StatusOr<ChildProcess> ChildProcess::Start(const Command& command) {
   }
   if (output >= 0) ::close(output);
   if (id < 0) {
-    return absl::UnavailableError(
+    return absl::ResourceExhaustedError(
         fmt::format("cannot start {}: {}", command.title, std::strerror(errno)));
   }
   ChildProcess child;
@@ -182,7 +183,7 @@ absl::Status ChildProcess::Outcome() const {
   if (!log_.empty()) {
     message += fmt::format("; the end of {}:{}", log_.string(), LastLines(log_, 8));
   }
-  return absl::UnavailableError(message);
+  return {StatusCodeOf(*exit_code_), message};
 }
 
 absl::Status RunToEnd(const Command& command, std::stop_token stop) {

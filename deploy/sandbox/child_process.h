@@ -30,7 +30,8 @@ struct Command {
 /// Thread safety: none; start children from the main thread only, which the kernel watches.
 class ChildProcess {
  public:
-  /// Errors: UNAVAILABLE when the program cannot be started.
+  /// Errors: RESOURCE_EXHAUSTED when the system has no room for another process; those of
+  /// FileError() when its log cannot be written.
   static absl::StatusOr<ChildProcess> Start(const Command& command);
   ChildProcess(ChildProcess&& other) noexcept;
   ChildProcess& operator=(ChildProcess&& other) noexcept;
@@ -52,7 +53,8 @@ class ChildProcess {
   /// Greatest resident memory so far (VmHWM), 0 when it has ended.
   std::int64_t PeakMemoryBytes() const;
 
-  /// UNAVAILABLE with its title, exit code and the last lines of its log; OK when it ended with 0.
+  /// Its title, exit code and the last lines of its log, under the code that gives this program the
+  /// same exit code (StatusCodeOf); OK when it ended with 0.
   absl::Status Outcome() const;
 
  private:

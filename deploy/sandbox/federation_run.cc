@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 
 #include "common/process/resources.h"
+#include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include "common/study/study.h"
 #include "common/transfer/chunks.h"
@@ -109,7 +110,7 @@ absl::Status Run::Approve() {
 absl::Status Run::CheckProcesses() {
   if (server().WaitFor(milliseconds(0), {})) {
     RETURN_IF_ERROR(server().Outcome());
-    return absl::UnavailableError("isoscan-server ended before the study did");
+    return absl::AbortedError("isoscan-server ended before the study did");
   }
   for (ChildProcess& client : clients_) {
     if (client.WaitFor(milliseconds(0), {})) RETURN_IF_ERROR(client.Outcome());
@@ -163,10 +164,7 @@ absl::Status Run::CollectResults() {
   for (const char* const name : {"plan.toml", "model.safetensors", "report.html", "report.json"}) {
     if (!error) fs::rename(staging / name, plan_.out / name, error);
   }
-  if (error) {
-    return absl::UnavailableError(
-        fmt::format("cannot put the results into {}: {}", plan_.out.string(), error.message()));
-  }
+  if (error) return FileError("cannot put the results into", plan_.out.string(), error);
   if (!plan_.keep_state) fs::remove_all(state_, error);
   return absl::OkStatus();
 }

@@ -36,7 +36,8 @@ struct FederationResult {
 /// The results appear in OUT at the end, together; a run that fails leaves logs/ and says which
 /// process failed and how. No child outlives this call.
 /// Errors: those of the study; FAILED_PRECONDITION when OUT has a report already; CANCELLED when
-///         `stop` was requested; UNAVAILABLE when a process failed.
+///         `stop` was requested; when a process failed, what it failed with
+///         (StatusCodeOf its exit code).
 absl::StatusOr<FederationResult> RunFederation(const FederationRun& run, std::stop_token stop);
 
 }  // namespace isoscan

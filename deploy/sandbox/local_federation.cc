@@ -7,6 +7,7 @@
 #include <system_error>
 #include <utility>
 
+#include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include "common/study/study.h"
 #include "common/transfer/chunks.h"
@@ -20,9 +21,8 @@ using std::chrono::milliseconds;
 absl::Status MakeFolder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
-  if (!error) return absl::OkStatus();
-  return absl::UnavailableError(
-      fmt::format("cannot make the folder {}: {}", folder.string(), error.message()));
+  if (error) return FileError("cannot make the folder", folder.string(), error);
+  return absl::OkStatus();
 }
 
 /// A TOML basic string.

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <cstdint>
-#include <fstream>
 #include <iostream>
 #include <sstream>
 #include <string>
@@ -12,6 +11,7 @@
 #include "common/process/exit_code.h"
 #include "common/process/interrupt.h"
 #include "common/status/status_macros.h"
+#include "common/study/study.h"
 #include "common/version.h"
 #include "deploy/sandbox/comparison.h"
 #include "deploy/sandbox/federation_run.h"
@@ -105,14 +105,8 @@ absl::Status Rescan(const RescanOptions& options) {
 }
 
 absl::StatusOr<FederationRun> PlannedRun(const RunOptions& options) {
-  std::ifstream file(options.study);
-  if (!file) {
-    return absl::NotFoundError(fmt::format(
-        "cannot read the study {}; docs/study.md says how to write one", options.study));
-  }
-  std::ostringstream text;
-  text << file.rdbuf();
-  FederationRun run{.study_toml = text.str(),
+  ASSIGN_OR_RETURN(const Study study, LoadStudy(options.study));
+  FederationRun run{.study_toml = study.toml,
                     .study_source = options.study,
                     .sites = {},
                     .out = fs::absolute(options.out),
@@ -170,9 +164,13 @@ int Main(int argc, char** argv) {
   const std::stop_token stop = StopOnInterrupt();
   CLI::App program(
       "Isoscan's sandbox: simulated hospitals, and whole federations on one machine.\n"
-      "Exit codes: docs/operations.md.");
+      "Exit codes: docs/operations.md.",
+      "isoscan-sandbox");
   program.set_version_flag("--version", std::string("isoscan-sandbox ") + kVersion);
   program.require_subcommand(1);
+  program.failure_message([](const CLI::App* failed, const CLI::Error& error) {
+    return UsageError(failed->get_name(), error.what(), failed->remaining(/*recurse=*/true));
+  });
 
   SimulateOptions simulate;
   CLI::App* const simulate_command =

@@ -45,6 +45,22 @@ std::string InvitationToml(const Invitation& invitation, const v1::InviteSiteRes
       invitation.site, invitation.server, valid_until, response.token(), response.authority_pem());
 }
 
+/// Before the server is asked for what is to be written there: a secret that nobody keeps would be
+/// lost.
+absl::Status CheckWritable(const std::filesystem::path& path) {
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    return absl::NotFoundError(
+        fmt::format("cannot write {}: it is a folder; name a file with --out", path.string()));
+  }
+  if (!std::filesystem::is_directory(folder, error)) {
+    return absl::NotFoundError(
+        fmt::format("cannot write {}: there is no folder {}", path.string(), folder.string()));
+  }
+  return absl::OkStatus();
+}
+
 std::string TimeOfDay() {
   const std::time_t now = std::time(nullptr);
   return fmt::format("{:%H:%M:%S}", fmt::localtime(now));
@@ -94,6 +110,7 @@ absl::Status InviteSite(OperatorSession& session, const Invitation& invitation, 
   v1::InviteSiteRequest request;
   request.set_site(invitation.site);
   request.set_valid_seconds(std::chrono::seconds(valid).count());
+  RETURN_IF_ERROR(CheckWritable(invitation.out));
   ASSIGN_OR_RETURN(const v1::InviteSiteResponse response, session.InviteSite(request));
   const std::time_t ends =
       std::chrono::system_clock::to_time_t(std::chrono::system_clock::now() + valid);
@@ -166,6 +183,7 @@ absl::Status WriteReport(OperatorSession& session, const std::string& study,
 
 absl::Status DownloadModel(OperatorSession& session, const std::string& study, int round,
                            const std::filesystem::path& out, Format format) {
+  RETURN_IF_ERROR(CheckWritable(out));
   ASSIGN_OR_RETURN(const std::string digest, session.DownloadModel(study, round, out));
   Print(format, {{"study", study}, {"round", round}, {"digest", digest}, {"file", out.string()}},
         fmt::format("model of {} after round {}: {}\nSHA-256 {}", study, round, out.string(),

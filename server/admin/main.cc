@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "common/config/address.h"
 #include "common/process/exit_code.h"
 #include "common/process/interrupt.h"
 #include "common/status/status_macros.h"
@@ -55,6 +56,9 @@ class CommandLine {
     app_.require_subcommand(1);
     app_.fallthrough();  // --json and the others may stand anywhere.
     app_.footer("Exit codes: docs/operations.md.");
+    app_.failure_message([](const CLI::App* failed, const CLI::Error& error) {
+      return UsageError(failed->get_name(), error.what(), failed->remaining(/*recurse=*/true));
+    });
     app_.add_option("--config", arguments.config, "operator.toml, made by isoscan-server init")
         ->required();
     app_.add_option("--server", arguments.server, "HOST:PORT instead of operator.toml's");
@@ -165,6 +169,14 @@ class CommandLine {
 };
 
 absl::Status Execute(const Command& command, Arguments& arguments, const std::stop_token& stop) {
+  for (const auto& [option, address] : {std::pair("--server", arguments.server),
+                                        std::pair("--address", arguments.invitation.server)}) {
+    if (!address.empty() && !IsAddress(address)) {
+      return absl::InvalidArgumentError(
+          fmt::format("{} is \"{}\", expected HOST:PORT, such as federation.example.org:8443",
+                      option, address));
+    }
+  }
   ASSIGN_OR_RETURN(OperatorConfig config, LoadOperatorConfig(arguments.config));
   // A server on any free port has none in operator.toml that a site could dial.
   const bool is_dialable = !config.server.ends_with(":0") || arguments.server.empty();

@@ -4,6 +4,7 @@
 
 #include <fstream>
 #include <iterator>
+#include <system_error>
 
 #include "common/config/config_reader.h"
 #include "common/status/status_macros.h"
@@ -29,10 +30,13 @@ absl::StatusOr<OperatorConfig> LoadOperatorConfig(const std::filesystem::path& p
 
 absl::StatusOr<std::string> ReadTextFile(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
-  std::string text(std::istreambuf_iterator<char>(file), {});
-  if (!file.is_open() || file.bad()) {
-    return absl::NotFoundError(fmt::format("cannot read {}", path.string()));
+  std::error_code error;
+  // A stream on a folder opens, and throws when it is read.
+  if (!file.is_open() || !std::filesystem::is_regular_file(path, error)) {
+    return absl::NotFoundError(
+        fmt::format("cannot read {}: it must be a file that this user may read", path.string()));
   }
+  std::string text(std::istreambuf_iterator<char>(file), {});
   return text;
 }
 

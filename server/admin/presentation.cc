@@ -60,7 +60,8 @@ std::string ActivityOf(const v1::SiteState& site) {
   if (site.withdrawn()) return "withdrawn";
   if (!site.approved()) return "has not approved yet";
   std::string text = site.activity().empty() ? "waiting" : site.activity();
-  if (site.steps() > 0) text += fmt::format(" {}/{}", site.step(), site.steps());
+  if (site.steps() > 0 && site.activity() != "done")
+    text += fmt::format(" {}/{}", site.step(), site.steps());
   if (!site.connected() && site.activity().find("silent") == std::string::npos) {
     text += " (not connected)";
   }

@@ -51,7 +51,7 @@ std::vector<double> SiteWeights(const std::vector<std::int64_t>& training_cases,
 
 /// Whether an update may count: every tensor of `expected` and no other, right shapes, finite.
 /// Errors: INVALID_ARGUMENT naming site, tensor and number, also for a file that is damaged or of
-///         another dtype; NOT_FOUND the update is not there; UNAVAILABLE it cannot be read.
+///         another dtype; NOT_FOUND the update is not there, or cannot be opened.
 absl::Status ScreenUpdate(const std::string& site, const std::filesystem::path& weights,
                           const TensorShapes& expected);
 

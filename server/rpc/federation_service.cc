@@ -13,6 +13,7 @@
 #include "common/weights/sha256.h"
 #include "server/rpc/messages.h"
 #include "server/rpc/pulled_stream.h"
+#include "server/rpc/refusal.h"
 #include "server/rpc/unary_call.h"
 #include "server/rpc/upload_stream.h"
 
@@ -40,11 +41,13 @@ class ModelChunks {
     if (path_.empty()) {
       ASSIGN_OR_RETURN(path_, locate_());
     }
-    ASSIGN_OR_RETURN(std::string bytes, ReadChunk(path_, offset_));
-    if (bytes.empty()) return false;
+    absl::StatusOr<std::string> bytes = ReadChunk(path_, offset_);
+    if (absl::IsInvalidArgument(bytes.status())) return bytes.status();
+    if (!bytes.ok()) return FileTrouble(bytes.status());
+    if (bytes->empty()) return false;
     chunk.set_offset(offset_);
-    offset_ += static_cast<std::int64_t>(bytes.size());
-    chunk.set_data(std::move(bytes));
+    offset_ += static_cast<std::int64_t>(bytes->size());
+    chunk.set_data(*std::move(bytes));
     return true;
   }
 

@@ -1,5 +1,6 @@
 #include "server/rpc/refusal.h"
 
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include <cstddef>
@@ -31,6 +32,12 @@ grpc::Status EndOfCall(const char* method, const grpc::CallbackServerContext& co
                 OneLine(std::string(status.message())));
   }
   return ToGrpcStatus(status);
+}
+
+absl::Status FileTrouble(const absl::Status& status) {
+  if (status.ok() || absl::IsResourceExhausted(status)) return status;
+  return absl::UnavailableError(
+      fmt::format("the server has trouble with a file: {}", std::string(status.message())));
 }
 
 absl::Status TooManyCalls() {

@@ -12,6 +12,11 @@ namespace isoscan {
 grpc::Status EndOfCall(const char* method, const grpc::CallbackServerContext& context,
                        const absl::Status& status);
 
+/// A file of the server's own that it cannot read or write: UNAVAILABLE, so that the site keeps
+/// what it has and tries again until somebody has mended it. RESOURCE_EXHAUSTED, which sites try
+/// again too, and OK stay.
+absl::Status FileTrouble(const absl::Status& status);
+
 /// For a call that the executor has no room for. UNAVAILABLE: clients try again.
 absl::Status TooManyCalls();
 

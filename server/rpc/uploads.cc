@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "common/status/status_macros.h"
+#include "server/rpc/refusal.h"
 
 namespace isoscan {
 namespace {
@@ -28,7 +29,8 @@ absl::Status Upload::CheckClaim(std::int64_t claim) const {
 absl::Status Upload::Append(std::int64_t claim, std::int64_t at, std::string_view bytes) {
   const absl::MutexLock lock(&mutex_);
   RETURN_IF_ERROR(CheckClaim(claim));
-  return file_->Append(at, bytes);
+  const absl::Status status = file_->Append(at, bytes);
+  return absl::IsInvalidArgument(status) ? status : FileTrouble(status);
 }
 
 absl::Status Upload::Finish(std::int64_t claim) {
@@ -37,7 +39,8 @@ absl::Status Upload::Finish(std::int64_t claim) {
   const absl::Status status = file_->Finish();
   file_.reset();  // Closes it; whatever comes next announces again.
   digest_.clear();
-  return status;
+  // What arrived damaged is the site's to send again; a disk that refuses is not.
+  return absl::IsNotFound(status) ? FileTrouble(status) : status;
 }
 
 absl::StatusOr<std::int64_t> Uploads::Announce(const std::string& site, const std::string& study,
@@ -55,7 +58,10 @@ absl::StatusOr<std::int64_t> Uploads::Announce(const std::string& site, const st
   upload->claimed_ = false;
   upload->file_.reset();
   upload->digest_.clear();
-  ASSIGN_OR_RETURN(upload->file_, OpenOrFinish(path, bytes, digest));
+  absl::StatusOr<PartialFile> file = OpenOrFinish(path, bytes, digest);
+  if (absl::IsInvalidArgument(file.status())) return file.status();
+  if (!file.ok()) return FileTrouble(file.status());
+  upload->file_ = *std::move(file);
   upload->digest_ = digest;
   return upload->file_->offset();
 }

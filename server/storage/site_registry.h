@@ -40,9 +40,9 @@ class SiteRegistry {
   absl::Status Invite(const std::string& site, const std::string& token_sha256, Time expires);
 
   /// Uses up the invitation and enrols its site with `certificate`, in one transaction: from now on
-  /// only this certificate is accepted. Until the invitation expires it may be repeated for the same
-  /// key, and gives the site the newer certificate: the answer to the first time may never have
-  /// arrived. Another key is refused, so who finds a used invitation cannot become the site.
+  /// only this certificate is accepted. Until the invitation expires it may be repeated for the
+  /// same key, and gives the site the newer certificate: the answer to the first time may never
+  /// have arrived. Another key is refused, so who finds a used invitation cannot become the site.
   ///
   /// Errors: PERMISSION_DENIED an unknown, used or expired token, or one for another site. The
   ///         message is the same for an unknown token and for another site's.

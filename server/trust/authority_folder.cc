@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "common/status/status_macros.h"
@@ -29,13 +30,16 @@ absl::StatusOr<Authority> LoadAuthority(const std::filesystem::path& folder) {
 
 absl::StatusOr<std::string> ReadPem(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
-  std::string text(std::istreambuf_iterator<char>(file), {});
-  if (!file.is_open() || file.bad()) {
-    return absl::NotFoundError(fmt::format(
-        "cannot read {}: {}", path.string(),
-        std::filesystem::exists(path) ? "check its owner and mode" : "there is no such file"));
+  std::error_code error;
+  // A stream on a folder opens, and throws when it is read.
+  if (!file.is_open() || !std::filesystem::is_regular_file(path, error)) {
+    return absl::NotFoundError(
+        fmt::format("cannot read {}: {}", path.string(),
+                    std::filesystem::is_directory(path, error) ? "it is a folder"
+                    : std::filesystem::exists(path, error)     ? "check its owner and mode"
+                                                               : "there is no such file"));
   }
-  return text;
+  return std::string(std::istreambuf_iterator<char>(file), {});
 }
 
 }  // namespace isoscan

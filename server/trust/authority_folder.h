@@ -10,7 +10,7 @@
 namespace isoscan {
 
 /// Writes authority.pem and authority.key (mode 0600) into `folder`.
-/// Errors: RESOURCE_EXHAUSTED disk full; NOT_FOUND or UNAVAILABLE no such folder, or not writable.
+/// Errors: RESOURCE_EXHAUSTED disk full; NOT_FOUND no such folder, or not writable.
 absl::Status SaveAuthority(const Authority& authority, const std::filesystem::path& folder);
 
 /// Errors: NOT_FOUND; PERMISSION_DENIED when others than the owner may read the key;

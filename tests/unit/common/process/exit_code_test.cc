@@ -25,6 +25,22 @@ TEST(ExitCode, FollowsTheTableOfTheOperationsManual) {
   EXPECT_EQ(ExitCodeOf(absl::UnknownError("")), ExitCode::kInternal);
 }
 
+TEST(StatusCodeOf, LeadsBackToTheSameExitCode) {
+  for (const int exit_code : {0, 1, 2, 3, 4, 5, 6, 7, 8, 130}) {
+    EXPECT_EQ(static_cast<int>(ExitCodeOf(absl::Status(StatusCodeOf(exit_code), ""))), exit_code);
+  }
+  EXPECT_EQ(StatusCodeOf(127), absl::StatusCode::kNotFound);
+  EXPECT_EQ(StatusCodeOf(137), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(StatusCodeOf(139), absl::StatusCode::kInternal);
+}
+
+TEST(UsageError, NamesWhatWasMistypedBeforeWhatIsMissing) {
+  EXPECT_EQ(UsageError("isoscan-admin", "--config is required", {}),
+            "error: --config is required; see isoscan-admin --help\n");
+  EXPECT_EQ(UsageError("isoscan-client", "A subcommand is required", {"chekc", "x"}),
+            "error: chekc is no command or option; see isoscan-client --help\n");
+}
+
 TEST(Report, PrintsTheErrorAndAnswersWithItsNumber) {
   testing::internal::CaptureStderr();
   const int number = Report(absl::NotFoundError("there is no file client.toml"));

@@ -296,6 +296,13 @@ TEST(ParseStudy, RefusesAnEndlessText) {
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("allowed are 65536")));
 }
 
+TEST(ParseStudy, RefusesAKeyThatIsNestedDeeperThanAnyStack) {
+  std::string text = "a";
+  for (int depth = 0; depth < 32'000; ++depth) text += ".a";
+  EXPECT_THAT(ParseStudy(text + " = 1\n", "study.toml"),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("32000 dots are too many")));
+}
+
 TEST(ParseStudy, RefusesEveryTruncationWithoutACrash) {
   const std::string text = kComplete;
   for (std::size_t length = 0; length < text.size(); ++length) {
@@ -317,7 +324,7 @@ TEST(LoadStudy, SaysWhatItCannotRead) {
   const TemporaryDirectory folder;
   EXPECT_THAT(LoadStudy(folder.path() / "study.toml"),
               StatusIs(StatusCode::kNotFound, HasSubstr("study.toml")));
-  EXPECT_THAT(LoadStudy(folder.path()), StatusIs(StatusCode::kUnavailable, HasSubstr("directory")));
+  EXPECT_THAT(LoadStudy(folder.path()), StatusIs(StatusCode::kNotFound, HasSubstr("directory")));
   std::ofstream(folder.path() / "large.toml") << std::string(1 << 20, '#');
   EXPECT_THAT(LoadStudy(folder.path() / "large.toml"),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("too long")));

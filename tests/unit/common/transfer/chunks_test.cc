@@ -181,7 +181,7 @@ TEST_F(PartialFileTest, RefusesAnnouncementsThatMakeNoSense) {
   EXPECT_THAT(PartialFile::Open(path_, 1, "../../etc/passwd"),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("etc/passwd")));
   EXPECT_THAT(PartialFile::Open(folder_.path() / "missing" / "update", 1, Sha256Of("")),
-              StatusIs(StatusCode::kUnavailable, HasSubstr("cannot write update")));
+              StatusIs(StatusCode::kNotFound, HasSubstr("cannot write update")));
 }
 
 TEST(ReadChunk, GivesTheFileInPiecesAndThenNothing) {
@@ -208,7 +208,7 @@ TEST(ReadChunk, SaysWhatItCannotRead) {
   EXPECT_THAT(ReadChunk(folder.path() / "model", 0),
               StatusIs(StatusCode::kNotFound, HasSubstr("model")));
   EXPECT_THAT(ReadChunk(folder.path() / "model", -1), StatusIs(StatusCode::kInvalidArgument));
-  EXPECT_THAT(ReadChunk(folder.path(), 0), StatusIs(StatusCode::kUnavailable));
+  EXPECT_THAT(ReadChunk(folder.path(), 0), StatusIs(StatusCode::kNotFound));
 }
 
 TEST(WriteFileAtomically, ReplacesTheContent) {

@@ -88,7 +88,7 @@ TEST(AtomicFile, HasThePermissionsOfTheUmask) {
 TEST(AtomicFile, SaysWhenTheFolderIsMissing) {
   const TemporaryDirectory folder;
   EXPECT_THAT(AtomicFile::Create(folder.path() / "missing" / "model"),
-              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("cannot write model")));
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("cannot write model")));
   EXPECT_THAT(NamesIn(folder.path()), IsEmpty());
 }
 
@@ -99,7 +99,7 @@ TEST(WriteError, TellsAFullDiskFromOtherErrors) {
                        "again"));
   EXPECT_THAT(WriteError("/secret/model", EDQUOT),
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("quota")));
-  EXPECT_THAT(WriteError("/secret/model", EIO), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(WriteError("/secret/model", EIO), StatusIs(absl::StatusCode::kDataLoss));
 }
 
 }  // namespace

@@ -139,11 +139,11 @@ TEST(Safetensors, ReadsTensorsInAnyOrderOfTheFile) {
 TEST(Safetensors, LeavesNothingBehindWhenItCannotWrite) {
   const TemporaryDirectory folder;
   EXPECT_THAT(WriteSafetensors(folder.path() / "missing" / "weights", SmallNetwork(), {}),
-              StatusIs(StatusCode::kUnavailable, HasSubstr("cannot write weights")));
+              StatusIs(StatusCode::kNotFound, HasSubstr("cannot write weights")));
   // A folder stands where the file should be: the rename fails after all was written.
   std::filesystem::create_directories(folder.path() / "weights" / "occupied");
   EXPECT_THAT(WriteSafetensors(folder.path() / "weights", SmallNetwork(), {}),
-              StatusIs(StatusCode::kUnavailable, HasSubstr("cannot write weights")));
+              StatusIs(StatusCode::kNotFound, HasSubstr("cannot write weights")));
 
   int entries = 0;
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(folder.path())) {
@@ -160,7 +160,7 @@ TEST(Safetensors, SaysWhenThereIsNoFile) {
 TEST(Safetensors, RefusesAFolder) {
   const TemporaryDirectory folder;
   EXPECT_THAT(SafetensorsFile::Open(folder.path()),
-              StatusIs(StatusCode::kUnavailable, HasSubstr("is not a file")));
+              StatusIs(StatusCode::kNotFound, HasSubstr("is not a file")));
 }
 
 // Every file that is refused, by what is wrong with it and what the message must say.

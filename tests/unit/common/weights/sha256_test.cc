@@ -53,7 +53,7 @@ TEST(Sha256OfFile, SaysWhenTheFileIsNotThere) {
 TEST(Sha256OfFile, SaysWhenItIsAFolder) {
   const TemporaryDirectory folder;
   EXPECT_THAT(Sha256OfFile(folder.path()),
-              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("directory")));
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("directory")));
 }
 
 TEST(IsSha256, TakesNothingThatCouldLeaveAFolder) {

@@ -34,7 +34,7 @@ TEST(ChildProcess, ThatFailsTellsItsCodeAndTheEndOfItsLog) {
   const TemporaryDirectory folder;
 
   EXPECT_THAT(RunToEnd(Shell(folder, "echo the disk is full; exit 7"), {}),
-              StatusIs(absl::StatusCode::kUnavailable,
+              StatusIs(absl::StatusCode::kResourceExhausted,
                        ::testing::AllOf(HasSubstr("the script"), HasSubstr("exit code 7"),
                                         HasSubstr("the disk is full"))));
 }
@@ -47,7 +47,7 @@ TEST(ChildProcess, ThatCannotBeStartedFails) {
                         .environment = {}};
 
   EXPECT_THAT(RunToEnd(command, {}),
-              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("exit code 127")));
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("exit code 127")));
 }
 
 TEST(ChildProcess, SeesTheEnvironmentItIsGiven) {

@@ -66,6 +66,14 @@ TEST_F(UploadsTest, WholeFileThatWasNotFinishedIsFinishedByItsAnnouncement) {
   EXPECT_TRUE(std::filesystem::exists(folder_.path() / "north"));
 }
 
+TEST_F(UploadsTest, AskSitesToTryAgainWhenTheServersOwnDiskRefuses) {
+  // A folder stands where the upload's bytes should go.
+  std::filesystem::create_directory(folder_.path() / "north.part");
+
+  EXPECT_THAT(Announce("north"),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("the server has trouble")));
+}
+
 TEST_F(UploadsTest, NeedAnAnnouncement) {
   ASSERT_OK(Announce("north"));
 
