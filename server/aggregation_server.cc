@@ -115,8 +115,8 @@ void SetTransport(grpc::ServerBuilder& builder, const ServerConfig::Limits& limi
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 100);
-  // Who makes no call, such as a stranger without a certificate, is shown out. A site that waits has
-  // its assignment stream open.
+  // Who makes no call, such as a stranger without a certificate, is shown out. A site that waits
+  // has its assignment stream open.
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 600'000);
   grpc::ResourceQuota quota("isoscan-server");
   quota.Resize(static_cast<std::size_t>(limits.transfer_memory_mib) << 20);

@@ -66,6 +66,8 @@ function(isoscan_test name)
     set(arg_TIMEOUT 120)
   endif()
   include(GoogleTest)
+  # Tests share the cores: an OpenMP thread that waits must sleep, not spin.
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
-                       PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
+                       PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT}
+                                  ENVIRONMENT OMP_WAIT_POLICY=passive)
 endfunction()

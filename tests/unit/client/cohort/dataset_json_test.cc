@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -160,6 +161,30 @@ TEST_F(DatasetJson, OfNnunetsFirstVersionIsFoundByItsFiles) {
   ASSERT_OK_AND_ASSIGN(const auto cases, ListCases(folder_, StudyOf({"T1w"}, {"anterior"})));
 
   EXPECT_EQ(cases[0].images[0].filename(), "h_001_0000.nii.gz");
+}
+
+TEST_F(DatasetJson, MayNotNameFilesOutsideItsFolder) {
+  for (const std::string outside :
+       {"../h_002.nii.gz", "/data/h_002.nii.gz", "imagesTr/../../h.nii", ""}) {
+    WriteDecathlon();
+    std::string text = kHippocampus;
+    const std::string inside = "./labelsTr/h_002.nii.gz";
+    text.replace(text.find(inside), inside.size(), outside);
+    cohort_.Text("dataset.json", text);
+
+    EXPECT_THAT(ListCases(folder_, StudyOf({"T1w"}, {"anterior"})),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         AllOf(HasSubstr(outside), HasSubstr("not in its folder"))));
+  }
+}
+
+TEST_F(DatasetJson, ThatIsAFolderIsNoReasonToCrash) {
+  WriteDecathlon();
+  std::filesystem::remove(cohort_.path() / "dataset.json");
+  std::filesystem::create_directory(cohort_.path() / "dataset.json");
+
+  EXPECT_THAT(ListCases(folder_, StudyOf({"T1w"}, {"anterior"})),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("dataset.json")));
 }
 
 TEST_F(DatasetJson, ThatIsNoJsonIsNamedWithThePlace) {

@@ -203,9 +203,9 @@ TEST_F(GrpcFederationSession, EndsAWatchThatAsksForWhatCannotBe) {
     list.mutable_assignments(0)->set_study(study);
     server_.Script({list}, grpc::Status::OK);
 
-    EXPECT_THAT(Connect()->Watch([](const std::vector<SiteAssignment>&) { FAIL(); }, never_),
-                StatusIs(absl::StatusCode::kDataLoss,
-                         AllOf(HasSubstr("cannot be"), Not(HasSubstr("\n")))));
+    EXPECT_THAT(
+        Connect()->Watch([](const std::vector<SiteAssignment>&) { FAIL(); }, never_),
+        StatusIs(absl::StatusCode::kDataLoss, AllOf(HasSubstr("cannot be"), Not(HasSubstr("\n")))));
   }
 }
 

@@ -346,7 +346,7 @@ TEST_F(HospitalClientTest, SaysWhyWhenNoTrainingCaseIsLeft) {
   }
   session_.Ask({Assignment(Kind::kTrain, 1)});
 
-  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition,
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kDataLoss,
                               AllOf(HasSubstr("no training case is left: 4 of 6"),
                                     HasSubstr("isoscan-client inspect"))));
 }
@@ -483,8 +483,8 @@ TEST_F(HospitalClientTest, RefusesWorkThatNeedsMoreMemoryThanThereIs) {
 TEST_F(HospitalClientTest, RunsOncePerStateFolder) {
   ASSERT_OK_AND_ASSIGN(const SiteStateFolder::Lock lock, SiteStateFolder(config_.state).Acquire());
 
-  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition,
-                              HasSubstr("another isoscan-client runs on")));
+  EXPECT_THAT(Run(),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("another isoscan-client runs on")));
 }
 
 TEST_F(HospitalClientTest, KeepsItsStateFromOtherUsersOfTheMachine) {

@@ -1,9 +1,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <memory>
 #include <string>
+#include <system_error>
 
+#include "common/status/file_error.h"
 #include "common/status/grpc_status.h"
 #include "common/status/printable.h"
 #include "common/status/status_macros.h"
@@ -80,6 +83,19 @@ TEST(Printable, ReplacesWhatForgesLinesDrivesTerminalsOrTurnsText) {
   EXPECT_EQ(Printable("\u009b31m"), "?31m") << "the one-character form of ESC [";
   EXPECT_EQ(Printable("\u202eabc\u2066d\u2028e"), "?abc?d?e");
   EXPECT_EQ(Printable("cut \xe2\x80"), "cut \xe2\x80");
+}
+
+TEST(FileError, TellsWhatMayMendFromWhatIsDamagedOrMissing) {
+  EXPECT_THAT(FileError("cannot write", "model", ENOSPC),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       "cannot write model: No space left on device; free some space and try "
+                       "again"));
+  EXPECT_THAT(FileError("cannot open", "model", EMFILE),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("Too many open files")));
+  EXPECT_THAT(FileError("cannot read", "model", EIO),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("check the disk")));
+  EXPECT_THAT(FileError("cannot open", "model", std::make_error_code(std::errc::is_a_directory)),
+              StatusIs(absl::StatusCode::kNotFound, "cannot open model: Is a directory"));
 }
 
 TEST(GrpcStatus, CodesOfOneNameAreEqual) {

@@ -180,6 +180,8 @@ TEST(Secret, NamesTheFileThatIsMissingAndTheFolderThatIs) {
 
   EXPECT_THAT(ReadSecret(folder.path() / "site.key"),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("site.key: No such file")));
+  EXPECT_THAT(ReadSecret(folder.path()),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("Is a directory")));
   EXPECT_THAT(WriteSecret(folder.path() / "no" / "site.key", "key"),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("no/site.key: No such file")));
 }

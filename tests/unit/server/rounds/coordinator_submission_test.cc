@@ -179,9 +179,9 @@ TEST_F(CoordinatorSubmission, RefusesNumbersThatWouldOverflowSumsOverSites) {
   FederationInMemory federation;
   federation.Create({.sites = {}}, {"berlin"});
   cohort.training_cases = kLargest;
-  EXPECT_THAT(federation.coordinator().Approve(
-                  "st-marys", "tiny", federation.Status().digest, cohort),
-              StatusIs(kInvalid, HasSubstr("training cases, allowed are 0 to 100000")));
+  EXPECT_THAT(
+      federation.coordinator().Approve("st-marys", "tiny", federation.Status().digest, cohort),
+      StatusIs(kInvalid, HasSubstr("training cases, allowed are 0 to 100000")));
 
   ASSERT_OK_AND_ASSIGN(SiteUpdate update, federation_.Upload("berlin"));
   update.model_scores[0].labels[1].reference_voxels = kLargest;
