@@ -105,13 +105,14 @@ absl::Status WriteSimulatedCohort(const fs::path& folder, const Anatomy& anatomy
   return absl::OkStatus();
 }
 
-absl::Status RescanCohort(const fs::path& source, const fs::path& target, const Scanner& scanner,
-                          std::uint64_t seed) {
+absl::StatusOr<std::int64_t> RescanCohort(const fs::path& source, const fs::path& target,
+                                          const Scanner& scanner, std::uint64_t seed) {
   std::error_code error;
   if (!fs::is_directory(source, error)) {
     return absl::NotFoundError(fmt::format("there is no folder {}", source.string()));
   }
   RETURN_IF_ERROR(MakeEmptyFolder(target));
+  std::int64_t images = 0;
   const auto options = fs::directory_options::follow_directory_symlink;
   for (const fs::directory_entry& entry :
        fs::recursive_directory_iterator(source, options, error)) {
@@ -130,9 +131,10 @@ absl::Status RescanCohort(const fs::path& source, const fs::path& target, const 
     RETURN_IF_ERROR(WriteVolume(
         target / relative,
         Scan(volume, scanner, RandomStream(seed, "rescan/" + relative.generic_string()))));
+    ++images;
   }
   if (error) return FileError("cannot read the folder", source.string(), error);
-  return absl::OkStatus();
+  return images;
 }
 
 }  // namespace isoscan

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 #include "client/simulation/anatomy.h"
 #include "client/simulation/scanner.h"
@@ -28,8 +29,10 @@ absl::Status WriteSimulatedCohort(const std::filesystem::path& folder, const Ana
 
 /// Copies a cohort of real scans as another scanner would have stored them. Labels (folders
 /// `labelsTr`, `labelsTs`, `derivatives`) and every file that is no image are copied as they are.
+/// Answers with the number of images.
 /// Errors: NOT_FOUND no such folder; FAILED_PRECONDITION `target` exists and is not empty.
-absl::Status RescanCohort(const std::filesystem::path& source, const std::filesystem::path& target,
-                          const Scanner& scanner, std::uint64_t seed);
+absl::StatusOr<std::int64_t> RescanCohort(const std::filesystem::path& source,
+                                          const std::filesystem::path& target,
+                                          const Scanner& scanner, std::uint64_t seed);
 
 }  // namespace isoscan

@@ -101,7 +101,11 @@ absl::Status Simulate(const SimulateOptions& options) {
 
 absl::Status Rescan(const RescanOptions& options) {
   ASSIGN_OR_RETURN(const Scanner scanner, ParseScanner(options.scanner));
-  return RescanCohort(options.source, options.target, scanner, options.seed);
+  ASSIGN_OR_RETURN(const std::int64_t images,
+                   RescanCohort(options.source, options.target, scanner, options.seed));
+  std::cout << fmt::format("{}: {} images as {} would have stored them\n", options.target, images,
+                           scanner.name);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<FederationRun> PlannedRun(const RunOptions& options) {

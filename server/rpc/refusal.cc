@@ -35,9 +35,10 @@ grpc::Status EndOfCall(const char* method, const grpc::CallbackServerContext& co
 }
 
 absl::Status FileTrouble(const absl::Status& status) {
-  if (status.ok() || absl::IsResourceExhausted(status)) return status;
-  return absl::UnavailableError(
-      fmt::format("the server has trouble with a file: {}", std::string(status.message())));
+  if (status.ok()) return status;
+  const bool is_full = absl::IsResourceExhausted(status);
+  return {is_full ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kUnavailable,
+          fmt::format("the server has trouble with a file: {}", std::string(status.message()))};
 }
 
 absl::Status TooManyCalls() {

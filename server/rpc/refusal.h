@@ -12,9 +12,9 @@ namespace isoscan {
 grpc::Status EndOfCall(const char* method, const grpc::CallbackServerContext& context,
                        const absl::Status& status);
 
-/// A file of the server's own that it cannot read or write: UNAVAILABLE, so that the site keeps
-/// what it has and tries again until somebody has mended it. RESOURCE_EXHAUSTED, which sites try
-/// again too, and OK stay.
+/// A file of the server's own that it cannot read or write, told to a site as such: UNAVAILABLE, or
+/// RESOURCE_EXHAUSTED as it was, so that the site keeps what it has and tries again until somebody
+/// has mended it. OK stays.
 absl::Status FileTrouble(const absl::Status& status);
 
 /// For a call that the executor has no room for. UNAVAILABLE: clients try again.

@@ -40,7 +40,8 @@ absl::Status Upload::Finish(std::int64_t claim) {
   file_.reset();  // Closes it; whatever comes next announces again.
   digest_.clear();
   // What arrived damaged is the site's to send again; a disk that refuses is not.
-  return absl::IsNotFound(status) ? FileTrouble(status) : status;
+  const bool of_the_disk = absl::IsNotFound(status) || absl::IsResourceExhausted(status);
+  return of_the_disk ? FileTrouble(status) : status;
 }
 
 absl::StatusOr<std::int64_t> Uploads::Announce(const std::string& site, const std::string& study,

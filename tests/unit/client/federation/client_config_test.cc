@@ -84,6 +84,8 @@ TEST(ClientConfig, RefusesByFileAndLine) {
   refused("server = \"a:1\"\nsite = \"North Wing\"\n", "2", "lower-case");
   refused("server = \"a:1\"\nsite = \"north\"\nstaet = \"x\"\n", "3", "state");
   refused("server = \"a:1\"\nsite = \"north\"\n[device]\nthreads = -1\n", "4", "threads");
+  refused("server = \"a:1\"\nsite = \"north\"\n[device]\nname = \"gpu\"\n", "4", "cuda:N");
+  refused("server = \"a:1\"\nsite = \"north\"\n[device]\nname = \"cuda:x\"\n", "4", "cuda:N");
   refused(
       "server = \"a:1\"\nsite = \"north\"\n[[cohort]]\nfolder = \"a\"\n[[cohort]]\nfolder = "
       "\"b\"\n",
@@ -99,6 +101,18 @@ TEST(ClientConfig, SaysWhichFileEnrolmentMakes) {
   EXPECT_THAT(LoadTlsFiles(config.certificate),
               StatusIs(absl::StatusCode::kNotFound,
                        AllOf(HasSubstr("authority.pem"), HasSubstr("isoscan-client enrol"))));
+}
+
+TEST(ClientConfig, NamesTheFileThatIsNoCertificate) {
+  const TemporaryDirectory folder;
+  ASSERT_OK(WriteFileAtomically(folder.path() / "authority.pem", "junk"));
+
+  ASSERT_OK_AND_ASSIGN(const ClientConfig config,
+                       Load(folder, "server = \"a:1\"\nsite = \"north\"\n"));
+
+  EXPECT_THAT(LoadTlsFiles(config.certificate),
+              StatusIs(absl::StatusCode::kDataLoss,
+                       AllOf(HasSubstr("authority.pem"), HasSubstr("certificate.authority"))));
 }
 
 TEST(ClientConfig, ReadsWhatEnrolmentWrites) {

@@ -483,8 +483,8 @@ TEST_F(HospitalClientTest, RefusesWorkThatNeedsMoreMemoryThanThereIs) {
 TEST_F(HospitalClientTest, RunsOncePerStateFolder) {
   ASSERT_OK_AND_ASSIGN(const SiteStateFolder::Lock lock, SiteStateFolder(config_.state).Acquire());
 
-  EXPECT_THAT(Run(),
-              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("another isoscan-client runs on")));
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition,
+                              HasSubstr("another isoscan-client runs on")));
 }
 
 TEST_F(HospitalClientTest, KeepsItsStateFromOtherUsersOfTheMachine) {

@@ -302,6 +302,11 @@ TEST(ConfigReader, LoadsAFileAndNamesItsPath) {
   EXPECT_THAT(reader.Finish(), StatusIs(kInvalid, StartsWith(path.string() + ":1: site is 3")));
 }
 
+TEST(ConfigReader, ReadsNoFurtherThanAnyConfigurationGoes) {
+  EXPECT_THAT(ConfigReader::Load("/dev/zero"),
+              StatusIs(kInvalid, HasSubstr("more than 1048576 bytes")));
+}
+
 TEST(ConfigReader, TellsAMissingFileFromAFolderAndAForbiddenFile) {
   const TemporaryDirectory folder;
   const std::filesystem::path path = folder.path() / "client.toml";
