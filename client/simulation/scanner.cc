@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <cstdint>
@@ -52,6 +53,15 @@ absl::StatusOr<Scanner> ParseScanner(const std::string& text) {
   if (scanner.name.empty()) {
     return absl::InvalidArgumentError(
         fmt::format("scanner \"{}\" has no name; write NAME:scale=2,bias=100", text));
+  }
+  // It becomes a folder.
+  const bool is_name = std::all_of(scanner.name.begin(), scanner.name.end(), [](char character) {
+    return std::isalnum(static_cast<unsigned char>(character)) != 0 || character == '-' ||
+           character == '_';
+  });
+  if (!is_name) {
+    return absl::InvalidArgumentError(
+        fmt::format("\"{}\" is no scanner's name; use letters, digits, - and _", scanner.name));
   }
   if (colon == std::string::npos) return scanner;
   std::istringstream parts(text.substr(colon + 1));

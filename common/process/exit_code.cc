@@ -98,6 +98,8 @@ std::string UsageError(const std::string& program, const std::string& problem,
 int Report(const absl::Status& status) {
   const ExitCode code = ExitCodeOf(status);
   if (code != ExitCode::kSuccess) {
+    // Behind what was printed before, also where both go into one file.
+    std::fflush(stdout);
     const absl::string_view message = status.message();
     fmt::print(stderr, "error: {}\n", PrintableLines({message.data(), message.size()}));
   }

@@ -388,10 +388,8 @@ void CheckQuorum(const Study& study, ConfigReader table) {
 
 absl::StatusOr<Study> ParseStudy(std::string toml, const std::string& source) {
   if (toml.size() > kMaximumTextBytes) {
-    return absl::InvalidArgumentError(
-        fmt::format("{}: {} bytes are too long for a study, allowed "
-                    "are {}",
-                    source, toml.size(), kMaximumTextBytes));
+    return absl::InvalidArgumentError(fmt::format(
+        "{}: this text is too long for a study, allowed are {} bytes", source, kMaximumTextBytes));
   }
   if (const std::ptrdiff_t dots = std::count(toml.begin(), toml.end(), '.'); dots > kMaximumDots) {
     return absl::InvalidArgumentError(fmt::format(

@@ -9,6 +9,7 @@
 #include <deque>
 #include <fstream>
 #include <sstream>
+#include <string_view>
 #include <utility>
 
 #include "common/process/exit_code.h"
@@ -28,14 +29,21 @@ namespace {
 using std::chrono::milliseconds;
 constexpr milliseconds kStopPatience{10'000};
 
-std::string LastLines(const std::filesystem::path& log, std::size_t count) {
+/// What a program that failed said last: its error, as programs of ours end with one, otherwise
+/// the end of its log.
+std::string LastWords(const std::filesystem::path& log) {
+  constexpr std::size_t kShown = 8;
+  constexpr std::string_view kError = "error: ";
   std::ifstream file(log);
   std::deque<std::string> lines;
   for (std::string line; std::getline(file, line);) {
     lines.push_back(std::move(line));
-    if (lines.size() > count) lines.pop_front();
+    if (lines.size() > kShown) lines.pop_front();
   }
-  std::string text;
+  if (!lines.empty() && lines.back().starts_with(kError)) {
+    return fmt::format(": {} (its log: {})", lines.back().substr(kError.size()), log.string());
+  }
+  std::string text = fmt::format("; the end of {}:", log.string());
   for (const std::string& line : lines) text += "\n  " + line;
   return text;
 }
@@ -180,9 +188,7 @@ absl::Status ChildProcess::Outcome() const {
   }
   if (*exit_code_ == 0) return absl::OkStatus();
   std::string message = fmt::format("{} ended with exit code {}", title_, *exit_code_);
-  if (!log_.empty()) {
-    message += fmt::format("; the end of {}:{}", log_.string(), LastLines(log_, 8));
-  }
+  if (!log_.empty()) message += LastWords(log_);
   return {StatusCodeOf(*exit_code_), message};
 }
 

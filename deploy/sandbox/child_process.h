@@ -53,8 +53,8 @@ class ChildProcess {
   /// Greatest resident memory so far (VmHWM), 0 when it has ended.
   std::int64_t PeakMemoryBytes() const;
 
-  /// Its title, exit code and the last lines of its log, under the code that gives this program the
-  /// same exit code (StatusCodeOf); OK when it ended with 0.
+  /// Its title, exit code and its error, or the last lines of its log, under the code that gives
+  /// this program the same exit code (StatusCodeOf); OK when it ended with 0.
   absl::Status Outcome() const;
 
  private:

@@ -165,7 +165,6 @@ absl::Status Run::CollectResults() {
     if (!error) fs::rename(staging / name, plan_.out / name, error);
   }
   if (error) return FileError("cannot put the results into", plan_.out.string(), error);
-  if (!plan_.keep_state) fs::remove_all(state_, error);
   return absl::OkStatus();
 }
 
@@ -189,6 +188,19 @@ absl::Status CheckSites(const FederationRun& run, const Study& study) {
   return absl::OkStatus();
 }
 
+absl::Status RunSteps(const FederationRun& run, const Study& study, std::stop_token stop,
+                      FederationResult& result) {
+  Run federation(run, study, std::move(stop));
+  std::cerr << "starting the server and enrolling " << run.sites.size() << " sites\n";
+  RETURN_IF_ERROR(federation.StartServerAndEnrol());
+  std::cerr << "sites check their cohorts and approve the study " << study.name << "\n";
+  RETURN_IF_ERROR(federation.Approve());
+  RETURN_IF_ERROR(federation.Train());
+  RETURN_IF_ERROR(federation.CollectResults());
+  result.server_peak_bytes = federation.server_peak_bytes();
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<FederationResult> RunFederation(const FederationRun& run, std::stop_token stop) {
@@ -200,16 +212,11 @@ absl::StatusOr<FederationResult> RunFederation(const FederationRun& run, std::st
         "{} holds a finished run already; give another --out or remove it", run.out.string()));
   }
   FederationResult result;
-  {
-    Run federation(run, study, std::move(stop));
-    std::cerr << "starting the server and enrolling " << run.sites.size() << " sites\n";
-    RETURN_IF_ERROR(federation.StartServerAndEnrol());
-    std::cerr << "sites check their cohorts and approve the study " << study.name << "\n";
-    RETURN_IF_ERROR(federation.Approve());
-    RETURN_IF_ERROR(federation.Train());
-    RETURN_IF_ERROR(federation.CollectResults());
-    result.server_peak_bytes = federation.server_peak_bytes();
-  }
+  const absl::Status outcome = RunSteps(run, study, std::move(stop), result);
+  // Only now do the last of its processes no longer write there.
+  std::error_code error;
+  if (!run.keep_state) fs::remove_all(run.out / "state", error);
+  RETURN_IF_ERROR(outcome);
   result.report = run.out / "report.html";
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;

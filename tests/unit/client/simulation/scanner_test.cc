@@ -42,6 +42,8 @@ TEST(Scanner, NamesThePartThatIsWrong) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("above 0")));
   EXPECT_THAT(ParseScanner(":scale=1"),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no name")));
+  EXPECT_THAT(ParseScanner("../north:scale=1"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no scanner's name")));
 }
 
 TEST(Scanner, OfScaleAndBiasAloneIsAnAffineMap) {

@@ -39,6 +39,15 @@ TEST(ChildProcess, ThatFailsTellsItsCodeAndTheEndOfItsLog) {
                                         HasSubstr("the disk is full"))));
 }
 
+TEST(ChildProcess, ThatEndsWithAnErrorTellsThatAlone) {
+  const TemporaryDirectory folder;
+
+  EXPECT_THAT(RunToEnd(Shell(folder, "echo a summary; echo error: no case in /mri; exit 3"), {}),
+              StatusIs(absl::StatusCode::kNotFound,
+                       "the script ended with exit code 3: no case in /mri (its log: " +
+                           (folder.path() / "log").string() + ")"));
+}
+
 TEST(ChildProcess, ThatCannotBeStartedFails) {
   const TemporaryDirectory folder;
   const Command command{.title = "nothing",
