@@ -15,6 +15,10 @@ void RequireTls13() {
   setenv("GRPC_SSL_CIPHER_SUITES", "PSK-AES256-GCM-SHA384", /*overwrite=*/1);
 }
 
+void ReconnectBetweenCalls() {
+  setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "100", /*overwrite=*/0);
+}
+
 void LogGrpcAsDebug() {
   gpr_set_log_function([](gpr_log_func_args* entry) {
     spdlog::debug("grpc severity={} message=\"{}\"", gpr_log_severity_string(entry->severity),

@@ -21,6 +21,12 @@ struct TlsFiles {
 /// main(), before any thread and any gRPC call.
 void RequireTls13();
 
+/// Lets a lost connection come back while no call is under way. gRPC 1.51 moves a handshake on only
+/// while some call waits, or else every five seconds, and gives it up after ten: a client whose
+/// calls fail at once and which then waits before the next try would never get through again.
+/// Programs that dial call it first thing in main(), as RequireTls13().
+void ReconnectBetweenCalls();
+
 /// Sends what gRPC logs, on standard error by itself, to our log at level debug: a connection that
 /// fails is told by the status of its call. Programs that dial call it beside RequireTls13(); the
 /// server takes gRPC's lines itself.

@@ -191,6 +191,7 @@ absl::Status Execute(const Command& command, Arguments& arguments, const std::st
 int Main(int argc, char** argv) {
   const std::stop_token stop = StopOnInterrupt();
   RequireTls13();
+  ReconnectBetweenCalls();
   // What gRPC would print is in the status that the command ends with.
   LogGrpcAsDebug();
 
