@@ -74,7 +74,7 @@ struct TrainingPlan {
   };
   enum class Precision {
     kFloat32,
-    kMixed,  ///< bfloat16 on a CPU that has it, float16 with loss scaling on CUDA.
+    kMixed,  ///< bfloat16 on a CPU or GPU that has it, float32 on others.
   };
 
   Triple patch_size{};
