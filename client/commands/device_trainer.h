@@ -4,7 +4,8 @@
 
 #include "absl/status/statusor.h"
 
-#include "client/hospital_client.h"
+#include "client/client_config.h"
+#include "client/study_trainer.h"
 
 namespace isoscan {
 

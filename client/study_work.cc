@@ -1,0 +1,401 @@
+#include "client/study_work.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "client/evaluation/overlap.h"
+#include "client/federation/update_record.h"
+#include "common/process/progress.h"
+#include "common/process/resources.h"
+#include "common/status/status_macros.h"
+#include "common/study/initial_weights.h"
+#include "common/weights/safetensors.h"
+#include "common/weights/sha256.h"
+#include <unistd.h>
+
+namespace isoscan {
+namespace {
+
+namespace fs = std::filesystem;
+using std::chrono::steady_clock;
+using Kind = SiteAssignment::Kind;
+
+double SecondsSince(steady_clock::time_point start) {
+  return std::chrono::duration<double>(steady_clock::now() - start).count();
+}
+
+std::string MessageOf(const absl::Status& status) { return std::string(status.message()); }
+
+/// What of this assignment is not in the study that the site approved; empty when it all is. A
+/// server that asked for more rounds would learn more of the cases than was agreed.
+std::string BeyondTheStudy(const SiteAssignment& assignment, const Study& study) {
+  const std::int64_t rounds = study.rounds.rounds;
+  if (assignment.kind == Kind::kTrain && (assignment.round < 1 || assignment.round > rounds)) {
+    return fmt::format("round {} of a study of {} rounds", assignment.round, rounds);
+  }
+  if (assignment.kind == Kind::kScore && assignment.round != rounds + 1) {
+    return fmt::format("final scores in round {} of {}", assignment.round, rounds);
+  }
+  if (assignment.kind == Kind::kLocalOnly && !study.evaluation.local_only) {
+    return "training alone, which the study does not have";
+  }
+  return "";
+}
+
+/// More bytes than any model of this study has.
+std::int64_t ModelBytesLimit(const Study& study) {
+  constexpr std::int64_t kHeaderAllowance = std::int64_t{1} << 20;
+  std::int64_t values = 0;
+  for (const auto& [name, shape] : NetworkShapes(study)) values += ElementCount(shape);
+  return values * std::int64_t{sizeof(float)} + kHeaderAllowance;
+}
+
+/// Mean over cases and labels that are there, for the site's own log.
+double MeanDice(const std::vector<ScoredCase>& scores) {
+  double sum = 0;
+  std::int64_t count = 0;
+  for (const ScoredCase& scored : scores) {
+    for (const LabelOverlap& overlap : scored.labels) {
+      if (std::isnan(overlap.dice())) continue;
+      sum += overlap.dice();
+      ++count;
+    }
+  }
+  return count == 0 ? std::nan("") : sum / static_cast<double>(count);
+}
+
+/// A bar for the person in front of it; the log has its own lines.
+class TerminalProgress {
+ public:
+  TerminalProgress(const std::string& title, std::int64_t total) {
+    if (isatty(STDERR_FILENO) != 0) bar_.emplace(title, total);
+  }
+  void Advance(std::int64_t done, const std::string& note = "") {
+    if (bar_.has_value()) bar_->Advance(done, note);
+  }
+
+ private:
+  std::optional<Progress> bar_;
+};
+
+}  // namespace
+
+StudyWork::StudyWork(const ClientConfig& config, FederationSession& session,
+                     ProgressReports& reports, const TrainerFactory& make_trainer,
+                     std::stop_token run_stop)
+    : config_(config),
+      session_(session),
+      reports_(reports),
+      make_trainer_(make_trainer),
+      run_stop_(std::move(run_stop)),
+      folder_(config.state) {}
+
+absl::Status StudyWork::Do(const Study& study, const SiteAssignment& assignment,
+                           const std::stop_token& stop) {
+  if (const std::string beyond = BeyondTheStudy(assignment, study); !beyond.empty()) {
+    spdlog::error(
+        "assignment_refused study={} reason=\"the server asks for {}\" action=\"tell "
+        "the coordinator\"",
+        study.name, beyond);
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(folder_.Prepare(study.name));
+  if (const std::optional<RoundUpdate> kept = KeptUpdate(assignment)) {
+    spdlog::info("update_kept study={} round={} action=\"sent again without training\"",
+                 kept->study, kept->round);
+    return HandIn(*kept, assignment, stop);
+  }
+  RETURN_IF_ERROR(Load(study, assignment, stop));
+  switch (assignment.kind) {
+    case Kind::kTrain:
+      return TrainRound(assignment, stop);
+    case Kind::kScore:
+      return ScoreFinalModel(assignment, stop);
+    case Kind::kLocalOnly:
+      return TrainAlone(assignment, stop);
+    case Kind::kStudyEnded:
+      break;
+  }
+  return absl::OkStatus();
+}
+
+void StudyWork::Forget(const std::string& study) {
+  if (loaded_ != nullptr && loaded_->study.name == study) loaded_.reset();
+  // The name comes from the server and becomes a path.
+  if (IsName(study)) folder_.Forget(study);
+}
+
+std::string StudyWork::RandomStreamOf(const Study& study) const {
+  const bool shared = study.training.random_numbers == TrainingPlan::RandomNumbers::kShared;
+  return shared ? "shared" : config_.site;
+}
+
+void StudyWork::Tell(const SiteAssignment& assignment, const std::string& activity,
+                     std::int64_t step, std::int64_t steps) {
+  reports_.Set({.study = assignment.study,
+                .round = assignment.round,
+                .activity = activity,
+                .step = step,
+                .steps = steps});
+}
+
+absl::Status StudyWork::Load(const Study& study, const SiteAssignment& assignment,
+                             const std::stop_token& stop) {
+  if (loaded_ != nullptr && loaded_->study.digest == study.digest) return absl::OkStatus();
+  loaded_.reset();
+  Tell(assignment, "preparing", 0, 0);
+  auto next = std::make_unique<LoadedStudy>();
+  next->study = study;
+  ASSIGN_OR_RETURN(next->trainer, make_trainer_(study));
+  ASSIGN_OR_RETURN(const SiteCases cases, ListSiteCases(config_, study));
+  const std::int64_t cases_bytes = EstimateCohortMemory(cases, study);
+  const std::int64_t training_bytes = next->trainer->memory_bytes();
+  constexpr double kGibibyte = 1024.0 * 1024.0 * 1024.0;
+  spdlog::info(
+      "preparing study={} cases={} device=\"{}\" memory_gib={:.2f} of_cases={:.2f} "
+      "of_training={:.2f}",
+      study.name, cases.files.size(), next->trainer->device_name(),
+      static_cast<double>(cases_bytes + training_bytes) / kGibibyte,
+      static_cast<double>(cases_bytes) / kGibibyte,
+      static_cast<double>(training_bytes) / kGibibyte);
+  RETURN_IF_ERROR(CheckMemory(fmt::format("study {}", study.name), cases_bytes + training_bytes));
+
+  TerminalProgress bar("reading cases", static_cast<std::int64_t>(cases.files.size()));
+  ASSIGN_OR_RETURN(next->cohort, PrepareStudyCohort(cases, study, stop,
+                                                    [&](std::int64_t done, std::int64_t total) {
+                                                      Tell(assignment, "preparing", done, total);
+                                                      bar.Advance(done);
+                                                    }));
+  if (!next->cohort.refused.empty()) {
+    std::string indices;
+    for (const RefusedCase& refused : next->cohort.refused) {
+      indices += fmt::format("{}{}", indices.empty() ? "" : ",", refused.index);
+    }
+    spdlog::warn(
+        "cases_refused study={} count={} cases={} action=\"isoscan-client inspect names "
+        "them and says why\"",
+        study.name, next->cohort.refused.size(), indices);
+  }
+  spdlog::info("prepared study={} training={} held_out={} refused={}", study.name,
+               next->cohort.training.size(), next->cohort.held_out.size(),
+               next->cohort.refused.size());
+  loaded_ = std::move(next);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<NamedTensors> StudyWork::FetchModel(const SiteAssignment& assignment,
+                                                   const std::stop_token& stop) {
+  if (!IsSha256(assignment.model_digest)) {
+    return absl::DataLossError(
+        fmt::format("the server names the model of round {} of study {} by what is no SHA-256",
+                    assignment.round, assignment.study));
+  }
+  const std::int64_t limit = ModelBytesLimit(loaded_->study);
+  if (assignment.model_bytes < 0 || assignment.model_bytes > limit) {
+    return absl::InvalidArgumentError(
+        fmt::format("the server announces a model of {} bytes, one of study {} has at most {}",
+                    assignment.model_bytes, assignment.study, limit));
+  }
+  const fs::path path = folder_.Model(assignment.study, assignment.model_digest);
+  // A file that decayed on this disk is fetched anew.
+  const absl::StatusOr<std::string> kept = Sha256OfFile(path);
+  if (kept.ok() && *kept != assignment.model_digest) {
+    std::error_code ignored;
+    fs::remove(path, ignored);
+  }
+  ASSIGN_OR_RETURN(const std::int64_t free_bytes, FreeDiskBytes(path.parent_path()));
+  // The model, and the update of the same size that will lie beside it.
+  const std::int64_t needed = 2 * assignment.model_bytes;
+  if (free_bytes < needed) {
+    return absl::ResourceExhaustedError(fmt::format(
+        "{} has {} MB free, round {} of study {} needs {} MB; make room, or set `state` in "
+        "client.toml to another disk",
+        path.parent_path().string(), free_bytes / 1'000'000, assignment.round, assignment.study,
+        needed / 1'000'000 + 1));
+  }
+  RETURN_IF_ERROR(session_.DownloadModel(assignment.study, assignment.model_digest,
+                                         assignment.model_bytes, path, stop));
+  folder_.KeepOnly(assignment.study, assignment.round, assignment.model_digest);
+  ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
+  RETURN_IF_ERROR(CheckShapes("the server", file.shapes(), NetworkShapes(loaded_->study)));
+  return file.ReadAll();
+}
+
+absl::StatusOr<std::vector<ScoredCase>> StudyWork::Score(const NamedTensors& weights,
+                                                         const SiteAssignment& assignment,
+                                                         const std::stop_token& stop) {
+  const std::vector<PreparedCase>& cases = loaded_->cohort.held_out;
+  const auto total = static_cast<std::int64_t>(cases.size());
+  TerminalProgress bar("scoring", total);
+  std::vector<ScoredCase> scores;
+  for (std::int64_t index = 0; index < total; ++index) {
+    if (stop.stop_requested()) return absl::CancelledError("interrupted");
+    Tell(assignment, "scoring", index, total);
+    const PreparedCase& prepared = cases[static_cast<std::size_t>(index)];
+    ASSIGN_OR_RETURN(const LabelMap predicted, loaded_->trainer->Predict(weights, prepared));
+    scores.push_back({.index = static_cast<int>(index),
+                      .cohort = prepared.cohort,
+                      .labels = Overlap(prepared.reference, predicted,
+                                        static_cast<std::int64_t>(loaded_->study.labels.size()))});
+    bar.Advance(index + 1);
+  }
+  return scores;
+}
+
+absl::StatusOr<TrainingResult> StudyWork::Train(const NamedTensors& weights,
+                                                const TrainingTask& task,
+                                                const SiteAssignment& assignment,
+                                                const std::stop_token& stop) {
+  TerminalProgress bar(fmt::format("training round {}", assignment.round), task.steps);
+  Tell(assignment, "training", 0, task.steps);
+  std::int64_t done = 0;
+  return loaded_->trainer->Train(weights, loaded_->cohort.training, task, stop,
+                                 [&](std::int64_t, double loss) {
+                                   ++done;
+                                   Tell(assignment, "training", done, task.steps);
+                                   bar.Advance(done, fmt::format("loss {:.3f}", loss));
+                                 });
+}
+
+absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::stop_token& stop) {
+  const Study& study = loaded_->study;
+  const absl::StatusOr<NamedTensors> model = FetchModel(assignment, stop);
+  if (absl::IsNotFound(model.status()) || absl::IsInvalidArgument(model.status())) {
+    // The round has closed meanwhile, or the model is not of this study: the study may go on.
+    spdlog::error("model_refused study={} round={} reason=\"{}\"", study.name, assignment.round,
+                  MessageOf(model.status()));
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(model.status());
+  spdlog::info("round_started study={} round={} of={} model={}", study.name, assignment.round,
+               study.rounds.rounds, assignment.model_digest.substr(0, 12));
+
+  RoundUpdate update;
+  update.study = study.name;
+  update.round = assignment.round;
+  const steady_clock::time_point scoring_start = steady_clock::now();
+  ASSIGN_OR_RETURN(update.model_scores, Score(*model, assignment, stop));
+  update.seconds_scoring = SecondsSince(scoring_start);
+  spdlog::info("model_scored study={} round={} cases={} mean_dice={:.4f} seconds={:.1f}",
+               study.name, assignment.round, update.model_scores.size(),
+               MeanDice(update.model_scores), update.seconds_scoring);
+
+  const TrainingTask task{.first_step = (assignment.round - 1) * study.training.steps_per_round,
+                          .steps = study.training.steps_per_round,
+                          .total_steps = study.rounds.rounds * study.training.steps_per_round,
+                          .random_stream = RandomStreamOf(study),
+                          .round = assignment.round};
+  const steady_clock::time_point training_start = steady_clock::now();
+  ASSIGN_OR_RETURN(const TrainingResult result, Train(*model, task, assignment, stop));
+  update.seconds_training = SecondsSince(training_start);
+  update.training_cases = static_cast<std::int64_t>(loaded_->cohort.training.size());
+  update.steps = result.steps;
+  update.mean_loss = result.mean_loss;
+  spdlog::info("trained study={} round={} steps={} mean_loss={:.4f} seconds={:.1f}", study.name,
+               assignment.round, result.steps, result.mean_loss, update.seconds_training);
+
+  const fs::path kept = folder_.Update(study.name, assignment.round, assignment.model_digest);
+  const fs::path weights = kept.string() + ".safetensors";
+  RETURN_IF_ERROR(WriteSafetensors(weights, result.weights,
+                                   {{"study", study.name},
+                                    {"plan", study.digest},
+                                    {"round", std::to_string(assignment.round)}}));
+  ASSIGN_OR_RETURN(update.weights_digest, Sha256OfFile(weights));
+  // Last: where the record is, the weights are.
+  RETURN_IF_ERROR(WriteUpdateRecord(kept.string() + ".json", update));
+  return HandIn(update, assignment, stop);
+}
+
+std::optional<RoundUpdate> StudyWork::KeptUpdate(const SiteAssignment& assignment) const {
+  if (assignment.kind != Kind::kTrain) return std::nullopt;
+  const std::string kept =
+      folder_.Update(assignment.study, assignment.round, assignment.model_digest).string();
+  const absl::StatusOr<RoundUpdate> record = ReadUpdateRecord(kept + ".json");
+  if (!record.ok()) return std::nullopt;
+  // Weights that do not fit their record cannot be handed in: train again.
+  const absl::StatusOr<std::string> digest = Sha256OfFile(kept + ".safetensors");
+  if (!digest.ok() || *digest != record->weights_digest) return std::nullopt;
+  return *record;
+}
+
+absl::Status StudyWork::HandIn(const RoundUpdate& update, const SiteAssignment& assignment,
+                               const std::stop_token& stop) {
+  const fs::path kept = folder_.Update(assignment.study, assignment.round, assignment.model_digest);
+  const fs::path weights = kept.string() + ".safetensors";
+  const fs::path record = kept.string() + ".json";
+  const steady_clock::time_point start = steady_clock::now();
+  absl::Status outcome =
+      session_.UploadWeights(update.study, update.round, update.weights_digest, weights, stop);
+  if (outcome.ok()) outcome = session_.SubmitUpdate(update, run_stop_);
+  if (outcome.ok()) {
+    spdlog::info("update_accepted study={} round={} seconds={:.2f}", update.study, update.round,
+                 SecondsSince(start));
+  } else if (absl::IsFailedPrecondition(outcome)) {
+    spdlog::warn("update_too_late study={} round={} reason=\"{}\"", update.study, update.round,
+                 MessageOf(outcome));
+  } else if (absl::IsInvalidArgument(outcome) || absl::IsDataLoss(outcome) ||
+             absl::IsNotFound(outcome)) {
+    spdlog::error("update_refused study={} round={} reason=\"{}\"", update.study, update.round,
+                  MessageOf(outcome));
+  } else {
+    return outcome;
+  }
+  // The record first: it promises that the weights are there.
+  std::error_code ignored;
+  fs::remove(record, ignored);
+  fs::remove(weights, ignored);
+  return absl::OkStatus();
+}
+
+absl::Status StudyWork::HandInScores(const std::vector<ScoredCase>& scores,
+                                     const SiteAssignment& assignment) {
+  const absl::Status submitted =
+      session_.SubmitScores(assignment.study, assignment.kind, scores, run_stop_);
+  if (absl::IsFailedPrecondition(submitted)) {
+    spdlog::warn("scores_too_late study={} kind={} reason=\"{}\"", assignment.study,
+                 ToString(assignment.kind), MessageOf(submitted));
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(submitted);
+  spdlog::info("scores_accepted study={} kind={} cases={} mean_dice={:.4f}", assignment.study,
+               ToString(assignment.kind), scores.size(), MeanDice(scores));
+  return absl::OkStatus();
+}
+
+absl::Status StudyWork::ScoreFinalModel(const SiteAssignment& assignment,
+                                        const std::stop_token& stop) {
+  const absl::StatusOr<NamedTensors> model = FetchModel(assignment, stop);
+  if (absl::IsNotFound(model.status()) || absl::IsInvalidArgument(model.status())) {
+    spdlog::error("model_refused study={} round={} reason=\"{}\"", assignment.study,
+                  assignment.round, MessageOf(model.status()));
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(model.status());
+  ASSIGN_OR_RETURN(const std::vector<ScoredCase> scores, Score(*model, assignment, stop));
+  return HandInScores(scores, assignment);
+}
+
+absl::Status StudyWork::TrainAlone(const SiteAssignment& assignment, const std::stop_token& stop) {
+  const Study& study = loaded_->study;
+  const std::int64_t steps = study.rounds.rounds * study.training.steps_per_round;
+  spdlog::info("local_only_started study={} steps={}", study.name, steps);
+  ASSIGN_OR_RETURN(const TrainingResult result, Train(InitialWeights(study),
+                                                      {.first_step = 0,
+                                                       .steps = steps,
+                                                       .total_steps = steps,
+                                                       .random_stream = RandomStreamOf(study),
+                                                       .round = 1},
+                                                      assignment, stop));
+  ASSIGN_OR_RETURN(const std::vector<ScoredCase> scores, Score(result.weights, assignment, stop));
+  spdlog::info("trained_alone study={} steps={} mean_loss={:.4f}", study.name, result.steps,
+               result.mean_loss);
+  return HandInScores(scores, assignment);
+}
+
+}  // namespace isoscan

@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "client/client_config.h"
+#include "client/federation/federation_session.h"
+#include "client/progress_reports.h"
+#include "client/state_folder.h"
+#include "client/study_cohort.h"
+#include "client/study_trainer.h"
+
+namespace isoscan {
+
+/// Does what a study asks of this site, one assignment at a time, and hands the results in:
+///
+///   train       download the global model, score it on held-out cases, train, upload, submit
+///   score       download the final model, score it
+///   local only  train alone from the initial weights as many steps as the study had, score
+///
+/// An update that is trained and not yet accepted is kept in the state folder, so a client that was
+/// killed sends it without training again. The cases of one study stay in memory until another
+/// study's turn comes, or Forget().
+///
+/// Thread safety: none; one thread works.
+class StudyWork {
+ public:
+  /// All of them must outlive this object. `run_stop` ends everything. What is handed in waits for
+  /// its answer under that one, not under an assignment's: the server takes the assignment off the
+  /// list before its answer arrives, and that must not look like lost work.
+  StudyWork(const ClientConfig& config, FederationSession& session, ProgressReports& reports,
+            const TrainerFactory& make_trainer, std::stop_token run_stop);
+
+  /// `study` is the text that this site approved and that the assignment names.
+  ///
+  /// OK also when the server refuses the result, or asks for what is not in the study or for a
+  /// model that does not fit it: logged, and the next assignment may be worked on. Errors:
+  /// CANCELLED when `stop` was requested; RESOURCE_EXHAUSTED memory or disk, with both numbers;
+  /// FAILED_PRECONDITION no usable case is left; and those of FederationSession and Trainer.
+  absl::Status Do(const Study& study, const SiteAssignment& assignment,
+                  const std::stop_token& stop);
+
+  /// Drops the cases, models and updates of a study that is over.
+  void Forget(const std::string& study);
+
+ private:
+  /// The one study whose cases are in memory.
+  struct LoadedStudy {
+    Study study;
+    StudyCohort cohort;
+    std::unique_ptr<StudyTrainer> trainer;
+  };
+
+  absl::Status TrainRound(const SiteAssignment& assignment, const std::stop_token& stop);
+  absl::Status ScoreFinalModel(const SiteAssignment& assignment, const std::stop_token& stop);
+  absl::Status TrainAlone(const SiteAssignment& assignment, const std::stop_token& stop);
+
+  absl::Status Load(const Study& study, const SiteAssignment& assignment,
+                    const std::stop_token& stop);
+  absl::StatusOr<NamedTensors> FetchModel(const SiteAssignment& assignment,
+                                          const std::stop_token& stop);
+  absl::StatusOr<std::vector<ScoredCase>> Score(const NamedTensors& weights,
+                                                const SiteAssignment& assignment,
+                                                const std::stop_token& stop);
+  absl::StatusOr<TrainingResult> Train(const NamedTensors& weights, const TrainingTask& task,
+                                       const SiteAssignment& assignment,
+                                       const std::stop_token& stop);
+  std::optional<RoundUpdate> KeptUpdate(const SiteAssignment& assignment) const;
+  absl::Status HandIn(const RoundUpdate& update, const SiteAssignment& assignment,
+                      const std::stop_token& stop);
+  absl::Status HandInScores(const std::vector<ScoredCase>& scores,
+                            const SiteAssignment& assignment);
+
+  std::string RandomStreamOf(const Study& study) const;
+  void Tell(const SiteAssignment& assignment, const std::string& activity, std::int64_t step,
+            std::int64_t steps);
+
+  const ClientConfig& config_;
+  FederationSession& session_;
+  ProgressReports& reports_;
+  const TrainerFactory& make_trainer_;
+  const std::stop_token run_stop_;
+  const SiteStateFolder folder_;
+  std::unique_ptr<LoadedStudy> loaded_;
+};
+
+}  // namespace isoscan
