@@ -138,7 +138,6 @@ void AddOthers(CLI::App& program, CommandLine& line, const std::stop_token& stop
 int Main(int argc, char** argv) {
   const std::stop_token stop = StopOnInterrupt();
   RequireTls13();
-  ReconnectBetweenCalls();
   // Every failure of the connection is told in our own words:
   // client/federation/connection_failure.h.
   LogGrpcAsDebug();

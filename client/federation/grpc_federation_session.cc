@@ -4,6 +4,7 @@
 #include <grpcpp/client_context.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <random>
@@ -58,7 +59,8 @@ class GrpcFederationSession final : public FederationSession {
   GrpcFederationSession(std::string server, const TlsFiles& files, const RetryPolicy& policy)
       : server_(std::move(server)),
         policy_(policy),
-        stub_(v1::Federation::NewStub(DialServer(server_, files))) {}
+        channel_(DialServer(server_, files)),
+        stub_(v1::Federation::NewStub(channel_)) {}
 
   absl::StatusOr<ServerGreeting> Hello(std::stop_token stop) override {
     v1::HelloRequest request;
@@ -120,14 +122,15 @@ class GrpcFederationSession final : public FederationSession {
           },
           [this](const absl::Status& outcome) {
             if (!outcome.ok()) Note(outcome);
-          }));
+          },
+          pause_));
       if (absl::IsAborted(ended)) {
         return absl::AbortedError(
             "another client of this site has connected to the server, which serves one only; stop "
             "one of the two");
       }
       if (policy_.tries.has_value()) return ended;
-      if (!WaitFor(DelayAfter(policy_, 1, random), stop)) {
+      if (!pause_(DelayAfter(policy_, 1, random), stop)) {
         return absl::CancelledError("interrupted");
       }
     }
@@ -213,7 +216,26 @@ class GrpcFederationSession final : public FederationSession {
   }
 
   absl::Status Try(const std::stop_token& stop, const std::function<absl::Status()>& attempt) {
-    return Retry(policy_, stop, attempt, [this](const absl::Status& outcome) { Note(outcome); });
+    return Retry(
+        policy_, stop, attempt, [this](const absl::Status& outcome) { Note(outcome); }, pause_);
+  }
+
+  /// Waits, but no longer than until a lost connection is back. gRPC 1.51 moves a handshake on only
+  /// while something waits on the channel (or every five seconds, and gives it up after ten): a
+  /// pause that merely slept could go on for ever beside a server that has long been back.
+  bool PauseUntilConnected(std::chrono::milliseconds delay, const std::stop_token& stop) const {
+    constexpr std::chrono::milliseconds kStopLatency{100};
+    const auto end = std::chrono::system_clock::now() + delay;
+    grpc_connectivity_state state = channel_->GetState(/*try_to_connect=*/true);
+    // The server itself asked for patience.
+    if (state == GRPC_CHANNEL_READY) return WaitFor(delay, stop);
+    while (state != GRPC_CHANNEL_READY && !stop.stop_requested()) {
+      const auto now = std::chrono::system_clock::now();
+      if (now >= end) break;
+      channel_->WaitForStateChange(state, std::min(end, now + kStopLatency));
+      state = channel_->GetState(/*try_to_connect=*/true);
+    }
+    return !stop.stop_requested();
   }
 
   /// gRPC's answer as the rest of the client understands it.
@@ -354,7 +376,11 @@ class GrpcFederationSession final : public FederationSession {
 
   const std::string server_;
   const RetryPolicy policy_;
+  const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::Federation::Stub> stub_;
+  const Pause pause_ = [this](std::chrono::milliseconds delay, const std::stop_token& stop) {
+    return PauseUntilConnected(delay, stop);
+  };
   absl::Mutex mutex_;
   std::optional<steady_clock::time_point> lost_since_ ABSL_GUARDED_BY(mutex_);
 };

@@ -37,7 +37,8 @@ bool WaitFor(std::chrono::milliseconds delay, const std::stop_token& stop) {
 }
 
 absl::Status Retry(const RetryPolicy& policy, const std::stop_token& stop,
-                   const std::function<absl::Status()>& attempt, const TryObserver& observe) {
+                   const std::function<absl::Status()>& attempt, const TryObserver& observe,
+                   const Pause& pause) {
   RandomStream random(std::random_device{}(), "retry");
   for (int failures = 0;;) {
     if (stop.stop_requested()) return absl::CancelledError("interrupted");
@@ -47,7 +48,7 @@ absl::Status Retry(const RetryPolicy& policy, const std::stop_token& stop,
     if (outcome.ok() || !IsWorthRetrying(outcome.code())) return outcome;
     ++failures;
     if (policy.tries.has_value() && failures >= *policy.tries) return outcome;
-    if (!WaitFor(DelayAfter(policy, failures, random), stop)) {
+    if (!pause(DelayAfter(policy, failures, random), stop)) {
       return absl::CancelledError("interrupted");
     }
   }

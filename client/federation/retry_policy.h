@@ -41,9 +41,13 @@ bool WaitFor(std::chrono::milliseconds delay, const std::stop_token& stop);
 /// Told the outcome of each try.
 using TryObserver = std::function<void(const absl::Status& outcome)>;
 
+/// Waits between two tries, as WaitFor() does, or less when it knows that a try is worth it.
+using Pause = std::function<bool(std::chrono::milliseconds delay, const std::stop_token& stop)>;
+
 /// Runs `attempt` until it succeeds, fails in a way that IsWorthRetrying() denies, has had its
 /// tries (the last error is the answer), or `stop` is requested (CANCELLED).
 absl::Status Retry(const RetryPolicy& policy, const std::stop_token& stop,
-                   const std::function<absl::Status()>& attempt, const TryObserver& observe);
+                   const std::function<absl::Status()>& attempt, const TryObserver& observe,
+                   const Pause& pause = WaitFor);
 
 }  // namespace isoscan

@@ -22,9 +22,10 @@ namespace isoscan {
 /// as they come and can cut either direction once.
 class FakeFederationService final : public v1::Federation::Service {
  public:
-  explicit FakeFederationService(const TlsFiles& files) {
+  /// `port` 0: any that is free.
+  explicit FakeFederationService(const TlsFiles& files, int port = 0) {
     grpc::ServerBuilder builder;
-    builder.AddListeningPort("127.0.0.1:0", ServerCredentials(files), &port_);
+    builder.AddListeningPort("127.0.0.1:" + std::to_string(port), ServerCredentials(files), &port_);
     builder.RegisterService(this);
     server_ = builder.BuildAndStart();
   }

@@ -4,11 +4,14 @@
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "client/federation/enrolment.h"
@@ -236,6 +239,45 @@ TEST_F(GrpcFederationSession, SaysWhichVersionsDoNotFit) {
 
   EXPECT_THAT(Connect()->Hello(never_),
               StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("update isoscan-client")));
+}
+
+/// The pause after a failed try is ten seconds and more here. Only a session that lets the
+/// connection come back meanwhile, and then ends the pause, is through in time.
+TEST_F(GrpcFederationSession, IsBackAsSoonAsTheServerIsHoweverLongThePause) {
+  auto server = std::make_unique<FakeFederationService>(authority_.Server("server.test"));
+  const int port = server->port();
+  const auto session =
+      ConnectOverGrpc(server->address(), authority_.Site("north"),
+                      {.first_delay = milliseconds(20'000), .longest_delay = milliseconds(20'000)});
+  ASSERT_OK(session->Hello(never_));
+  server.reset();
+  std::atomic<bool> answered = false;
+  std::jthread caller([&](const std::stop_token& stop) { answered = session->Hello(stop).ok(); });
+  std::this_thread::sleep_for(milliseconds(300));  // Into the pause.
+
+  server = std::make_unique<FakeFederationService>(authority_.Server("server.test"), port);
+
+  const auto start = std::chrono::steady_clock::now();
+  while (!answered && std::chrono::steady_clock::now() - start < milliseconds(8'000)) {
+    std::this_thread::sleep_for(milliseconds(20));
+  }
+  EXPECT_TRUE(answered);
+}
+
+TEST_F(GrpcFederationSession, EndsAPauseWhenItIsStopped) {
+  const auto session =
+      ConnectOverGrpc("127.0.0.1:1", authority_.Site("north"),
+                      {.first_delay = milliseconds(60'000), .longest_delay = milliseconds(60'000)});
+  std::stop_source stop;
+  const auto start = std::chrono::steady_clock::now();
+  std::jthread stopper([&] {
+    std::this_thread::sleep_for(milliseconds(200));
+    stop.request_stop();
+  });
+
+  EXPECT_THAT(session->Hello(stop.get_token()), StatusIs(absl::StatusCode::kCancelled));
+
+  EXPECT_LT(std::chrono::steady_clock::now() - start, milliseconds(5'000));
 }
 
 TEST_F(GrpcFederationSession, SaysThatNothingListens) {
