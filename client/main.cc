@@ -27,6 +27,8 @@ struct CommandLine {
   std::string study;
   std::string input;
   std::string output;
+  EvaluationRequest evaluation;
+  ClientConfig::Device device;
   Preprocessing harmonization;
   bool json = false;
   bool yes = false;
@@ -78,6 +80,32 @@ void AddHarmonize(CLI::App& program, CommandLine& line) {
   app->callback([&line] {
     line.command = [&line] {
       return Report(HarmonizeImage(line.input, line.output, line.harmonization));
+    };
+  });
+}
+
+void AddEvaluate(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
+  CLI::App* const app = program.add_subcommand(
+      "evaluate", "Score a model: on this site's held-out cases, or on every case of FOLDERs");
+  app->add_option("folders", line.evaluation.folders, "Cohorts, instead of the site's own");
+  app->add_option("--study", line.evaluation.study, "A study's file, or an approved study's name");
+  app->add_option("--model", line.evaluation.model, "A global model (.safetensors)")->required();
+  app->add_option("--out", line.evaluation.out, "Also write JSON to this file");
+  app->add_flag("--json", line.evaluation.json, "Print JSON");
+  app->add_option("--device", line.device.name, "auto, cpu, cuda or cuda:N; for FOLDERs");
+  app->add_option("--threads", line.device.threads, "0: every core; for FOLDERs")
+      ->check(CLI::Range(0, 1024));
+  app->callback([&line, &stop] {
+    line.command = [&line, &stop] {
+      if (line.evaluation.folders.empty()) {
+        const absl::StatusOr<ClientConfig> config = LoadClientConfig(line.config);
+        return Report(config.ok() ? EvaluateCases(*config, line.evaluation, stop)
+                                  : config.status());
+      }
+      // A folder of files needs no site: no client.toml is asked for.
+      ClientConfig config;
+      config.device = line.device;
+      return Report(EvaluateCases(config, line.evaluation, stop));
     };
   });
 }
@@ -161,6 +189,7 @@ int Main(int argc, char** argv) {
       "Guide: docs/hospital.md");
   AddEnrol(program, line, stop);
   AddOthers(program, line, stop);
+  AddEvaluate(program, line, stop);
   AddHarmonize(program, line);
   AddStudy(program, line, stop);
 

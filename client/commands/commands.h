@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 
@@ -31,6 +32,24 @@ ExitCode CheckSite(const std::filesystem::path& config_path, std::stop_token sto
 /// only approved one.
 absl::Status Inspect(const ClientConfig& config, const std::string& study, bool json,
                      std::stop_token stop);
+
+struct EvaluationRequest {
+  std::string study;            ///< As ChooseStudy() takes it.
+  std::filesystem::path model;  ///< A global model, safetensors.
+  std::vector<std::filesystem::path> folders;
+  std::filesystem::path out;  ///< JSON file; empty: none.
+  bool json = false;
+};
+
+/// Scores a model on cohort folders (every case of theirs) or, without any, on the held-out cases
+/// of the site's own cohorts. Prints a row per case with its Dice; `out` and `json` have the same
+/// with the voxels of each label. Nothing leaves this machine.
+///
+/// A case that cannot be used is named with its reason and the rest goes on.
+/// Errors: DATA_LOSS no case can be scored; those of ChooseStudy, LoadStudyModel, ListCases and
+/// Trainer::Create; CANCELLED.
+absl::Status EvaluateCases(const ClientConfig& config, const EvaluationRequest& request,
+                           std::stop_token stop);
 
 /// Normalises one image over its mask, as a study would, in the image's own grid.
 absl::Status HarmonizeImage(const std::filesystem::path& input, const std::filesystem::path& output,

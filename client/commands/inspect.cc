@@ -3,12 +3,10 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <optional>
 #include <vector>
 
-#include "client/approved_studies.h"
 #include "client/commands/commands.h"
-#include "client/state_folder.h"
+#include "client/commands/study_choice.h"
 #include "client/study_cohort.h"
 #include "common/process/progress.h"
 #include "common/status/printable.h"
@@ -26,26 +24,6 @@ struct CaseSight {
   std::vector<std::pair<float, float>> ranges;  ///< Least and greatest intensity per channel.
   std::vector<double> label_millilitres;        ///< Per label of the study.
 };
-
-absl::StatusOr<Study> ChooseStudy(const ClientConfig& config, const std::string& study) {
-  const ApprovedStudies approved(SiteStateFolder(config.state).approved());
-  if (!study.empty()) {
-    if (std::filesystem::exists(study) || study.ends_with(".toml")) return LoadStudy(study);
-    ASSIGN_OR_RETURN(std::optional<Study> found, approved.Find(study));
-    if (found.has_value()) return *std::move(found);
-    return absl::NotFoundError(fmt::format(
-        "{} is neither a file nor an approved study; `isoscan-client study show {} --text > "
-        "{}.toml`, then inspect --study {}.toml",
-        study, study, study, study));
-  }
-  ASSIGN_OR_RETURN(std::vector<Study> all, approved.All());
-  if (all.size() == 1) return std::move(all.front());
-  return absl::InvalidArgumentError(
-      all.empty()
-          ? std::string("no study is approved here; say whose labels to look for with "
-                        "--study FILE (isoscan-client study show NAME --text > NAME.toml)")
-          : fmt::format("{} studies are approved; say which with --study NAME", all.size()));
-}
 
 void LookAt(const LoadedCase& loaded, const Study& study, CaseSight& sight) {
   sight.stored = loaded.stored;

@@ -49,8 +49,9 @@ class UpConvolutionImpl : public torch::nn::Module {
 };
 TORCH_MODULE(UpConvolution);
 
-/// Instance or batch normalisation with scale and shift, eps = 1e-5, statistics in float32 whatever
-/// the input's type. Batch normalisation keeps running statistics (momentum 0.1) as buffers.
+/// Instance, batch or group normalisation with scale and shift, eps = 1e-5, statistics in float32
+/// whatever the input's type. Batch normalisation keeps running statistics (momentum 0.1) as
+/// buffers. Group normalisation: docs/references.md#wu2018.
 class FeatureNormImpl : public torch::nn::Module {
  public:
   FeatureNormImpl(std::int64_t features, NetworkPlan::Norm norm);
@@ -58,6 +59,7 @@ class FeatureNormImpl : public torch::nn::Module {
 
  private:
   NetworkPlan::Norm norm_;
+  std::int64_t groups_;  ///< For kGroup.
   torch::Tensor weight_;
   torch::Tensor bias_;
   torch::Tensor running_mean_;

@@ -291,6 +291,19 @@ ConfigReader ConfigReader::Table(std::string_view key) {
   return {document_, table, entry.name + "."};
 }
 
+std::string ConfigReader::TableText(std::string_view key) {
+  const Entry entry = Read(key, /*required=*/false);
+  if (entry.node == nullptr) return "";
+  const toml::table* const table = entry.node->as_table();
+  if (table == nullptr) {
+    document_->NoteWrongType(entry.name, *entry.node, fmt::format("a table [{}]", entry.name));
+    return "";
+  }
+  std::ostringstream text;
+  text << *table;
+  return text.str();
+}
+
 std::vector<ConfigReader> ConfigReader::Tables(std::string_view key) {
   const Entry entry = Read(key, /*required=*/false);
   std::vector<ConfigReader> tables;

@@ -56,6 +56,8 @@ class ConfigReader {
   ConfigReader Table(std::string_view key);
   /// The tables of an array of tables ([[key]]), in order.
   std::vector<ConfigReader> Tables(std::string_view key);
+  /// A sub-table as TOML of its own, with every key of it read; "" when the file has none.
+  std::string TableText(std::string_view key);
   /// Every key of this table, in file order; marks none as read.
   std::vector<std::string> Keys() const;
 

@@ -128,9 +128,11 @@ NetworkPlan ReadNetwork(ConfigReader table) {
                          std::vector(plan.features.size(), std::vector<std::int64_t>(3, 3)));
   plan.convolutions_per_stage = table.Integer(
       "convolutions_per_stage", {.minimum = 1, .maximum = 8}, plan.convolutions_per_stage);
-  plan.norm = OneOf<NetworkPlan::Norm>(
-      table, "norm",
-      {{"instance", NetworkPlan::Norm::kInstance}, {"batch", NetworkPlan::Norm::kBatch}}, 0);
+  plan.norm = OneOf<NetworkPlan::Norm>(table, "norm",
+                                       {{"instance", NetworkPlan::Norm::kInstance},
+                                        {"batch", NetworkPlan::Norm::kBatch},
+                                        {"group", NetworkPlan::Norm::kGroup}},
+                                       0);
   return plan;
 }
 

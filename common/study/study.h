@@ -55,7 +55,11 @@ struct Preprocessing {
 
 /// nnU-Net's PlainConvUNet. Stage 0 is the finest.
 struct NetworkPlan {
-  enum class Norm { kInstance, kBatch };
+  enum class Norm {
+    kInstance,
+    kBatch,  ///< Running statistics are averaged with the weights.
+    kGroup,  ///< Eight groups of channels (or as many as divide their number), of one sample each.
+  };
 
   std::vector<std::int64_t> features;  ///< Channels per stage.
   std::vector<Triple> strides;         ///< Per stage; the first is 1, 1, 1.

@@ -1,23 +1,31 @@
 #include "deploy/sandbox/comparison.h"
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
+#include <algorithm>
+#include <fstream>
 #include <iostream>
-#include <map>
-#include <regex>
-#include <system_error>
 #include <utility>
 
 #include "absl/status/status.h"
 
 #include "common/status/status_macros.h"
 #include "common/study/study.h"
+#include "common/transfer/chunks.h"
+#include "deploy/sandbox/case_scores.h"
 #include "deploy/sandbox/results_table.h"
 
 namespace isoscan {
 namespace {
 
 namespace fs = std::filesystem;
+
+/// What one arm reached on the sites' held-out cases, and on cohorts that it never trained on.
+struct ArmScores {
+  CaseScores sites;
+  CaseScores unseen;
+};
 
 /// An error of one arm, with its name.
 absl::Status InArm(const std::string& arm, const absl::Status& status) {
@@ -39,37 +47,53 @@ absl::StatusOr<ReportedResults> ResultsOf(const std::string& arm, const Federati
 }
 
 /// The sites' declaration does not hold for an arm of other sites.
-absl::StatusOr<std::string> WithoutDeclaredSites(const FederationRun& run) {
+absl::Status CheckNoDeclaredSites(const FederationRun& run) {
   ASSIGN_OR_RETURN(const Study study, ParseStudy(run.study_toml, run.study_source));
-  if (study.sites.empty() && study.rounds.quorum.all) return run.study_toml;
+  if (study.sites.empty() && study.rounds.quorum.all) return absl::OkStatus();
   return absl::InvalidArgumentError(
       fmt::format("{} declares its sites or a quorum, which the local and pooled arms cannot have; "
                   "leave out sites and [rounds.quorum] for a comparison",
                   run.study_source));
 }
 
-/// One column: Dice by site.
-using Column = std::map<std::string, double>;
-
-absl::StatusOr<Column> LocalArm(const FederationRun& run, std::stop_token stop) {
-  Column column;
-  ASSIGN_OR_RETURN(const std::string study, WithoutDeclaredSites(run));
-  for (const SandboxSite& site : run.sites) {
-    FederationRun alone = run;
-    alone.study_toml = study;
-    alone.sites = {site};
-    alone.out = run.out / "local" / site.name;
-    ASSIGN_OR_RETURN(const ReportedResults results, ResultsOf("local " + site.name, alone, stop));
-    for (const ReportedResults::Site& row : results.sites) column[site.name] = row.after;
+/// Scores the last model of an arm on cohorts of scanners that it never saw; kept as a report is.
+absl::Status ScoreUnseen(const std::string& arm, const FederationRun& run,
+                         const std::vector<SandboxSite>& unseen, std::stop_token stop,
+                         CaseScores& scores) {
+  for (const SandboxSite& site : unseen) {
+    const fs::path file = run.out / fmt::format("unseen-{}.json", site.name);
+    if (!fs::exists(file)) {
+      std::cerr << arm << ": scoring " << site.name << ", which it has never seen\n";
+      const absl::Status outcome = EvaluateModel(run, site, file, stop);
+      if (!outcome.ok()) return InArm(arm, outcome);
+    }
+    ASSIGN_OR_RETURN(scores[site.name], ReadEvaluation(file));
   }
-  return column;
+  return absl::OkStatus();
 }
 
-absl::StatusOr<Column> PooledArm(const FederationRun& run, std::stop_token stop) {
+absl::StatusOr<ArmScores> LocalArm(const std::string& title, const FederationRun& run,
+                                   std::stop_token stop) {
+  RETURN_IF_ERROR(CheckNoDeclaredSites(run));
+  ArmScores scores;
+  for (const SandboxSite& site : run.sites) {
+    FederationRun alone = run;
+    alone.sites = {site};
+    alone.out = run.out / "local" / site.name;
+    ASSIGN_OR_RETURN(const ReportedResults results,
+                     ResultsOf(fmt::format("{}local {}", title, site.name), alone, stop));
+    for (const ReportedResults::Site& row : results.sites) scores.sites[site.name] = row.cases;
+  }
+  return scores;
+}
+
+absl::StatusOr<ArmScores> PooledArm(const std::string& title, const FederationRun& run,
+                                    const std::vector<SandboxSite>& unseen, std::stop_token stop) {
+  RETURN_IF_ERROR(CheckNoDeclaredSites(run));
   FederationRun pooled = run;
-  ASSIGN_OR_RETURN(const std::string study, WithoutDeclaredSites(run));
-  ASSIGN_OR_RETURN(pooled.study_toml,
-                   WithStepsMultiplied(study, static_cast<std::int64_t>(run.sites.size())));
+  ASSIGN_OR_RETURN(
+      pooled.study_toml,
+      WithStepsMultiplied(run.study_toml, static_cast<std::int64_t>(run.sites.size())));
   SandboxSite everything{.name = "pooled", .cohorts = {}};
   for (const SandboxSite& site : run.sites) {
     for (const SandboxSite::Cohort& cohort : site.cohorts) {
@@ -78,18 +102,23 @@ absl::StatusOr<Column> PooledArm(const FederationRun& run, std::stop_token stop)
   }
   pooled.sites = {std::move(everything)};
   pooled.out = run.out / "pooled";
-  ASSIGN_OR_RETURN(const ReportedResults results, ResultsOf("pooled", pooled, stop));
-  for (const ReportedResults::Site& row : results.sites) return row.cohorts;
-  return Column{};
+  ASSIGN_OR_RETURN(const ReportedResults results, ResultsOf(title + "pooled", pooled, stop));
+  ArmScores scores;
+  for (const ReportedResults::Site& row : results.sites) scores.sites = row.cohorts;
+  RETURN_IF_ERROR(ScoreUnseen(title + "pooled", pooled, unseen, stop, scores.unseen));
+  return scores;
 }
 
-absl::StatusOr<Column> FederatedArm(const FederationRun& run, std::stop_token stop) {
+absl::StatusOr<ArmScores> FederatedArm(const std::string& title, const FederationRun& run,
+                                       const std::vector<SandboxSite>& unseen,
+                                       std::stop_token stop) {
   FederationRun federated = run;
   federated.out = run.out / "federated";
-  ASSIGN_OR_RETURN(const ReportedResults results, ResultsOf("federated", federated, stop));
-  Column column;
-  for (const ReportedResults::Site& row : results.sites) column[row.name] = row.after;
-  return column;
+  ASSIGN_OR_RETURN(const ReportedResults results, ResultsOf(title + "federated", federated, stop));
+  ArmScores scores;
+  for (const ReportedResults::Site& row : results.sites) scores.sites[row.name] = row.cases;
+  RETURN_IF_ERROR(ScoreUnseen(title + "federated", federated, unseen, stop, scores.unseen));
+  return scores;
 }
 
 std::string NameOf(Arm arm) {
@@ -104,19 +133,144 @@ std::string NameOf(Arm arm) {
   return "";
 }
 
-std::string Table(const FederationRun& run, const std::vector<Arm>& arms,
-                  const std::vector<Column>& columns) {
-  std::vector<std::vector<std::string>> rows{{"site"}};
-  for (const Arm arm : arms) rows[0].push_back(NameOf(arm));
-  for (const SandboxSite& site : run.sites) {
-    std::vector<std::string> row{site.name};
-    for (const Column& column : columns) {
-      const auto dice = column.find(site.name);
-      row.push_back(dice == column.end() ? "-" : DiceText(dice->second));
-    }
-    rows.push_back(std::move(row));
+absl::StatusOr<ArmScores> RunArm(const Comparison& comparison, const StudyVariant& variant, Arm arm,
+                                 std::int64_t repetition, const std::stop_token& stop) {
+  FederationRun run = comparison.run;
+  run.study_toml = variant.toml;
+  std::string title = variant.name.empty() ? "" : variant.name + ", ";
+  if (!variant.name.empty()) run.out /= variant.name;
+  if (comparison.repetitions > 1) {
+    ASSIGN_OR_RETURN(run.study_toml, WithSeedMoved(variant.toml, repetition));
+    run.out /= fmt::format("repetition-{}", repetition + 1);
+    title += fmt::format("repetition {}, ", repetition + 1);
   }
-  return AlignedTable(rows);
+  return arm == Arm::kLocal    ? LocalArm(title, run, stop)
+         : arm == Arm::kPooled ? PooledArm(title, run, comparison.unseen, stop)
+                               : FederatedArm(title, run, comparison.unseen, stop);
+}
+
+/// A row of the comparison: an arm of a variant, over its repetitions.
+struct Row {
+  std::string variant;
+  Arm arm = Arm::kFederated;
+  ArmScores scores;                      ///< Each case's mean over the repetitions.
+  std::vector<double> repetition_means;  ///< Over all cases.
+
+  struct Extremes {
+    std::string worst_site;
+    double worst = 0;
+    double gap = 0;
+  };
+  Extremes extremes() const {
+    Extremes result{.worst_site = "", .worst = 2, .gap = 0};
+    double best = -1;
+    for (const auto& [site, dice] : scores.sites) {
+      const double mean = MeanOf(dice);
+      best = std::max(best, mean);
+      if (mean < result.worst) {
+        result.worst = mean;
+        result.worst_site = site;
+      }
+    }
+    result.gap = best - result.worst;
+    return result;
+  }
+};
+
+absl::StatusOr<Row> RunRow(const Comparison& comparison, const StudyVariant& variant, Arm arm,
+                           const std::stop_token& stop) {
+  std::vector<CaseScores> sites;
+  std::vector<CaseScores> unseen;
+  Row row{.variant = variant.name, .arm = arm, .scores = {}, .repetition_means = {}};
+  for (std::int64_t repetition = 0; repetition < comparison.repetitions; ++repetition) {
+    ASSIGN_OR_RETURN(ArmScores scores, RunArm(comparison, variant, arm, repetition, stop));
+    row.repetition_means.push_back(MeanOf(scores.sites));
+    sites.push_back(std::move(scores.sites));
+    unseen.push_back(std::move(scores.unseen));
+  }
+  row.scores = {.sites = MeanOverRepetitions(sites), .unseen = MeanOverRepetitions(unseen)};
+  return row;
+}
+
+std::string DiceOf(const CaseScores& scores, const std::string& site) {
+  const auto dice = scores.find(site);
+  return dice == scores.end() ? "-" : DiceText(MeanOf(dice->second));
+}
+
+/// A row per site, a column per arm.
+std::string TableOfArms(const Comparison& comparison, const std::vector<Row>& rows) {
+  std::vector<std::vector<std::string>> table{{"site"}};
+  for (const Row& row : rows) table[0].push_back(NameOf(row.arm));
+  for (const SandboxSite& site : comparison.run.sites) {
+    table.push_back({site.name});
+    for (const Row& row : rows) table.back().push_back(DiceOf(row.scores.sites, site.name));
+  }
+  for (const SandboxSite& site : comparison.unseen) {
+    table.push_back({site.name + " (unseen)"});
+    for (const Row& row : rows) table.back().push_back(DiceOf(row.scores.unseen, site.name));
+  }
+  return AlignedTable(table);
+}
+
+/// A row per variant and arm.
+std::string TableOfVariants(const Comparison& comparison, const std::vector<Row>& rows) {
+  std::vector<std::vector<std::string>> table{{"variant"}};
+  const bool several_arms = comparison.arms.size() > 1;
+  if (several_arms) table[0].emplace_back("arm");
+  for (const SandboxSite& site : comparison.run.sites) table[0].push_back(site.name);
+  for (const char* const title : {"mean", "95 %", "worst site", "gap"}) {
+    table[0].emplace_back(title);
+  }
+  for (const SandboxSite& site : comparison.unseen) table[0].push_back("unseen " + site.name);
+  for (const Row& row : rows) {
+    std::vector<std::string> line{row.variant};
+    if (several_arms) line.push_back(NameOf(row.arm));
+    for (const SandboxSite& site : comparison.run.sites) {
+      line.push_back(DiceOf(row.scores.sites, site.name));
+    }
+    const Interval interval = BootstrapInterval(row.scores.sites);
+    const Row::Extremes extremes = row.extremes();
+    line.push_back(DiceText(MeanOf(row.scores.sites)));
+    line.push_back(fmt::format("{}-{}", DiceText(interval.low), DiceText(interval.high)));
+    line.push_back(extremes.worst_site);
+    line.push_back(DiceText(extremes.gap));
+    for (const SandboxSite& site : comparison.unseen) {
+      line.push_back(DiceOf(row.scores.unseen, site.name));
+    }
+    table.push_back(std::move(line));
+  }
+  return AlignedTable(table);
+}
+
+nlohmann::ordered_json JsonOf(const CaseScores& scores) {
+  nlohmann::ordered_json sites = nlohmann::ordered_json::array();
+  for (const auto& [site, dice] : scores) {
+    sites.push_back({{"name", site}, {"cases", dice.size()}, {"dice", MeanOf(dice)}});
+  }
+  return sites;
+}
+
+absl::Status WriteJson(const Comparison& comparison, const std::vector<Row>& rows) {
+  nlohmann::ordered_json entries = nlohmann::ordered_json::array();
+  for (const Row& row : rows) {
+    const Interval interval = BootstrapInterval(row.scores.sites);
+    const Row::Extremes extremes = row.extremes();
+    entries.push_back({{"variant", row.variant},
+                       {"arm", NameOf(row.arm)},
+                       {"dice",
+                        {{"mean", MeanOf(row.scores.sites)},
+                         {"low", interval.low},
+                         {"high", interval.high},
+                         {"repetitions", row.repetition_means}}},
+                       {"worst_site", extremes.worst_site},
+                       {"gap", extremes.gap},
+                       {"sites", JsonOf(row.scores.sites)},
+                       {"unseen", JsonOf(row.scores.unseen)}});
+  }
+  const nlohmann::ordered_json json{{"study", comparison.run.study_source},
+                                    {"repetitions", comparison.repetitions},
+                                    {"rows", entries}};
+  return WriteFileAtomically(comparison.run.out / "comparison.json", json.dump(2) + "\n");
 }
 
 }  // namespace
@@ -129,30 +283,18 @@ absl::StatusOr<Arm> ParseArm(const std::string& text) {
       fmt::format("\"{}\" is no arm; there are local, pooled and federated", text));
 }
 
-absl::StatusOr<std::string> WithStepsMultiplied(const std::string& study_toml,
-                                                std::int64_t factor) {
-  const std::regex key(R"((^|\n)([ \t]*steps_per_round[ \t]*=[ \t]*)([0-9]+))");
-  std::smatch match;
-  if (!std::regex_search(study_toml, match, key)) {
-    return absl::InvalidArgumentError(
-        "the study does not say steps_per_round, so its pooled arm would have no number of steps");
+absl::StatusOr<std::string> RunComparison(const Comparison& comparison, std::stop_token stop) {
+  std::vector<Row> rows;
+  for (const StudyVariant& variant : comparison.variants) {
+    for (const Arm arm : comparison.arms) {
+      ASSIGN_OR_RETURN(Row row, RunRow(comparison, variant, arm, stop));
+      rows.push_back(std::move(row));
+      // After each arm, so that hours of work can be looked at while they go on.
+      RETURN_IF_ERROR(WriteJson(comparison, rows));
+    }
   }
-  const std::int64_t steps = std::stoll(match[3].str());
-  return match.prefix().str() + match[1].str() + match[2].str() + std::to_string(steps * factor) +
-         match.suffix().str();
-}
-
-absl::StatusOr<std::string> RunComparison(const FederationRun& run, const std::vector<Arm>& arms,
-                                          std::stop_token stop) {
-  std::vector<Column> columns;
-  for (const Arm arm : arms) {
-    absl::StatusOr<Column> column = arm == Arm::kLocal    ? LocalArm(run, stop)
-                                    : arm == Arm::kPooled ? PooledArm(run, stop)
-                                                          : FederatedArm(run, stop);
-    if (!column.ok()) return column.status();
-    columns.push_back(*std::move(column));
-  }
-  return Table(run, arms, columns);
+  return comparison.variants.size() == 1 ? TableOfArms(comparison, rows)
+                                         : TableOfVariants(comparison, rows);
 }
 
 }  // namespace isoscan

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -7,6 +8,7 @@
 #include "absl/status/statusor.h"
 
 #include "deploy/sandbox/federation_run.h"
+#include "deploy/sandbox/study_variants.h"
 
 namespace isoscan {
 
@@ -20,15 +22,30 @@ enum class Arm {
 /// Errors: INVALID_ARGUMENT for anything but "local", "pooled", "federated".
 absl::StatusOr<Arm> ParseArm(const std::string& text);
 
-/// Runs the arms one after another, each in a folder of OUT, and answers with one table: a row per
-/// site, a column per arm. An arm whose report is there is not run again, so an interrupted
-/// comparison goes on where it was. This is the only place where cohorts may be pooled.
-/// Errors: those of RunFederation, naming the arm.
-absl::StatusOr<std::string> RunComparison(const FederationRun& run, const std::vector<Arm>& arms,
-                                          std::stop_token stop);
+/// What is compared: every arm of every variant, repeated with other seeds.
+struct Comparison {
+  FederationRun run;  ///< Its study is not used: the variants are.
+  std::vector<Arm> arms;
+  std::vector<StudyVariant> variants;
+  std::int64_t repetitions = 1;
+  /// Cohorts of scanners that no arm trains on; scored with the last model of federated and pooled.
+  std::vector<SandboxSite> unseen;
+};
 
-/// The study with `factor` times the steps per round: the pooled arm's share of work.
-/// Errors: INVALID_ARGUMENT when the text has no steps_per_round.
-absl::StatusOr<std::string> WithStepsMultiplied(const std::string& study_toml, std::int64_t factor);
+/// Runs the arms one after another, each in a folder of its own,
+///
+///   OUT/[VARIANT/][repetition-N/]ARM/{report.html, report.json, model.safetensors,
+///   unseen-NAME.json}
+///
+/// writes OUT/comparison.json and answers with a table for people: of one variant a row per site
+/// and a column per arm; of several a row per variant and arm, with the mean Dice over all held-out
+/// cases, its 95 % interval (cases drawn anew within their sites, 2,000 times; the cases' Dice are
+/// means over the repetitions), the worst site, the gap between best and worst, and the unseen
+/// cohorts.
+///
+/// What has its report is not run again, so an interrupted comparison goes on where it was. This is
+/// the only place where cohorts may be pooled.
+/// Errors: those of RunFederation, naming the arm.
+absl::StatusOr<std::string> RunComparison(const Comparison& comparison, std::stop_token stop);
 
 }  // namespace isoscan

@@ -222,4 +222,20 @@ absl::StatusOr<FederationResult> RunFederation(const FederationRun& run, std::st
   return result;
 }
 
+absl::Status EvaluateModel(const FederationRun& run, const SandboxSite& cohort,
+                           const fs::path& result, std::stop_token stop) {
+  Command evaluate{
+      .title = "isoscan-client evaluate",
+      .arguments = {(ProgramFolder() / "isoscan-client").string(), "evaluate", "--study",
+                    (run.out / "plan.toml").string(), "--model",
+                    (run.out / "model.safetensors").string(), "--device", run.device, "--threads",
+                    std::to_string(run.threads_per_site), "--out", result.string()},
+      .log = run.out / "logs" / fmt::format("evaluate-{}.log", cohort.name),
+      .environment = {{"OMP_WAIT_POLICY", "passive"}}};
+  for (const SandboxSite::Cohort& folder : cohort.cohorts) {
+    evaluate.arguments.push_back(folder.folder.string());
+  }
+  return RunToEnd(evaluate, std::move(stop));
+}
+
 }  // namespace isoscan

@@ -40,4 +40,10 @@ struct FederationResult {
 ///         (StatusCodeOf its exit code).
 absl::StatusOr<FederationResult> RunFederation(const FederationRun& run, std::stop_token stop);
 
+/// Scores the model of a finished run (RUN.out/model.safetensors) on every case of a cohort that
+/// had no part in it, with `isoscan-client evaluate`, into the JSON file `result`. Errors:
+/// CANCELLED; what the program failed with.
+absl::Status EvaluateModel(const FederationRun& run, const SandboxSite& cohort,
+                           const std::filesystem::path& result, std::stop_token stop);
+
 }  // namespace isoscan

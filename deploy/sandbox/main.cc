@@ -53,6 +53,9 @@ struct RunOptions {
   int threads = 0;
   bool keep_state = false;
   std::vector<std::string> arms{"local", "pooled", "federated"};
+  std::string variants;
+  std::int64_t repetitions = 1;
+  std::vector<std::string> unseen;
 };
 
 absl::StatusOr<AtlasLabel> ParseLabel(const std::string& text) {
@@ -140,13 +143,23 @@ absl::Status Run(const RunOptions& options, std::stop_token stop) {
 }
 
 absl::Status Compare(const RunOptions& options, std::stop_token stop) {
-  ASSIGN_OR_RETURN(const FederationRun run, PlannedRun(options));
-  std::vector<Arm> arms;
+  Comparison comparison{
+      .run = {}, .arms = {}, .variants = {}, .repetitions = options.repetitions, .unseen = {}};
+  ASSIGN_OR_RETURN(comparison.run, PlannedRun(options));
   for (const std::string& text : options.arms) {
     ASSIGN_OR_RETURN(const Arm arm, ParseArm(text));
-    arms.push_back(arm);
+    comparison.arms.push_back(arm);
   }
-  ASSIGN_OR_RETURN(const std::string table, RunComparison(run, arms, std::move(stop)));
+  comparison.variants = {{.name = "", .toml = comparison.run.study_toml}};
+  if (!options.variants.empty()) {
+    ASSIGN_OR_RETURN(comparison.variants,
+                     StudyVariants(comparison.run.study_toml, options.variants));
+  }
+  for (const std::string& text : options.unseen) {
+    ASSIGN_OR_RETURN(SandboxSite site, ParseSandboxSite(text));
+    comparison.unseen.push_back(std::move(site));
+  }
+  ASSIGN_OR_RETURN(const std::string table, RunComparison(comparison, std::move(stop)));
   std::cout << "\nmean Dice of the held-out cases after the last round\n" << table;
   return absl::OkStatus();
 }
@@ -225,6 +238,12 @@ int Main(int argc, char** argv) {
       "compare", "Local, pooled and federated training on the same cohorts; resumable");
   AddRunOptions(*compare_command, compare);
   compare_command->add_option("--arms", compare.arms, "Which, in order")->delimiter(',');
+  compare_command->add_option("--variants", compare.variants,
+                              "TOML file of axes: every combination is compared (docs/sandbox.md)");
+  compare_command->add_option("--repetitions", compare.repetitions, "Of each arm, with other seeds")
+      ->check(CLI::Range(1, 100));
+  compare_command->add_option("--unseen", compare.unseen, "A cohort to score and never to train on")
+      ->type_name("NAME=FOLDER");
 
   try {
     program.parse(argc, argv);

@@ -20,24 +20,6 @@ double NumberOf(const json& value) {
   return value.is_number() ? value.get<double>() : std::numeric_limits<double>::quiet_NaN();
 }
 
-/// Mean Dice of each named cohort of a site.
-std::map<std::string, double> MeanByCohort(const json& cases) {
-  struct Sum {
-    double dice = 0;
-    double cases = 0;
-  };
-  std::map<std::string, Sum> sums;
-  for (const json& scored : cases) {
-    if (!scored.contains("cohort") || !scored.at("dice").is_number()) continue;
-    Sum& sum = sums[scored.at("cohort").get<std::string>()];
-    sum.dice += scored.at("dice").get<double>();
-    sum.cases += 1;
-  }
-  std::map<std::string, double> means;
-  for (const auto& [cohort, sum] : sums) means[cohort] = sum.dice / sum.cases;
-  return means;
-}
-
 /// "dice" of a model's scores, which are null for a model that the site has not scored.
 double MeanDice(const json& scores) {
   return scores.is_object() ? NumberOf(scores.at("dice").at("mean"))
@@ -54,7 +36,12 @@ ReportedResults::Site SiteOf(const json& site) {
   for (const json& label : site.at("labels")) {
     row.labels.emplace_back(label.at("name").get<std::string>(), MeanDice(label));
   }
-  row.cohorts = MeanByCohort(site.at("cases"));
+  for (const json& scored : site.at("cases")) {
+    row.cases.push_back(NumberOf(scored.at("dice")));
+    if (scored.contains("cohort")) {
+      row.cohorts[scored.at("cohort").get<std::string>()].push_back(row.cases.back());
+    }
+  }
   return row;
 }
 
@@ -99,6 +86,21 @@ absl::StatusOr<ReportedResults> ReadReport(const std::filesystem::path& report_j
   } catch (const json::exception& error) {
     return absl::DataLossError(
         fmt::format("{} is not a report of ours: {}", report_json.string(), error.what()));
+  }
+}
+
+absl::StatusOr<std::vector<double>> ReadEvaluation(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  if (!file) return absl::NotFoundError(fmt::format("there is no evaluation {}", path.string()));
+  try {
+    std::vector<double> dice;
+    for (const json& scored : json::parse(file).at("cases")) {
+      dice.push_back(NumberOf(scored.at("dice")));
+    }
+    return dice;
+  } catch (const json::exception& error) {
+    return absl::DataLossError(
+        fmt::format("{} is not an evaluation of ours: {}", path.string(), error.what()));
   }
 }
 

@@ -19,7 +19,9 @@ struct ReportedResults {
     double after = 0;       ///< Of the last model.
     double local_only = 0;  ///< NaN when the study had no local-only arm.
     std::vector<std::pair<std::string, double>> labels;  ///< Mean Dice, in the study's order.
-    std::map<std::string, double> cohorts;  ///< Mean Dice by cohort folder, where it has names.
+    std::vector<double> cases;  ///< Dice of each held-out case; NaN without a label on either side.
+    std::map<std::string, std::vector<double>> cohorts;  ///< The same by cohort folder, of those
+                                                         ///< that have names.
   };
   std::vector<Site> sites;
   std::string worst_site;
@@ -29,6 +31,10 @@ struct ReportedResults {
 
 /// Errors: NOT_FOUND; DATA_LOSS when it is not a report of ours.
 absl::StatusOr<ReportedResults> ReadReport(const std::filesystem::path& report_json);
+
+/// Dice of each case of a file that `isoscan-client evaluate` wrote; NaN for one without any label.
+/// Errors: as ReadReport.
+absl::StatusOr<std::vector<double>> ReadEvaluation(const std::filesystem::path& json);
 
 /// Site x (held-out cases, Dice before and after, per label), then worst site and gap.
 std::string ResultsTable(const ReportedResults& results);

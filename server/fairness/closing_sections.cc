@@ -126,7 +126,8 @@ std::string ProvenanceSection(const ReportContent& content) {
   row("Held out", HeldOutInWords(study.held_out));
   row("Harmonisation", HarmonisationInWords(study.preprocessing));
   row("Layers", study.network.norm == NetworkPlan::Norm::kInstance ? "instance normalisation"
-                                                                   : "batch normalisation");
+                : study.network.norm == NetworkPlan::Norm::kBatch  ? "batch normalisation"
+                                                                   : "group normalisation");
   row("Training",
       fmt::format("{} per round and hospital, batches of {}",
                   FormatCount(study.training.steps_per_round, "step"), study.training.batch_size));

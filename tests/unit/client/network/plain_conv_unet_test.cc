@@ -77,7 +77,8 @@ TEST(PlainConvUNet, HasThePlansParameterNamesAndShapes) {
   three_convolutions.network.convolutions_per_stage = 3;
 
   for (const Study& study : {IsotropicStudy(), IsotropicStudy(NetworkPlan::Norm::kBatch),
-                             AnisotropicStudy(), six_stages, three_convolutions}) {
+                             IsotropicStudy(NetworkPlan::Norm::kGroup), AnisotropicStudy(),
+                             six_stages, three_convolutions}) {
     EXPECT_EQ(ShapesOf(*NetworkOf(study)), NetworkShapes(study));
   }
 }
@@ -197,6 +198,32 @@ TEST(FeatureNorm, UsesRunningStatisticsForBatchNormInPrediction) {
 
   EXPECT_NEAR(predicted.mean().item<double>(), 0, 1e-2);
   EXPECT_NEAR(predicted.std().item<double>(), 1, 2e-2);
+}
+
+/// Its definition, in double: each group of one sample has mean 0 and variance 1 before the scale.
+TEST(FeatureNorm, NormalisesEightGroupsOfChannelsOfOneSampleInEitherType) {
+  FeatureNorm norm(16, NetworkPlan::Norm::kGroup);
+  const torch::NoGradGuard no_gradient;
+  const torch::Tensor input = at::randn({2, 16, 3, 4, 5}) * 3 + 1;
+  const torch::Tensor groups = input.to(torch::kFloat64).view({2, 8, -1});
+  const torch::Tensor expected =
+      ((groups - groups.mean(2, true)) / (groups.var(2, /*unbiased=*/false, true) + 1e-5).sqrt())
+          .view_as(input)
+          .to(torch::kFloat32);
+
+  EXPECT_LT(LargestDifference(norm(input), expected), 1e-5);
+  EXPECT_LT(LargestDifference(norm(input.to(torch::kBFloat16)).to(torch::kFloat32), expected),
+            0.05);
+  EXPECT_EQ(norm(input.to(torch::kBFloat16)).scalar_type(), torch::kBFloat16);
+}
+
+TEST(FeatureNorm, TakesAsManyGroupsAsDivideTheChannels) {
+  const torch::NoGradGuard no_gradient;
+  const torch::Tensor input = at::randn({1, 6, 3, 4, 5});
+
+  EXPECT_LT(
+      LargestDifference(FeatureNorm(6, NetworkPlan::Norm::kGroup)(input), at::group_norm(input, 2)),
+      1e-5);
 }
 
 TEST(ConvolutionBlock, NeedsNoBiasBeforeAnInstanceNorm) {

@@ -47,6 +47,7 @@ class TrainerVariants : public testing::TestWithParam<const char*> {
   static Study StudyOf(const std::string& variant) {
     Study study = PhantomStudy();
     if (variant == "BatchNorm") study.network.norm = NetworkPlan::Norm::kBatch;
+    if (variant == "GroupNorm") study.network.norm = NetworkPlan::Norm::kGroup;
     if (variant == "DeepSupervision") study.training.deep_supervision = true;
     if (variant == "Mixed") study.training.precision = TrainingPlan::Precision::kMixed;
     if (variant == "AdamW") {
@@ -76,7 +77,8 @@ TEST_P(TrainerVariants, LearnsThePhantom) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, TrainerVariants,
-                         testing::Values("Plain", "AdamW", "BatchNorm", "DeepSupervision", "Mixed"),
+                         testing::Values("Plain", "AdamW", "BatchNorm", "GroupNorm",
+                                         "DeepSupervision", "Mixed"),
                          [](const auto& variant) { return std::string(variant.param); });
 
 TEST(Trainer, GivesTheSameBitsForTheSameTask) {

@@ -10,16 +10,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-TEST(Comparison, GivesThePooledArmTheStepsOfAllSites) {
-  EXPECT_THAT(WithStepsMultiplied("[training]\nsteps_per_round = 25\nbatch_size = 2\n", 3),
-              IsOkAndHolds("[training]\nsteps_per_round = 75\nbatch_size = 2\n"));
-}
-
-TEST(Comparison, ReadsNoStepsFromAComment) {
-  EXPECT_THAT(WithStepsMultiplied("# steps_per_round = 25\n", 3),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("steps_per_round")));
-}
-
 TEST(Comparison, KnowsItsArms) {
   EXPECT_THAT(ParseArm("pooled"), IsOkAndHolds(Arm::kPooled));
   EXPECT_THAT(ParseArm("central"),

@@ -1,0 +1,43 @@
+#include "client/commands/study_choice.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "client/approved_studies.h"
+#include "client/state_folder.h"
+#include "common/status/status_macros.h"
+#include "common/study/initial_weights.h"
+#include "common/weights/safetensors.h"
+
+namespace isoscan {
+
+absl::StatusOr<Study> ChooseStudy(const ClientConfig& config, const std::string& study) {
+  const ApprovedStudies approved(SiteStateFolder(config.state).approved());
+  if (!study.empty()) {
+    if (std::filesystem::exists(study) || study.ends_with(".toml")) return LoadStudy(study);
+    ASSIGN_OR_RETURN(std::optional<Study> found, approved.Find(study));
+    if (found.has_value()) return *std::move(found);
+    return absl::NotFoundError(fmt::format(
+        "{} is neither a file nor an approved study; `isoscan-client study show {} --text > "
+        "{}.toml`, then --study {}.toml",
+        study, study, study, study));
+  }
+  ASSIGN_OR_RETURN(std::vector<Study> all, approved.All());
+  if (all.size() == 1) return std::move(all.front());
+  return absl::InvalidArgumentError(
+      all.empty()
+          ? std::string("no study is approved here; say which one is meant with "
+                        "--study FILE (isoscan-client study show NAME --text > NAME.toml)")
+          : fmt::format("{} studies are approved; say which with --study NAME", all.size()));
+}
+
+absl::StatusOr<NamedTensors> LoadStudyModel(const std::filesystem::path& path, const Study& study) {
+  ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
+  RETURN_IF_ERROR(CheckShapes(path.string(), file.shapes(), NetworkShapes(study)));
+  return file.ReadAll();
+}
+
+}  // namespace isoscan

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+#include "client/client_config.h"
+#include "common/study/study.h"
+#include "common/weights/named_tensors.h"
+
+namespace isoscan {
+
+/// The study that a command's `--study` means: a file, or the name of a study that this site has
+/// approved; "" means the only approved one.
+/// Errors: NOT_FOUND neither a file nor approved; INVALID_ARGUMENT "" where not exactly one is
+/// approved; those of LoadStudy.
+absl::StatusOr<Study> ChooseStudy(const ClientConfig& config, const std::string& study);
+
+/// A global model, whose tensors must be those of the study's network.
+/// Errors: those of SafetensorsFile::Open; INVALID_ARGUMENT naming a tensor that is missing or of
+/// another shape.
+absl::StatusOr<NamedTensors> LoadStudyModel(const std::filesystem::path& path, const Study& study);
+
+}  // namespace isoscan

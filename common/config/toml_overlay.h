@@ -1,0 +1,15 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+
+namespace isoscan {
+
+/// `base` with what `overlay` says: tables are merged key by key, every other value of the overlay
+/// takes the place of the base's. Comments and the order of keys are lost.
+/// Errors: INVALID_ARGUMENT one of the two is not TOML, with its place in the text.
+absl::StatusOr<std::string> WithOverlay(std::string_view base, std::string_view overlay);
+
+}  // namespace isoscan
