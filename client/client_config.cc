@@ -33,6 +33,8 @@ CohortFolder ReadCohort(ConfigReader& table, const fs::path& folder) {
   if (table.Has("folder") && path.empty()) table.Refuse("folder", "is empty");
   cohort.folder = folder / path;
   cohort.layout = LayoutOf(table.Choice("layout", {"auto", "bids", "decathlon", "nnunet"}, "auto"));
+  cohort.geometry =
+      GeometrySourceOf(table.Choice("geometry", {"agreed", "qform", "sform"}, "agreed"));
   ConfigReader labels = table.Table("labels");
   for (const std::string& label : labels.Keys()) cohort.labels[label] = labels.Values(label);
   ConfigReader channels = table.Table("channels");

@@ -104,7 +104,7 @@ std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study) {
   double largest = 0;
   for (const CaseFiles& files : cases.files) {
     // What cannot be read is refused later, and takes no memory.
-    const absl::StatusOr<Geometry> geometry = ReadGeometry(files.images.front());
+    const absl::StatusOr<Geometry> geometry = ReadGeometry(files.images.front(), files.geometry);
     if (!geometry.ok()) continue;
     const auto stored = static_cast<double>(geometry->voxels());
     const double prepared = PreparedVoxels(*geometry, study);

@@ -112,7 +112,7 @@ class LabelReader {
 
 /// Writes the labels of one file over those of the files before it.
 absl::Status AddLabels(const CaseFiles& files, const CaseFiles::LabelFile& file, LabelMap& labels) {
-  ASSIGN_OR_RETURN(const Volume stored, ReadLabelValues(file.path));
+  ASSIGN_OR_RETURN(const Volume stored, ReadLabelValues(file.path, files.geometry));
   const Volume values = ToCanonical(stored);
   RETURN_IF_ERROR(CheckGrid(files, labels.geometry, file.path, values.geometry));
   LabelReader reader(file);
@@ -123,7 +123,7 @@ absl::Status AddLabels(const CaseFiles& files, const CaseFiles::LabelFile& file,
 }
 
 absl::StatusOr<std::vector<std::uint8_t>> ReadMask(const CaseFiles& files, const Geometry& grid) {
-  ASSIGN_OR_RETURN(const Volume stored, ReadLabelValues(files.mask));
+  ASSIGN_OR_RETURN(const Volume stored, ReadLabelValues(files.mask, files.geometry));
   const Volume values = ToCanonical(stored);
   RETURN_IF_ERROR(CheckGrid(files, grid, files.mask, values.geometry));
   std::vector<std::uint8_t> mask(values.voxels.size());
@@ -157,7 +157,7 @@ absl::StatusOr<LoadedCase> LoadCase(const CaseFiles& files, const Study& study) 
   }
   LoadedCase loaded;
   for (const std::filesystem::path& path : files.images) {
-    ASSIGN_OR_RETURN(const Volume stored, ReadVolume(path));
+    ASSIGN_OR_RETURN(const Volume stored, ReadVolume(path, files.geometry));
     if (loaded.channels.empty()) loaded.stored = stored.geometry;
     loaded.channels.push_back(ToCanonical(stored));
     RETURN_IF_ERROR(

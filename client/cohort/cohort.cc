@@ -83,6 +83,7 @@ absl::StatusOr<std::vector<CaseFiles>> ListCases(const CohortFolder& folder, con
                                    : fmt::format("; {} scans were left out, the first: {}",
                                                  lines->size(), lines->front())));
   }
+  for (CaseFiles& files : *cases) files.geometry = folder.geometry;
   std::sort(cases->begin(), cases->end(),
             [](const CaseFiles& left, const CaseFiles& right) { return left.name < right.name; });
   return cases;

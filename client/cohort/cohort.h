@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "client/imaging/image_file.h"
 #include "client/imaging/volume.h"
 #include "common/study/study.h"
 
@@ -28,6 +29,8 @@ struct CohortFolder {
   /// Study's channel -> this cohort's name for it (BIDS suffix such as "FLAIR", dataset.json name);
   /// a study of one channel takes a cohort's only channel whatever it is called.
   std::map<std::string, std::string> channels;
+  /// Which form counts where a NIfTI's qform and sform contradict each other.
+  GeometrySource geometry = GeometrySource::kAgreed;
 };
 
 /// One case's files. `name` stays at the site.
@@ -46,6 +49,7 @@ struct CaseFiles {
   std::filesystem::path mask;  ///< For Mask::kGiven; empty otherwise.
   /// Who was scanned (BIDS `sub-`); empty: `name`. All cases of a patient are held out or none is.
   std::string patient = "";
+  GeometrySource geometry = GeometrySource::kAgreed;  ///< For every one of these files.
 };
 
 /// Every case of a folder, sorted by name. Names only are read, no voxel. A scan that lacks a label

@@ -3,30 +3,27 @@
 #include <fmt/format.h>
 #include <itkImageIOBase.h>
 #include <itkMetaImageIO.h>
-#include <itkNiftiImageIO.h>
 #include <itkNrrdImageIO.h>
 
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <cerrno>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <cstring>
-#include <fstream>
-#include <memory>
 #include <new>
-#include <random>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
+#include "client/imaging/nifti_header.h"
+#include "client/imaging/nifti_stream.h"
 #include "common/process/resources.h"
-#include "common/status/file_error.h"
 #include "common/status/status_macros.h"
+#include "common/weights/atomic_file.h"
 #include <nifti1_io.h>
 
 namespace isoscan {
@@ -34,11 +31,13 @@ namespace {
 
 enum class Format { kNifti, kNrrd, kMetaImage };
 
+constexpr std::int64_t kBlockBytes = std::int64_t{1} << 20;
+
 absl::StatusOr<Format> FormatOf(const std::filesystem::path& path) {
   std::string name = path.filename().string();
   std::transform(name.begin(), name.end(), name.begin(),
                  [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
-  for (const std::string_view ending : {".nii", ".nii.gz", ".hdr", ".img"}) {
+  for (const std::string_view ending : {".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz"}) {
     if (name.ends_with(ending)) return Format::kNifti;
   }
   for (const std::string_view ending : {".nrrd", ".nhdr"}) {
@@ -54,15 +53,8 @@ absl::StatusOr<Format> FormatOf(const std::filesystem::path& path) {
 }
 
 itk::ImageIOBase::Pointer MakeReader(Format format) {
-  switch (format) {
-    case Format::kNrrd:
-      return itk::NrrdImageIO::New().GetPointer();
-    case Format::kMetaImage:
-      return itk::MetaImageIO::New().GetPointer();
-    case Format::kNifti:
-      break;
-  }
-  return itk::NiftiImageIO::New().GetPointer();
+  if (format == Format::kNrrd) return itk::NrrdImageIO::New().GetPointer();
+  return itk::MetaImageIO::New().GetPointer();
 }
 
 /// ITK puts its own file, line and object first or on further lines; a user needs one sentence.
@@ -77,75 +69,10 @@ std::string FirstLine(const itk::ExceptionObject& error) {
 }
 
 absl::Status ErrorFrom(const itk::ExceptionObject& error, const std::filesystem::path& path) {
-  const std::string line = FirstLine(error);
-  if (line.find("rthonormal") != std::string::npos) {
-    return absl::InvalidArgumentError(fmt::format(
-        "{}: the axes of its sform are not at right angles, or pixdim contradicts it ({}): "
-        "resample "
-        "it onto a rigid grid, for example with ANTs, or set the sform from the qform with nibabel",
-        path.string(), line));
-  }
   return absl::DataLossError(
       fmt::format("{} cannot be decoded ({}): it is damaged or not what its name says; copy or "
                   "convert it again",
-                  path.string(), line));
-}
-
-std::string MatrixText(const mat44& matrix) {
-  std::string text;
-  for (const auto& row : matrix.m) {
-    if (&row == &matrix.m[3]) break;
-    text += fmt::format("{}[{:.6g} {:.6g} {:.6g} {:.6g}]", text.empty() ? "" : " ", row[0], row[1],
-                        row[2], row[3]);
-  }
-  return text;
-}
-
-using NiftiHeader = std::unique_ptr<nifti_image, decltype(&nifti_image_free)>;
-
-absl::StatusOr<NiftiHeader> ReadNiftiHeader(const std::filesystem::path& path) {
-  nifti_set_debug_level(0);  // It would print to stderr.
-  NiftiHeader header(nifti_image_read(path.c_str(), /*read_data=*/0), &nifti_image_free);
-  if (header != nullptr) return header;
-  return absl::DataLossError(
-      fmt::format("{} has no readable NIfTI header: it is damaged or not what its name says; copy "
-                  "or convert it again",
-                  path.string()));
-}
-
-/// A NIfTI header may say twice where the image lies, and programs disagree on which one counts:
-/// the left-right swap that nobody notices. Source: docs/references.md#nifti1.
-absl::Status CheckThatFormsAgree(const std::filesystem::path& path) {
-  ASSIGN_OR_RETURN(const NiftiHeader header, ReadNiftiHeader(path));
-  if (header->qform_code <= 0 || header->sform_code <= 0) return absl::OkStatus();
-
-  double distance = 0;
-  for (int corner = 0; corner < 8; ++corner) {
-    const std::array<double, 3> index{(corner & 1) != 0 ? header->nx - 1.0 : 0.0,
-                                      (corner & 2) != 0 ? header->ny - 1.0 : 0.0,
-                                      (corner & 4) != 0 ? header->nz - 1.0 : 0.0};
-    double squared = 0;
-    for (int row = 0; row < 3; ++row) {
-      double difference =
-          static_cast<double>(header->qto_xyz.m[row][3]) - header->sto_xyz.m[row][3];
-      for (std::size_t axis = 0; axis < 3; ++axis) {
-        difference += index[axis] * (static_cast<double>(header->qto_xyz.m[row][axis]) -
-                                     header->sto_xyz.m[row][axis]);
-      }
-      squared += difference * difference;
-    }
-    distance = std::max(distance, std::sqrt(squared));
-  }
-  const double limit =
-      0.25 * std::min({std::abs(header->dx), std::abs(header->dy), std::abs(header->dz)});
-  if (distance <= limit) return absl::OkStatus();
-  return absl::InvalidArgumentError(fmt::format(
-      "{}: its qform (code {}) and sform (code {}) place the image differently, up to {:.4g} mm "
-      "apart (at most {:.3g} mm is rounding), and programs disagree on which one counts: qform {}; "
-      "sform {}. Find out which one is right and write it into both, with nibabel: "
-      "image.set_qform(image.get_sform()) or image.set_sform(image.get_qform())",
-      path.string(), header->qform_code, header->sform_code, distance, limit,
-      MatrixText(header->qto_xyz), MatrixText(header->sto_xyz)));
+                  path.string(), FirstLine(error)));
 }
 
 absl::StatusOr<Geometry> GeometryOf(const itk::ImageIOBase& image,
@@ -188,33 +115,180 @@ absl::StatusOr<Geometry> GeometryOf(const itk::ImageIOBase& image,
   return geometry;
 }
 
+absl::Status CheckVoxelMemory(const Geometry& geometry, double voxel_bytes,
+                              const std::filesystem::path& path) {
+  // In floating point: a broken header may ask for more than 64 bits can count.
+  double bytes = voxel_bytes;
+  for (const std::int64_t size : geometry.size) bytes *= static_cast<double>(size);
+  return CheckMemory(fmt::format("reading {}", path.string()),
+                     static_cast<std::int64_t>(std::min(bytes, 1e18)));
+}
+
+// NIfTI, through our own reader: ITK places a sheared or contradictory file by rules of its own,
+// answers with zeros where a truncated file ends, and niftilib replaces NaN by 0.
+
+struct OpenedNifti {
+  NiftiHeader header;
+  NiftiStream stream;  ///< At the first voxel.
+};
+
+/// "x.img.gz" with "hdr" -> "x.hdr.gz" or, where there is none, "x.hdr".
+std::filesystem::path Companion(const std::filesystem::path& path, std::string_view kind) {
+  std::filesystem::path stem = path;
+  if (stem.extension() == ".gz") stem.replace_extension();
+  stem.replace_extension(kind);
+  const std::filesystem::path zipped = stem.string() + ".gz";
+  std::error_code error;
+  return !std::filesystem::exists(stem, error) && std::filesystem::exists(zipped, error) ? zipped
+                                                                                         : stem;
+}
+
+absl::Status Skip(NiftiStream& stream, std::int64_t bytes, const std::filesystem::path& path) {
+  std::vector<std::byte> skipped(static_cast<std::size_t>(std::min(bytes, kBlockBytes)));
+  while (bytes > 0) {
+    const auto wanted = static_cast<std::size_t>(std::min(bytes, kBlockBytes));
+    ASSIGN_OR_RETURN(const std::size_t count, stream.Read(std::span(skipped).first(wanted)));
+    if (count < wanted) {
+      return absl::DataLossError(fmt::format(
+          "{} ends too early, before its voxels; it is damaged, copy or convert it again",
+          path.string()));
+    }
+    bytes -= static_cast<std::int64_t>(count);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<OpenedNifti> OpenNifti(const std::filesystem::path& path) {
+  const std::string name = path.filename().string();
+  const bool image_of_pair = name.ends_with(".img") || name.ends_with(".img.gz");
+  ASSIGN_OR_RETURN(NiftiStream stream,
+                   NiftiStream::Open(image_of_pair ? Companion(path, ".hdr") : path));
+  std::array<std::byte, kNiftiHeaderBytes> bytes{};
+  ASSIGN_OR_RETURN(const std::size_t count, stream.Read(bytes));
+  ASSIGN_OR_RETURN(const NiftiHeader header, ParseNiftiHeader(std::span(bytes).first(count), path));
+  if (header.separate) {
+    ASSIGN_OR_RETURN(stream, NiftiStream::Open(Companion(path, ".img")));
+  }
+  if (header.voxel_offset + header.voxel_data_bytes() > stream.greatest_bytes()) {
+    return absl::DataLossError(fmt::format(
+        "{} ends too early: its header promises {} x {} x {} voxels, {} bytes from byte {} on, and "
+        "a file of this size holds at most {}; it is damaged, copy or convert it again",
+        path.string(), header.size[0], header.size[1], header.size[2], header.voxel_data_bytes(),
+        header.voxel_offset, stream.greatest_bytes()));
+  }
+  RETURN_IF_ERROR(Skip(
+      stream,
+      header.voxel_offset - (header.separate ? 0 : static_cast<std::int64_t>(kNiftiHeaderBytes)),
+      path));
+  return OpenedNifti{header, std::move(stream)};
+}
+
+template <typename Stored>
+void Append(std::span<const std::byte> block, std::vector<float>& voxels) {
+  const auto* stored = reinterpret_cast<const Stored*>(block.data());
+  const std::size_t count = block.size() / sizeof(Stored);
+  const std::size_t first = voxels.size();
+  voxels.resize(first + count);
+  for (std::size_t i = 0; i < count; ++i) voxels[first + i] = static_cast<float>(stored[i]);
+}
+
+void AppendAs(std::int16_t datatype, std::span<const std::byte> block, std::vector<float>& voxels) {
+  switch (datatype) {
+    case NIFTI_TYPE_UINT8:
+      return Append<std::uint8_t>(block, voxels);
+    case NIFTI_TYPE_INT8:
+      return Append<std::int8_t>(block, voxels);
+    case NIFTI_TYPE_UINT16:
+      return Append<std::uint16_t>(block, voxels);
+    case NIFTI_TYPE_INT16:
+      return Append<std::int16_t>(block, voxels);
+    case NIFTI_TYPE_UINT32:
+      return Append<std::uint32_t>(block, voxels);
+    case NIFTI_TYPE_INT32:
+      return Append<std::int32_t>(block, voxels);
+    case NIFTI_TYPE_UINT64:
+      return Append<std::uint64_t>(block, voxels);
+    case NIFTI_TYPE_INT64:
+      return Append<std::int64_t>(block, voxels);
+    case NIFTI_TYPE_FLOAT64:
+      return Append<double>(block, voxels);
+    default:
+      return Append<float>(block, voxels);
+  }
+}
+
+/// Block by block, so that a block is still in the cache when it is converted, and no memory is
+/// taken before there is something to put into it.
+absl::Status ReadNiftiVoxels(OpenedNifti& nifti, const std::filesystem::path& path,
+                             std::vector<float>& voxels) {
+  const NiftiHeader& header = nifti.header;
+  const bool plain_floats = header.datatype == NIFTI_TYPE_FLOAT32;
+  std::vector<std::byte> scratch(plain_floats ? 0 : static_cast<std::size_t>(kBlockBytes));
+  const std::int64_t total = header.voxel_data_bytes();
+  voxels.reserve(static_cast<std::size_t>(total) / header.voxel_bytes);
+  for (std::int64_t done = 0; done < total;) {
+    const auto wanted = static_cast<std::size_t>(std::min(kBlockBytes, total - done));
+    const std::size_t first = voxels.size();
+    std::span<std::byte> block = std::span(scratch).first(plain_floats ? 0 : wanted);
+    if (plain_floats) {
+      voxels.resize(first + wanted / sizeof(float));
+      block = std::as_writable_bytes(std::span(voxels).subspan(first));
+    }
+    ASSIGN_OR_RETURN(const std::size_t count, nifti.stream.Read(block));
+    if (count < wanted) {
+      return absl::DataLossError(fmt::format(
+          "{} ends too early: {} of {} bytes of voxels are readable; it is damaged, copy or "
+          "convert it again",
+          path.string(), done + static_cast<std::int64_t>(count), total));
+    }
+    if (header.swapped && header.voxel_bytes > 1) {
+      nifti_swap_Nbytes(wanted / header.voxel_bytes, static_cast<int>(header.voxel_bytes),
+                        block.data());
+    }
+    if (!plain_floats) AppendAs(header.datatype, block, voxels);
+    if (header.slope != 1 || header.intercept != 0) {
+      for (float& voxel : std::span(voxels).subspan(first)) {
+        voxel = static_cast<float>(voxel * header.slope + header.intercept);
+      }
+    }
+    done += static_cast<std::int64_t>(wanted);
+  }
+  // To the end, where the checksum is; some writers pad a little.
+  constexpr std::size_t kGreatestSurplus = std::size_t{1} << 16;
+  scratch.resize(kGreatestSurplus + 1);
+  ASSIGN_OR_RETURN(const std::size_t surplus,
+                   nifti.stream.Read(std::span(scratch).first(kGreatestSurplus + 1)));
+  if (surplus <= kGreatestSurplus) return absl::OkStatus();
+  return absl::DataLossError(fmt::format(
+      "{} goes on after the {} x {} x {} voxels of its header: the header does not belong to these "
+      "data; convert it again",
+      path.string(), header.size[0], header.size[1], header.size[2]));
+}
+
+absl::StatusOr<Volume> ReadNifti(const std::filesystem::path& path, GeometrySource source) {
+  ASSIGN_OR_RETURN(OpenedNifti nifti, OpenNifti(path));
+  ASSIGN_OR_RETURN(GeometryAudit audit, AuditNiftiGeometry(nifti.header, source, path));
+  RETURN_IF_ERROR(CheckVoxelMemory(audit.geometry, sizeof(float), path));
+  Volume volume{.geometry = audit.geometry, .voxels = {}};
+  RETURN_IF_ERROR(ReadNiftiVoxels(nifti, path, volume.voxels));
+  return volume;
+}
+
+// NRRD and MetaImage, through ITK.
+
 struct OpenedImage {
-  Format format = Format::kNifti;
   itk::ImageIOBase::Pointer reader;
   Geometry geometry;
 };
 
-absl::StatusOr<OpenedImage> OpenImage(const std::filesystem::path& path) {
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) {
-    return absl::NotFoundError(fmt::format("there is no file {}", path.string()));
-  }
+/// May throw ITK's exceptions.
+absl::StatusOr<OpenedImage> OpenImage(const std::filesystem::path& path, Format format) {
+  ASSIGN_OR_RETURN(const NiftiStream file, NiftiStream::Open(path));  // For its errors' sake.
   OpenedImage image;
-  ASSIGN_OR_RETURN(image.format, FormatOf(path));
-  if (std::filesystem::is_directory(path, error)) {
-    return FileError("cannot open", path.string(), EISDIR);
-  }
-  if (!std::ifstream(path).is_open()) return FileError("cannot open", path.string(), errno);
-  if (image.format == Format::kNifti) RETURN_IF_ERROR(CheckThatFormsAgree(path));
-
-  try {
-    itk::Object::GlobalWarningDisplayOff();  // They name files on stderr, and help no user.
-    image.reader = MakeReader(image.format);
-    image.reader->SetFileName(path.string());
-    image.reader->ReadImageInformation();
-  } catch (const itk::ExceptionObject& failure) {
-    return ErrorFrom(failure, path);
-  }
+  itk::Object::GlobalWarningDisplayOff();  // They name files on stderr, and help no user.
+  image.reader = MakeReader(format);
+  image.reader->SetFileName(path.string());
+  image.reader->ReadImageInformation();
   ASSIGN_OR_RETURN(image.geometry, GeometryOf(*image.reader, path));
   return image;
 }
@@ -270,68 +344,42 @@ void WholeRegion(itk::ImageIOBase& image) {
   image.SetIORegion(region);
 }
 
-itk::IOComponentEnum ComponentOf(int nifti_datatype) {
-  switch (nifti_datatype) {
-    case NIFTI_TYPE_UINT8:
-      return itk::IOComponentEnum::UCHAR;
-    case NIFTI_TYPE_INT8:
-      return itk::IOComponentEnum::CHAR;
-    case NIFTI_TYPE_UINT16:
-      return itk::IOComponentEnum::USHORT;
-    case NIFTI_TYPE_INT16:
-      return itk::IOComponentEnum::SHORT;
-    case NIFTI_TYPE_UINT32:
-      return itk::IOComponentEnum::UINT;
-    case NIFTI_TYPE_INT32:
-      return itk::IOComponentEnum::INT;
-    case NIFTI_TYPE_UINT64:
-      return itk::IOComponentEnum::ULONGLONG;
-    case NIFTI_TYPE_INT64:
-      return itk::IOComponentEnum::LONGLONG;
-    case NIFTI_TYPE_FLOAT32:
-      return itk::IOComponentEnum::FLOAT;
-    case NIFTI_TYPE_FLOAT64:
-      return itk::IOComponentEnum::DOUBLE;
-    default:
-      return itk::IOComponentEnum::UNKNOWNCOMPONENTTYPE;
-  }
-}
-
-/// Reads the voxels of a NIfTI file directly: ITK answers with zeros where a truncated file ends,
-/// and niftilib replaces NaN by 0.
-absl::Status ReadNiftiVoxels(const std::filesystem::path& path, std::vector<float>& voxels) {
-  ASSIGN_OR_RETURN(const NiftiHeader header, ReadNiftiHeader(path));
-  std::vector<std::byte> buffer(voxels.size() * static_cast<std::size_t>(header->nbyper));
-  znzFile file = znzopen(header->iname, "rb", nifti_is_gzfile(header->iname));
-  if (znz_isnull(file)) return FileError("cannot open", header->iname, errno);
-  const bool found = znzseek(file, header->iname_offset, SEEK_SET) >= 0;
-  const std::size_t bytes = found ? znzread(buffer.data(), 1, buffer.size(), file) : 0;
-  znzclose(file);
-  if (bytes != buffer.size()) {
-    return absl::DataLossError(
-        fmt::format("{} ends too early: {} of {} bytes of voxels are readable; it is damaged, copy "
-                    "or convert it again",
-                    path.string(), std::min(bytes, buffer.size()), buffer.size()));
-  }
-  if (header->swapsize > 1 && header->byteorder != nifti_short_order()) {
-    nifti_swap_Nbytes(voxels.size(), header->swapsize, buffer.data());
-  }
-  RETURN_IF_ERROR(Convert(ComponentOf(header->datatype), buffer, voxels, path));
-  const double slope = header->scl_slope;
-  const double intercept = header->scl_inter;
-  if (slope == 0 || !std::isfinite(slope) || !std::isfinite(intercept)) return absl::OkStatus();
-  if (slope == 1 && intercept == 0) return absl::OkStatus();
-  for (float& voxel : voxels) voxel = static_cast<float>(voxel * slope + intercept);
-  return absl::OkStatus();
-}
-
-absl::Status ReadVoxels(const OpenedImage& image, const std::filesystem::path& path,
-                        std::vector<float>& voxels) {
-  if (image.format == Format::kNifti) return ReadNiftiVoxels(path, voxels);
-  std::vector<std::byte> buffer(voxels.size() * image.reader->GetComponentSize());
+/// May throw ITK's exceptions.
+absl::StatusOr<Volume> ReadThroughItk(const std::filesystem::path& path, Format format) {
+  ASSIGN_OR_RETURN(const OpenedImage image, OpenImage(path, format));
+  const bool plain_floats = image.reader->GetComponentType() == itk::IOComponentEnum::FLOAT;
+  const std::size_t stored_bytes = plain_floats ? 0 : image.reader->GetComponentSize();
+  RETURN_IF_ERROR(
+      CheckVoxelMemory(image.geometry, static_cast<double>(stored_bytes + sizeof(float)), path));
+  const auto voxels = static_cast<std::size_t>(image.geometry.voxels());
+  Volume volume{.geometry = image.geometry, .voxels = std::vector<float>(voxels)};
   WholeRegion(*image.reader);
+  if (plain_floats) {
+    image.reader->Read(volume.voxels.data());
+    return volume;
+  }
+  std::vector<std::byte> buffer(voxels * stored_bytes);
   image.reader->Read(buffer.data());
-  return Convert(image.reader->GetComponentType(), buffer, voxels, path);
+  RETURN_IF_ERROR(Convert(image.reader->GetComponentType(), buffer, volume.voxels, path));
+  return volume;
+}
+
+absl::StatusOr<Volume> ReadAny(const std::filesystem::path& path, GeometrySource source) {
+  ASSIGN_OR_RETURN(const Format format, FormatOf(path));
+  return format == Format::kNifti ? ReadNifti(path, source) : ReadThroughItk(path, format);
+}
+
+absl::StatusOr<GeometryAudit> AuditAny(const std::filesystem::path& path, GeometrySource source) {
+  ASSIGN_OR_RETURN(const Format format, FormatOf(path));
+  if (format == Format::kNifti) {
+    ASSIGN_OR_RETURN(const OpenedNifti nifti, OpenNifti(path));
+    return AuditNiftiGeometry(nifti.header, source, path);
+  }
+  ASSIGN_OR_RETURN(const OpenedImage image, OpenImage(path, format));
+  GeometryAudit audit;
+  audit.geometry = image.geometry;
+  audit.form = "file";
+  return audit;
 }
 
 /// "x.nii.gz" -> ".nii.gz"; empty when it is no name for a NIfTI file.
@@ -344,11 +392,19 @@ std::string NiftiEnding(const std::filesystem::path& path) {
 }
 
 absl::Status WriteNifti(const std::filesystem::path& path, const Geometry& geometry,
-                        itk::IOComponentEnum type, std::size_t bytes, const void* voxels) {
+                        const NiftiForms& forms, std::int16_t datatype,
+                        std::span<const std::byte> voxels) {
   const std::string ending = NiftiEnding(path);
   if (ending.empty()) {
     return absl::InvalidArgumentError(
         fmt::format("cannot write {}: the name must end in .nii or .nii.gz", path.string()));
+  }
+  constexpr std::int64_t kGreatestSize = 32767;
+  if (*std::max_element(geometry.size.begin(), geometry.size.end()) > kGreatestSize) {
+    return absl::InvalidArgumentError(fmt::format(
+        "cannot write {}: NIfTI-1 holds at most {} voxels along an axis, not {} x {} x "
+        "{}",
+        path.string(), kGreatestSize, geometry.size[0], geometry.size[1], geometry.size[2]));
   }
   const std::filesystem::path folder =
       path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
@@ -357,89 +413,110 @@ absl::Status WriteNifti(const std::filesystem::path& path, const Geometry& geome
     return absl::NotFoundError(
         fmt::format("cannot write {}: there is no folder {}", path.string(), folder.string()));
   }
-  // ITK's NIfTI writer does not tell when the disk is full.
-  ASSIGN_OR_RETURN(const std::int64_t free_bytes, FreeDiskBytes(folder));
-  if (free_bytes < static_cast<std::int64_t>(bytes)) {
-    return absl::ResourceExhaustedError(
-        fmt::format("cannot write {}: it takes up to {} bytes and the disk has {} free",
-                    path.string(), bytes, free_bytes));
+  const std::string header = NiftiHeaderBytes(geometry.size, forms, datatype);
+  ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  std::int64_t written = 0;
+  const auto write = [&](std::span<const std::byte> bytes) {
+    const std::int64_t offset = std::exchange(written, written + std::ssize(bytes));
+    return file.WriteAt(offset, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  };
+  const std::span<const std::byte> parts[] = {std::as_bytes(std::span(header)), voxels};
+  if (ending == ".nii.gz") {
+    RETURN_IF_ERROR(Deflate(parts, write));
+  } else {
+    for (const std::span<const std::byte> part : parts) RETURN_IF_ERROR(write(part));
   }
+  return file.Commit();
+}
 
-  const std::filesystem::path partial =
-      folder / fmt::format(".partial-{:08x}{}", std::random_device()(), ending);
-  try {
-    itk::Object::GlobalWarningDisplayOff();
-    const auto writer = itk::NiftiImageIO::New();
-    writer->SetFileName(partial.string());
-    writer->SetNumberOfDimensions(3);
-    writer->SetNumberOfComponents(1);
-    writer->SetPixelType(itk::IOPixelEnum::SCALAR);
-    writer->SetComponentType(type);
-    for (unsigned axis = 0; axis < 3; ++axis) {
-      writer->SetDimensions(axis, static_cast<itk::SizeValueType>(geometry.size[axis]));
-      writer->SetSpacing(axis, geometry.spacing_mm[axis]);
-      writer->SetOrigin(axis, geometry.origin_mm[axis]);
-      writer->SetDirection(
-          axis, std::vector<double>{geometry.direction[0][axis], geometry.direction[1][axis],
-                                    geometry.direction[2][axis]});
-    }
-    WholeRegion(*writer);
-    writer->Write(voxels);
-  } catch (const itk::ExceptionObject& failure) {
-    std::filesystem::remove(partial, error);
-    return absl::DataLossError(
-        fmt::format("cannot write {}: {}", path.string(), FirstLine(failure)));
+/// The forms of `input` for an image on its grid.
+absl::StatusOr<NiftiForms> FormsLike(const std::filesystem::path& input, const Geometry& geometry) {
+  ASSIGN_OR_RETURN(const Format format, FormatOf(input));
+  const auto not_on_grid = [&](const Geometry& grid) {
+    return absl::InvalidArgumentError(fmt::format(
+        "an image of {} x {} x {} voxels is not on the grid of {}, which has {} x {} x {}{}",
+        geometry.size[0], geometry.size[1], geometry.size[2], input.string(), grid.size[0],
+        grid.size[1], grid.size[2],
+        grid.size == geometry.size
+            ? fmt::format(" up to {:.4g} mm away", GreatestCornerDistance(grid, geometry))
+            : ""));
+  };
+  if (format != Format::kNifti) {
+    ASSIGN_OR_RETURN(const Geometry grid, ReadGeometry(input));
+    if (!SameGrid(grid, geometry, GridToleranceOf(grid))) return not_on_grid(grid);
+    return FormsOf(geometry);
   }
-  std::filesystem::rename(partial, path, error);
-  if (!error) return absl::OkStatus();
-  std::error_code ignored;
-  std::filesystem::remove(partial, ignored);
-  return FileError("cannot write", path.string(), error);
+  ASSIGN_OR_RETURN(const OpenedNifti nifti, OpenNifti(input));
+  // By either form: which one counts was decided when it was read.
+  absl::Status status;
+  for (const GeometrySource source : {GeometrySource::kSform, GeometrySource::kQform}) {
+    const absl::StatusOr<GeometryAudit> audit = AuditNiftiGeometry(nifti.header, source, input);
+    if (audit.ok() && SameGrid(audit->geometry, geometry, GridToleranceOf(audit->geometry))) {
+      return nifti.header.forms;
+    }
+    status = audit.ok() ? not_on_grid(audit->geometry) : audit.status();
+  }
+  return status;
 }
 
 }  // namespace
 
-absl::StatusOr<Volume> ReadVolume(const std::filesystem::path& path) {
-  ASSIGN_OR_RETURN(const OpenedImage image, OpenImage(path));
-  // ITK decodes into a buffer of its own first. In floating point, since a broken header may ask
-  // for more than 64 bits can count.
-  const double buffers = image.format == Format::kNifti ? 1 : 2;
-  double bytes = buffers * image.reader->GetComponentSize() + sizeof(float);
-  for (const std::int64_t size : image.geometry.size) bytes *= static_cast<double>(size);
-  RETURN_IF_ERROR(CheckMemory(fmt::format("reading {}", path.string()),
-                              static_cast<std::int64_t>(std::min(bytes, 1e18))));
-  const auto voxels = static_cast<std::size_t>(image.geometry.voxels());
-  Volume volume;
-  volume.geometry = image.geometry;
+GeometrySource GeometrySourceOf(std::string_view name) {
+  if (name == "qform") return GeometrySource::kQform;
+  if (name == "sform") return GeometrySource::kSform;
+  return GeometrySource::kAgreed;
+}
+
+absl::StatusOr<Volume> ReadVolume(const std::filesystem::path& path, GeometrySource source) {
   try {
-    volume.voxels.resize(voxels);
-    RETURN_IF_ERROR(ReadVoxels(image, path, volume.voxels));
+    return ReadAny(path, source);
   } catch (const itk::ExceptionObject& failure) {
     return ErrorFrom(failure, path);
   } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError(
-        fmt::format("not enough memory to read the {} voxels of {}", voxels, path.string()));
+    return absl::ResourceExhaustedError(fmt::format("not enough memory to read {}", path.string()));
   }
-  return volume;
 }
 
-absl::StatusOr<Volume> ReadLabelValues(const std::filesystem::path& path) {
-  return ReadVolume(path);
+absl::StatusOr<Volume> ReadLabelValues(const std::filesystem::path& path, GeometrySource source) {
+  return ReadVolume(path, source);
 }
 
-absl::StatusOr<Geometry> ReadGeometry(const std::filesystem::path& path) {
-  ASSIGN_OR_RETURN(const OpenedImage image, OpenImage(path));
-  return image.geometry;
+absl::StatusOr<Geometry> ReadGeometry(const std::filesystem::path& path, GeometrySource source) {
+  ASSIGN_OR_RETURN(const GeometryAudit audit, AuditGeometry(path, source));
+  return audit.geometry;
+}
+
+absl::StatusOr<GeometryAudit> AuditGeometry(const std::filesystem::path& path,
+                                            GeometrySource source) {
+  try {
+    return AuditAny(path, source);
+  } catch (const itk::ExceptionObject& failure) {
+    return ErrorFrom(failure, path);
+  }
 }
 
 absl::Status WriteVolume(const std::filesystem::path& path, const Volume& volume) {
-  return WriteNifti(path, volume.geometry, itk::IOComponentEnum::FLOAT,
-                    volume.voxels.size() * sizeof(float), volume.voxels.data());
+  return WriteNifti(path, volume.geometry, FormsOf(volume.geometry), NIFTI_TYPE_FLOAT32,
+                    std::as_bytes(std::span(volume.voxels)));
 }
 
 absl::Status WriteLabelMap(const std::filesystem::path& path, const LabelMap& labels) {
-  return WriteNifti(path, labels.geometry, itk::IOComponentEnum::UCHAR, labels.voxels.size(),
-                    labels.voxels.data());
+  return WriteNifti(path, labels.geometry, FormsOf(labels.geometry), NIFTI_TYPE_UINT8,
+                    std::as_bytes(std::span(labels.voxels)));
+}
+
+absl::Status WriteVolumeLike(const std::filesystem::path& input, const std::filesystem::path& path,
+                             const Volume& volume) {
+  ASSIGN_OR_RETURN(const NiftiForms forms, FormsLike(input, volume.geometry));
+  return WriteNifti(path, volume.geometry, forms, NIFTI_TYPE_FLOAT32,
+                    std::as_bytes(std::span(volume.voxels)));
+}
+
+absl::Status WriteLabelMapLike(const std::filesystem::path& input,
+                               const std::filesystem::path& path, const LabelMap& labels) {
+  ASSIGN_OR_RETURN(const NiftiForms forms, FormsLike(input, labels.geometry));
+  return WriteNifti(path, labels.geometry, forms, NIFTI_TYPE_UINT8,
+                    std::as_bytes(std::span(labels.voxels)));
 }
 
 }  // namespace isoscan

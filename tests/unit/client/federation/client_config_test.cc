@@ -52,6 +52,7 @@ site = "north"
 name = "old scanner"
 folder = "a"
 layout = "bids"
+geometry = "sform"
 [cohort.labels]
 caudate = [71, 72]
 putamen = ["PUT"]
@@ -69,6 +70,8 @@ folder = "b"
                                    Pair("putamen", ElementsAre("PUT"))));
   EXPECT_THAT(config.cohorts[0].channels, ElementsAre(Pair("T1w", "MPRAGE")));
   EXPECT_EQ(config.cohorts[1].layout, CohortFolder::Layout::kAuto);
+  EXPECT_EQ(config.cohorts[0].geometry, GeometrySource::kSform);
+  EXPECT_EQ(config.cohorts[1].geometry, GeometrySource::kAgreed);
 }
 
 TEST(ClientConfig, RefusesByFileAndLine) {
