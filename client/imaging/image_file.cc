@@ -31,7 +31,7 @@ namespace {
 
 enum class Format { kNifti, kNrrd, kMetaImage };
 
-constexpr std::int64_t kBlockBytes = std::int64_t{1} << 20;
+constexpr std::int64_t kBlockBytes = std::int64_t{1} << 18;
 
 absl::StatusOr<Format> FormatOf(const std::filesystem::path& path) {
   std::string name = path.filename().string();

@@ -3,12 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
@@ -173,6 +175,20 @@ TEST_F(ImageFile, AcceptsFormsThatDifferByRounding) {
   EXPECT_OK(ReadVolume(Path("rounded.nii")));
 }
 
+TEST_F(ImageFile, ReadsTheFormThatIsNamed) {
+  RawNifti nifti = Small();
+  nifti.sform_code = 2;
+  nifti.sform[0] = {-1, 0, 0, 1};
+  nifti.Write(Path("swapped.nii"));
+
+  ASSERT_OK_AND_ASSIGN(const Volume qform, ReadVolume(Path("swapped.nii"), GeometrySource::kQform));
+  ASSERT_OK_AND_ASSIGN(const Volume sform, ReadVolume(Path("swapped.nii"), GeometrySource::kSform));
+
+  EXPECT_EQ(qform.geometry.direction[0][0], -1);
+  EXPECT_EQ(sform.geometry.direction[0][0], 1);
+  EXPECT_EQ(qform.voxels, sform.voxels);
+}
+
 TEST_F(ImageFile, IgnoresAFormWhoseCodeIsZero) {
   RawNifti nifti = Small();
   nifti.sform_code = 0;
@@ -191,6 +207,176 @@ TEST_F(ImageFile, RefusesAShearedSform) {
   EXPECT_THAT(ReadVolume(Path("sheared.nii")),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        AllOf(HasSubstr("right angles"), Not(HasSubstr("\n")))));
+}
+
+TEST_F(ImageFile, ReadsTheOtherByteOrder) {
+  RawNifti nifti = Small();
+  nifti.slope = 2;
+  std::string bytes = nifti.Header() + nifti.voxels;
+  const auto swap = [&bytes](std::size_t offset, std::size_t width, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto first = bytes.begin() + static_cast<std::ptrdiff_t>(offset + i * width);
+      std::reverse(first, first + static_cast<std::ptrdiff_t>(width));
+    }
+  };
+  swap(0, 4, 1);
+  swap(40, 2, 8);    // dim
+  swap(70, 2, 2);    // datatype, bitpix
+  swap(76, 4, 8);    // pixdim
+  swap(108, 4, 3);   // vox_offset, scl_slope, scl_inter
+  swap(252, 2, 2);   // qform_code, sform_code
+  swap(256, 4, 18);  // quatern, qoffset, srow
+  swap(352, 2, 12);
+  std::ofstream(Path("big.nii"), std::ios::binary) << bytes;
+  nifti.Write(Path("little.nii"));
+
+  ASSERT_OK_AND_ASSIGN(const Volume big, ReadVolume(Path("big.nii")));
+  ASSERT_OK_AND_ASSIGN(const Volume little, ReadVolume(Path("little.nii")));
+
+  EXPECT_EQ(big.voxels, little.voxels);
+  EXPECT_EQ(big.geometry, little.geometry);
+}
+
+TEST_F(ImageFile, ReadsEveryScalarType) {
+  const auto read = [this](std::int16_t datatype, auto zero) {
+    RawNifti nifti{.size = {3, 1, 1},
+                   .datatype = datatype,
+                   .bits = static_cast<std::int16_t>(8 * sizeof(zero))};
+    for (const int value : {0, 1, 77}) nifti.Append(static_cast<decltype(zero)>(value));
+    nifti.Write(Path("t.nii"));
+    const absl::StatusOr<Volume> volume = ReadVolume(Path("t.nii"));
+    EXPECT_OK(volume.status());
+    return volume.ok() ? volume->voxels : std::vector<float>();
+  };
+
+  EXPECT_THAT(read(2, std::uint8_t{}), ElementsAre(0, 1, 77));
+  EXPECT_THAT(read(256, std::int8_t{}), ElementsAre(0, 1, 77));
+  EXPECT_THAT(read(512, std::uint16_t{}), ElementsAre(0, 1, 77));
+  EXPECT_THAT(read(4, std::int16_t{}), ElementsAre(0, 1, 77));
+  EXPECT_THAT(read(768, std::uint32_t{}), ElementsAre(0, 1, 77));
+  EXPECT_THAT(read(8, std::int32_t{}), ElementsAre(0, 1, 77));
+  EXPECT_THAT(read(1280, std::uint64_t{}), ElementsAre(0, 1, 77));
+  EXPECT_THAT(read(1024, std::int64_t{}), ElementsAre(0, 1, 77));
+  EXPECT_THAT(read(16, float{}), ElementsAre(0, 1, 77));
+  EXPECT_THAT(read(64, double{}), ElementsAre(0, 1, 77));
+}
+
+TEST_F(ImageFile, ReadsHeaderAndVoxelsFromTwoFiles) {
+  const RawNifti nifti = Small();
+  std::string header = nifti.Header();
+  header.replace(344, 4, std::string("ni1\0", 4));
+  std::fill_n(header.begin() + 108, 4, '\0');  // Voxels from byte 0 on.
+  std::ofstream(Path("a.hdr"), std::ios::binary) << header;
+  std::ofstream(Path("a.img"), std::ios::binary) << nifti.voxels;
+
+  for (const char* name : {"a.hdr", "a.img"}) {
+    ASSERT_OK_AND_ASSIGN(const Volume volume, ReadVolume(Path(name)));
+    EXPECT_EQ(volume.voxels[11], 11);
+  }
+  std::filesystem::remove(Path("a.img"));
+  EXPECT_THAT(ReadVolume(Path("a.hdr")), StatusIs(absl::StatusCode::kNotFound, HasSubstr("a.img")));
+}
+
+/// What a header says of the place: pixdim, unit, codes, quaternion, offset, sform.
+std::string FormBytes(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string header(352, '\0');
+  file.read(header.data(), std::ssize(header));
+  return header.substr(76, 16) + header.substr(123, 1) + header.substr(252, 76);
+}
+
+TEST_F(ImageFile, WritesBothFormsOfItsInput) {
+  RawNifti input = Small();
+  input.size = {7, 5, 3};
+  input.datatype = 2;
+  input.bits = 8;
+  input.voxels = std::string(105, '\1');
+  input.qform_code = 2;
+  input.sform_code = 4;
+  input.qfac = -1;
+  input.spacing_mm = {0.8F, 1.1F, 2.9F};
+  input.quaternion = {0.1F, 0.2F, 0.3F};
+  input.qform_offset = {-1.5F, 2, 31};
+  input.units = 10;  // Millimetres and seconds.
+  // The sform of another program, off by rounding and a little more.
+  ASSERT_OK_AND_ASSIGN(const Volume by_qform, [&] {
+    input.sform_code = 0;
+    input.Write(Path("qform.nii"));
+    return ReadVolume(Path("qform.nii"));
+  }());
+  const Geometry& grid = by_qform.geometry;
+  for (std::size_t row = 0; row < 3; ++row) {
+    const double ras = row < 2 ? -1 : 1;
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      input.sform[row][axis] =
+          static_cast<float>(ras * grid.direction[row][axis] * grid.spacing_mm[axis]);
+    }
+    input.sform[row][3] = static_cast<float>(ras * grid.origin_mm[row] + 0.03);
+  }
+  input.sform_code = 4;
+  input.Write(Path("input.nii"));
+  ASSERT_OK_AND_ASSIGN(const Volume volume, ReadVolume(Path("input.nii")));
+  LabelMap labels = BoxLabels(volume.geometry);
+
+  ASSERT_OK(WriteLabelMapLike(Path("input.nii"), Path("labels.nii"), labels));
+  ASSERT_OK(WriteVolumeLike(Path("input.nii"), Path("volume.nii"), volume));
+  ASSERT_OK(WriteLabelMapLike(Path("input.nii"), Path("labels.nii.gz"), labels));
+  ASSERT_OK_AND_ASSIGN(const Volume read, ReadLabelValues(Path("labels.nii.gz")));
+
+  EXPECT_EQ(FormBytes(Path("labels.nii")), FormBytes(Path("input.nii")));
+  EXPECT_EQ(FormBytes(Path("volume.nii")), FormBytes(Path("input.nii")));
+  EXPECT_EQ(read.geometry, volume.geometry);
+  EXPECT_TRUE(std::equal(labels.voxels.begin(), labels.voxels.end(), read.voxels.begin(),
+                         read.voxels.end()));
+}
+
+// Whichever form was chosen: the output contradicts itself as the input does, and no more.
+TEST_F(ImageFile, WritesContradictingFormsAsTheyAre) {
+  RawNifti input = Small();
+  input.sform_code = 2;
+  input.sform[0] = {-1, 0, 0, 1};
+  input.Write(Path("swapped.nii"));
+  for (const GeometrySource source : {GeometrySource::kQform, GeometrySource::kSform}) {
+    ASSERT_OK_AND_ASSIGN(const Volume volume, ReadVolume(Path("swapped.nii"), source));
+
+    ASSERT_OK(WriteVolumeLike(Path("swapped.nii"), Path("out.nii"), volume));
+    ASSERT_OK_AND_ASSIGN(const Volume read, ReadVolume(Path("out.nii"), source));
+
+    EXPECT_EQ(FormBytes(Path("out.nii")), FormBytes(Path("swapped.nii")));
+    EXPECT_EQ(read.geometry, volume.geometry);
+  }
+}
+
+TEST_F(ImageFile, WritesEqualFormsWhereItsInputIsNoNifti) {
+  std::ofstream file(Path("a.mha"), std::ios::binary);
+  file << "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+          "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 5 6 7\nElementSpacing = 1 1 2\n"
+          "DimSize = 2 1 1\nElementType = MET_FLOAT\nElementDataFile = LOCAL\n"
+       << std::string(8, '\0');
+  file.close();
+  ASSERT_OK_AND_ASSIGN(const Volume volume, ReadVolume(Path("a.mha")));
+
+  ASSERT_OK(WriteVolumeLike(Path("a.mha"), Path("out.nii"), volume));
+  ASSERT_OK_AND_ASSIGN(const GeometryAudit audit, AuditGeometry(Path("out.nii")));
+
+  EXPECT_EQ(audit.geometry, volume.geometry);
+  EXPECT_EQ(audit.qform_code, 1);
+  EXPECT_EQ(audit.sform_code, 1);
+  EXPECT_LT(audit.disagreement_mm, 1e-6);
+}
+
+TEST_F(ImageFile, WritesNothingLikeAnInputOnAnotherGrid) {
+  const Volume input = SmoothVolume(ObliqueGeometry({7, 5, 3}));
+  ASSERT_OK(WriteVolume(Path("input.nii"), input));
+  Volume moved = input;
+  moved.geometry.origin_mm[1] += 0.5;
+
+  EXPECT_THAT(WriteVolumeLike(Path("input.nii"), Path("out.nii"), moved),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("0.5 mm away")));
+  EXPECT_THAT(
+      WriteVolumeLike(Path("input.nii"), Path("out.nii"), SmoothVolume(ObliqueGeometry({5, 7, 3}))),
+      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("which has 7 x 5 x 3")));
+  EXPECT_FALSE(std::filesystem::exists(Path("out.nii")));
 }
 
 TEST_F(ImageFile, NamesAFileThatIsNotThere) {

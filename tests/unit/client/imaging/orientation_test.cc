@@ -6,8 +6,15 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
 #include <vector>
 
+#include "client/imaging/image_file.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temporary_directory.h"
 #include "tests/unit/client/imaging/phantom.h"
 
 namespace isoscan {
@@ -47,6 +54,11 @@ Geometry StoredGeometry(const Geometry& canonical, const StoredOrder& order) {
   return stored;
 }
 
+std::string BytesOf(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
 class EveryStoredOrder : public testing::TestWithParam<std::size_t> {
  protected:
   const Geometry canonical_ = ObliqueGeometry({7, 5, 4});
@@ -83,6 +95,30 @@ TEST_P(EveryStoredOrder, ComesBackExactly) {
 
   EXPECT_EQ(back.geometry, stored_);
   EXPECT_EQ(back.voxels, labels.voxels);
+}
+
+// A prediction's way: read, canonical, and back into the file's own grid.
+TEST_P(EveryStoredOrder, ComesBackThroughAFile) {
+  const TemporaryDirectory folder;
+  const std::filesystem::path input = folder.path() / "input.nii";
+  const std::filesystem::path output = folder.path() / "output.nii";
+  const LabelMap labels = BoxLabels(stored_);
+  ASSERT_OK(WriteLabelMap(input, labels));
+
+  ASSERT_OK_AND_ASSIGN(const Volume read, ReadVolume(input));
+  const Volume canonical = ToCanonical(read);
+  LabelMap predicted{.geometry = canonical.geometry, .voxels = {}};
+  for (const float value : canonical.voxels) {
+    predicted.voxels.push_back(static_cast<std::uint8_t>(value));
+  }
+  ASSERT_OK(WriteLabelMapLike(input, output, FromCanonical(predicted, read.geometry)));
+  ASSERT_OK_AND_ASSIGN(const GeometryAudit audit, AuditGeometry(output));
+
+  EXPECT_LT(GreatestCornerDistance(read.geometry, stored_), 1e-3);
+  EXPECT_LT(GreatestCornerDistance(canonical.geometry, canonical_), 1e-3);
+  EXPECT_LT(audit.disagreement_mm, 1e-3);
+  EXPECT_EQ(audit.geometry, read.geometry);
+  EXPECT_EQ(BytesOf(output), BytesOf(input));
 }
 
 TEST(Orientation, IsIdempotent) {

@@ -94,6 +94,7 @@ struct RawNifti {
   std::array<float, 3> quaternion{0, 0, 0};
   std::array<float, 3> qform_offset{0, 0, 0};
   std::array<std::array<float, 4>, 3> sform{{{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 1, 0}}};
+  std::int8_t units = 2;  ///< 1 metres, 2 millimetres, 3 micrometres.
   std::string voxels = "";
 
   template <typename T>
@@ -102,6 +103,12 @@ struct RawNifti {
   }
 
   void Write(const std::filesystem::path& path) const {
+    std::ofstream file(path, std::ios::binary);
+    file << Header() << voxels;
+  }
+
+  /// The 352 bytes before the voxels.
+  std::string Header() const {
     static_assert(std::endian::native == std::endian::little);
     std::string header(352, '\0');
     const auto put = [&header](std::size_t offset, auto value) {
@@ -121,7 +128,7 @@ struct RawNifti {
     put(108, 352.0f);
     put(112, slope);
     put(116, intercept);
-    put(123, std::int8_t{2});  // Millimetres.
+    put(123, units);
     put(252, qform_code);
     put(254, sform_code);
     for (std::size_t i = 0; i < 3; ++i) put(256 + 4 * i, quaternion[i]);
@@ -132,8 +139,7 @@ struct RawNifti {
       }
     }
     std::memcpy(header.data() + 344, "n+1", 4);
-    std::ofstream file(path, std::ios::binary);
-    file << header << voxels;
+    return header;
   }
 };
 
