@@ -561,7 +561,7 @@ NiftiForms FormsOf(const Geometry& geometry) {
   double best = std::numeric_limits<double>::infinity();
   constexpr int kNeighbours = 8;
   const auto neighbour = [](double part, int steps) {
-    return static_cast<float>(part * (1 + steps * double{std::numeric_limits<float>::epsilon()}));
+    return static_cast<float>(part * (1 + steps * 0.5 * std::numeric_limits<float>::epsilon()));
   };
   for (int i = -kNeighbours; i <= kNeighbours; ++i) {
     for (int j = -kNeighbours; j <= kNeighbours; ++j) {

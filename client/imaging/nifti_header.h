@@ -64,9 +64,10 @@ absl::StatusOr<NiftiHeader> ParseNiftiHeader(std::span<const std::byte> bytes,
 absl::StatusOr<GeometryAudit> AuditNiftiGeometry(const NiftiHeader& header, GeometrySource source,
                                                  const std::filesystem::path& path);
 
-/// Both forms set to `geometry`, code 1 (the scanner's). The sform is exact to single precision;
-/// a quaternion's rounding can turn the qform by up to 0.03 degrees near half a turn, which the
-/// search for the best neighbour among the single-precision quaternions avoids.
+/// Both forms set to `geometry`, code 1 (the scanner's). The sform is exact to single precision,
+/// the qform as exact as its quaternion can be: the best of the neighbours in single precision,
+/// which is below 1e-3 mm for a head unless the rotation is half a turn but for a few hundredths of
+/// a degree (then up to 0.1 mm).
 NiftiForms FormsOf(const Geometry& geometry);
 
 /// The kNiftiVoxelOffset bytes before the voxels of an .nii file, without any text.

@@ -204,7 +204,9 @@ std::int64_t PeakMemoryOf(Work work) {
   return peak;
 }
 
-TEST_F(NiftiStreamTest, ReadsALargeVolumeWithinItsOwnSizeAndAThird) {
+using SlowNiftiStream = NiftiStreamTest;
+
+TEST_F(SlowNiftiStream, ReadsALargeVolumeWithinItsOwnSizeAndAThird) {
   RawNifti nifti{.size = {512, 512, 300}};
   const std::string header = nifti.Header();
   constexpr std::size_t kSlice = 512 * 512;
