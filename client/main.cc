@@ -29,7 +29,7 @@ struct CommandLine {
   std::string output;
   EvaluationRequest evaluation;
   ClientConfig::Device device;
-  Preprocessing harmonization;
+  HarmonizationPlan harmonization;
   bool json = false;
   bool yes = false;
   bool text_only = false;
@@ -67,10 +67,10 @@ void AddHarmonize(CLI::App& program, CommandLine& line) {
       program.add_subcommand("harmonize", "Normalise one image over its mask, as a study would");
   app->add_option("input", line.input, "NIfTI, NRRD or MetaImage file")->required();
   app->add_option("output", line.output, "NIfTI file to write")->required();
-  const std::map<std::string, Preprocessing::Mask> masks{
-      {"whole", Preprocessing::Mask::kWhole},
-      {"otsu", Preprocessing::Mask::kOtsu},
-      {"threshold", Preprocessing::Mask::kThreshold}};
+  const std::map<std::string, HarmonizationPlan::Mask> masks{
+      {"whole", HarmonizationPlan::Mask::kWhole},
+      {"otsu", HarmonizationPlan::Mask::kOtsu},
+      {"threshold", HarmonizationPlan::Mask::kThreshold}};
   app->add_option("--mask", line.harmonization.mask,
                   "Voxels that statistics are taken over: whole, otsu or threshold")
       ->transform(CLI::Transformer(masks, CLI::ignore_case));

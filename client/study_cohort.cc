@@ -56,7 +56,7 @@ double PreparedVoxels(const Geometry& stored, const Study& study) {
   const Geometry geometry = CanonicalGeometry(stored);
   double voxels = 1;
   for (std::size_t axis = 0; axis < 3; ++axis) {
-    const double wanted = study.preprocessing.spacing_mm[2 - axis];
+    const double wanted = study.harmonization.spacing_mm[2 - axis];
     const double scale = wanted > 0 ? geometry.spacing_mm[axis] / wanted : 1;
     voxels *= std::max(1.0, std::round(static_cast<double>(geometry.size[axis]) * scale));
   }

@@ -224,6 +224,8 @@ absl::StatusOr<NamedTensors> StudyWork::FetchModel(const SiteAssignment& assignm
   folder_.KeepOnly(assignment.study, assignment.round, assignment.model_digest);
   ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
   RETURN_IF_ERROR(CheckShapes("the server", file.shapes(), NetworkShapes(loaded_->study)));
+  RETURN_IF_ERROR(
+      CheckHarmonization("the server's model", file.metadata(), loaded_->study.harmonization));
   return file.ReadAll();
 }
 
@@ -302,10 +304,8 @@ absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::
 
   const fs::path kept = folder_.Update(study.name, assignment.round, assignment.model_digest);
   const fs::path weights = kept.string() + ".safetensors";
-  RETURN_IF_ERROR(WriteSafetensors(weights, result.weights,
-                                   {{"study", study.name},
-                                    {"plan", study.digest},
-                                    {"round", std::to_string(assignment.round)}}));
+  RETURN_IF_ERROR(
+      WriteSafetensors(weights, result.weights, WeightsMetadataOf(study, assignment.round)));
   ASSIGN_OR_RETURN(update.weights_digest, Sha256OfFile(weights));
   // Last: where the record is, the weights are.
   RETURN_IF_ERROR(WriteUpdateRecord(kept.string() + ".json", update));

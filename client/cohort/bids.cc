@@ -512,7 +512,7 @@ absl::StatusOr<std::vector<CaseFiles>> ListBidsCases(const CohortFolder& folder,
       ASSIGN_OR_RETURN(const std::vector<std::string> without,
                        search.Find(derivatives, of_case, of_files));
       if (!without.empty()) missing = fmt::format("no label file for {}", Quoted(without));
-      if (study.preprocessing.mask == Preprocessing::Mask::kGiven) {
+      if (study.harmonization.mask == HarmonizationPlan::Mask::kGiven) {
         ASSIGN_OR_RETURN(of_files.mask, FindGivenMask(folder, derivatives, of_case));
         if (of_files.mask.empty()) {
           missing =

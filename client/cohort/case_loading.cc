@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "client/cohort/cohort.h"
-#include "client/harmonization/masked_normalization.h"
+#include "client/harmonization/harmonize.h"
 #include "client/imaging/image_file.h"
 #include "client/imaging/orientation.h"
 #include "client/imaging/resampling.h"
@@ -177,19 +177,20 @@ absl::StatusOr<LoadedCase> LoadCase(const CaseFiles& files, const Study& study) 
 
 absl::StatusOr<PreparedCase> PrepareCase(const LoadedCase& loaded, const CaseFiles& files,
                                          const Study& study) {
-  const Preprocessing& plan = study.preprocessing;
+  const HarmonizationPlan& plan = study.harmonization;
   std::optional<Mask> given;
-  if (plan.mask == Preprocessing::Mask::kGiven) {
+  if (plan.mask == HarmonizationPlan::Mask::kGiven) {
     given = loaded.mask;
-    if (plan.outside == Preprocessing::Outside::kZero && !loaded.mask.empty()) {
+    if (plan.outside == HarmonizationPlan::Outside::kZero && !loaded.mask.empty()) {
       RETURN_IF_ERROR(CheckThatNoLabelIsErased(loaded, files));
     }
   }
   const std::array<double, 3> spacing_mm{plan.spacing_mm[2], plan.spacing_mm[1],
                                          plan.spacing_mm[0]};
   const ImageInterpolation interpolation =
-      plan.interpolation == Preprocessing::Interpolation::kBSpline ? ImageInterpolation::kBSpline
-                                                                   : ImageInterpolation::kLinear;
+      plan.interpolation == HarmonizationPlan::Interpolation::kBSpline
+          ? ImageInterpolation::kBSpline
+          : ImageInterpolation::kLinear;
   PreparedCase prepared;
   prepared.cohort = files.cohort;
   prepared.reference = loaded.labels;
@@ -197,10 +198,10 @@ absl::StatusOr<PreparedCase> PrepareCase(const LoadedCase& loaded, const CaseFil
   for (std::size_t channel = 0; channel < loaded.channels.size(); ++channel) {
     Volume volume = loaded.channels[channel];
     volume.geometry = loaded.labels.geometry;
-    if (absl::Status status = Harmonize(volume, plan, given); !status.ok()) {
-      return absl::Status(status.code(),
+    if (const auto harmonized = Harmonize(volume, plan, given); !harmonized.ok()) {
+      return absl::Status(harmonized.status().code(),
                           fmt::format("case {}, {}: {}", files.name, study.channels[channel],
-                                      std::string(status.message())));
+                                      std::string(harmonized.status().message())));
     }
     if (prepared.grid != volume.geometry) volume = Resample(volume, prepared.grid, interpolation);
     prepared.image.insert(prepared.image.end(), volume.voxels.begin(), volume.voxels.end());

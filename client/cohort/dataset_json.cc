@@ -158,7 +158,7 @@ std::filesystem::path GivenMaskOf(const CohortFolder& folder, const std::filesys
 void AddCase(const CohortFolder& folder, const Study& study, CaseFiles files,
              const std::filesystem::path& label, std::vector<CaseFiles>& cases,
              std::vector<std::string>& left_out) {
-  if (study.preprocessing.mask == Preprocessing::Mask::kGiven) {
+  if (study.harmonization.mask == HarmonizationPlan::Mask::kGiven) {
     files.mask = GivenMaskOf(folder, label);
   }
   std::vector<std::filesystem::path> needed = files.images;

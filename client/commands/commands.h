@@ -53,7 +53,7 @@ absl::Status EvaluateCases(const ClientConfig& config, const EvaluationRequest& 
 
 /// Normalises one image over its mask, as a study would, in the image's own grid.
 absl::Status HarmonizeImage(const std::filesystem::path& input, const std::filesystem::path& output,
-                            const Preprocessing& plan);
+                            const HarmonizationPlan& plan);
 
 absl::Status ListStudies(const ClientConfig& config, bool json, std::stop_token stop);
 /// `text_only`: the study's TOML alone, as it is stored.

@@ -37,6 +37,7 @@ absl::StatusOr<Study> ChooseStudy(const ClientConfig& config, const std::string&
 absl::StatusOr<NamedTensors> LoadStudyModel(const std::filesystem::path& path, const Study& study) {
   ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
   RETURN_IF_ERROR(CheckShapes(path.string(), file.shapes(), NetworkShapes(study)));
+  RETURN_IF_ERROR(CheckHarmonization(path.string(), file.metadata(), study.harmonization));
   return file.ReadAll();
 }
 

@@ -17,9 +17,9 @@ namespace isoscan {
 /// approved; those of LoadStudy.
 absl::StatusOr<Study> ChooseStudy(const ClientConfig& config, const std::string& study);
 
-/// A global model, whose tensors must be those of the study's network.
-/// Errors: those of SafetensorsFile::Open; INVALID_ARGUMENT naming a tensor that is missing or of
-/// another shape.
+/// A global model, whose tensors and harmonisation must be the study's.
+/// Errors: those of SafetensorsFile::Open and CheckHarmonization; INVALID_ARGUMENT naming a tensor
+/// that is missing or of another shape.
 absl::StatusOr<NamedTensors> LoadStudyModel(const std::filesystem::path& path, const Study& study);
 
 }  // namespace isoscan

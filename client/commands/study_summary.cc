@@ -19,27 +19,11 @@ std::string HeldOutWords(const HeldOutRule& rule) {
   return "";
 }
 
-std::string MaskWords(const Preprocessing& plan) {
-  switch (plan.mask) {
-    case Preprocessing::Mask::kWhole:
-      return "the whole volume";
-    case Preprocessing::Mask::kOtsu:
-      return "Otsu's foreground";
-    case Preprocessing::Mask::kThreshold:
-      return fmt::format("voxels above {} of the volume's range", plan.threshold);
-    case Preprocessing::Mask::kGiven:
-      return "the mask that comes with each case";
-  }
-  return "";
-}
-
 }  // namespace
 
 std::string Summarize(const Study& study) {
-  const auto& spacing = study.preprocessing.spacing_mm;
+  const auto& spacing = study.harmonization.spacing_mm;
   const auto& patch = study.training.patch_size;
-  const bool normalized =
-      study.preprocessing.normalization == Preprocessing::Normalization::kMaskedInstance;
   std::int64_t parameters = 0;
   for (const auto& [name, shape] : NetworkShapes(study)) parameters += ElementCount(shape);
   std::string text = fmt::format("study {}\n", study.name);
@@ -51,9 +35,7 @@ std::string Summarize(const Study& study) {
                                                 ? "those that approve before it starts"
                                                 : fmt::format("{}", fmt::join(study.sites, ", ")));
   text += fmt::format("  held out    {}\n", HeldOutWords(study.held_out));
-  text +=
-      fmt::format("  intensities {}\n",
-                  normalized ? "normalised over " + MaskWords(study.preprocessing) : "as stored");
+  text += fmt::format("  intensities {}\n", InWords(study.harmonization));
   text +=
       spacing[0] + spacing[1] + spacing[2] > 0
           ? fmt::format("  spacing     {} mm (z, y, x; 0: as stored)\n", fmt::join(spacing, " x "))

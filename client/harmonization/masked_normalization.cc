@@ -254,19 +254,19 @@ absl::Status CheckGiven(const Volume& volume, const std::optional<Mask>& given) 
 
 }  // namespace
 
-absl::StatusOr<Mask> MakeMask(const Volume& volume, const Preprocessing& plan,
+absl::StatusOr<Mask> MakeMask(const Volume& volume, const HarmonizationPlan& plan,
                               const std::optional<Mask>& given) {
-  if (plan.mask == Preprocessing::Mask::kGiven) {
+  if (plan.mask == HarmonizationPlan::Mask::kGiven) {
     RETURN_IF_ERROR(CheckGiven(volume, given));
     return *given;
   }
   const Mask whole(volume.voxels.size(), 1);
-  if (plan.mask == Preprocessing::Mask::kWhole) return whole;
+  if (plan.mask == HarmonizationPlan::Mask::kWhole) return whole;
 
   const Sums sums = SumsOf(volume, whole);
   RETURN_IF_ERROR(CheckVoxels(volume, sums));
   if (!(sums.maximum > sums.minimum)) return ConstantVolume(sums.minimum);
-  if (plan.mask == Preprocessing::Mask::kThreshold) {
+  if (plan.mask == HarmonizationPlan::Mask::kThreshold) {
     return ThresholdMask(volume, sums, plan.threshold);
   }
   return OtsuMask(volume, sums);
@@ -276,7 +276,8 @@ IntensityStatistics StatisticsOf(const Volume& volume, const Mask& mask) {
   return StatisticsFrom(SumsOf(volume, mask), volume, mask);
 }
 
-absl::Status NormalizeOverMask(Volume& volume, const Mask& mask, Preprocessing::Outside outside) {
+absl::StatusOr<IntensityStatistics> NormalizeOverMask(Volume& volume, const Mask& mask,
+                                                      HarmonizationPlan::Outside outside) {
   if (mask.size() != volume.voxels.size()) {
     return absl::InvalidArgumentError(
         fmt::format("the mask has {} voxels, the volume {}", mask.size(), volume.voxels.size()));
@@ -293,7 +294,7 @@ absl::Status NormalizeOverMask(Volume& volume, const Mask& mask, Preprocessing::
 
   const double mean = statistics.mean;
   const double gain = 1 / statistics.standard_deviation;
-  const bool zero_outside = outside == Preprocessing::Outside::kZero;
+  const bool zero_outside = outside == HarmonizationPlan::Outside::kZero;
   ForEachBlock(volume.voxels.size(), [&](std::size_t, std::size_t first, std::size_t end) {
     float* voxels = volume.voxels.data();
     for (std::size_t i = first; i < end; ++i) {
@@ -302,16 +303,11 @@ absl::Status NormalizeOverMask(Volume& volume, const Mask& mask, Preprocessing::
     if (!zero_outside) return;
     for (std::size_t i = first; i < end; ++i) voxels[i] = mask[i] != 0 ? voxels[i] : 0.0f;
   });
-  return absl::OkStatus();
+  return statistics;
 }
 
-absl::Status Harmonize(Volume& canonical, const Preprocessing& plan,
-                       const std::optional<Mask>& given) {
-  if (plan.normalization == Preprocessing::Normalization::kNone) {
-    return CheckVoxels(canonical, SumsOf(canonical, Mask(canonical.voxels.size(), 1)));
-  }
-  ASSIGN_OR_RETURN(const Mask mask, MakeMask(canonical, plan, given));
-  return NormalizeOverMask(canonical, mask, plan.outside);
+absl::Status CheckVoxels(const Volume& volume) {
+  return CheckVoxels(volume, SumsOf(volume, Mask(volume.voxels.size(), 1)));
 }
 
 }  // namespace isoscan

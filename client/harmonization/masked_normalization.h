@@ -8,7 +8,7 @@
 #include "absl/status/statusor.h"
 
 #include "client/imaging/volume.h"
-#include "common/study/study.h"
+#include "common/study/harmonization_plan.h"
 
 namespace isoscan {
 
@@ -23,7 +23,7 @@ using Mask = std::vector<std::uint8_t>;
 ///   kGiven      `given`, which must have the volume's size
 /// Errors: INVALID_ARGUMENT when a given mask is missing, of another size or empty.
 /// Source: docs/references.md#otsu1979.
-absl::StatusOr<Mask> MakeMask(const Volume& volume, const Preprocessing& plan,
+absl::StatusOr<Mask> MakeMask(const Volume& volume, const HarmonizationPlan& plan,
                               const std::optional<Mask>& given = std::nullopt);
 
 /// Mean and standard deviation (population) over a mask, two passes in double.
@@ -37,15 +37,14 @@ IntensityStatistics StatisticsOf(const Volume& volume, const Mask& mask);
 /// y = (x - mean) / sd with statistics over `mask`, applied to every voxel (Outside::kZero: 0
 /// outside the mask). Removes x' = s x + b, s > 0, exactly but for float32 rounding of the input.
 /// No additive epsilon: a volume whose standard deviation is below 1e-6 of |mean| + range is
-/// refused.
+/// refused. Answers with the statistics that it went by.
 ///
 /// Errors: INVALID_ARGUMENT naming the reason: empty mask, constant volume, NaN or infinite voxels
 ///         (with their number).
-absl::Status NormalizeOverMask(Volume& volume, const Mask& mask, Preprocessing::Outside outside);
+absl::StatusOr<IntensityStatistics> NormalizeOverMask(Volume& volume, const Mask& mask,
+                                                      HarmonizationPlan::Outside outside);
 
-/// The declared steps on a canonical volume in its own grid: mask and normalisation, in place.
-/// With Normalization::kNone only NaN, infinity and emptiness are checked.
-absl::Status Harmonize(Volume& canonical, const Preprocessing& plan,
-                       const std::optional<Mask>& given = std::nullopt);
+/// Errors: INVALID_ARGUMENT no voxel, or NaN and infinite ones (with their number).
+absl::Status CheckVoxels(const Volume& volume);
 
 }  // namespace isoscan

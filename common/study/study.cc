@@ -92,31 +92,74 @@ HeldOutRule ReadHeldOutRule(ConfigReader table) {
   return rule;
 }
 
-Preprocessing ReadPreprocessing(ConfigReader table) {
-  Preprocessing plan;
-  plan.normalization = OneOf<Preprocessing::Normalization>(
-      table, "normalization",
-      {{"masked_instance", Preprocessing::Normalization::kMaskedInstance},
-       {"none", Preprocessing::Normalization::kNone}},
-      0);
-  plan.mask = OneOf<Preprocessing::Mask>(table, "mask",
-                                         {{"whole", Preprocessing::Mask::kWhole},
-                                          {"otsu", Preprocessing::Mask::kOtsu},
-                                          {"threshold", Preprocessing::Mask::kThreshold},
-                                          {"given", Preprocessing::Mask::kGiven}},
-                                         0);
+// The words that ToString() has for `values`; the first is the default.
+template <typename Value>
+Value OneOf(ConfigReader& table, const char* key, const std::vector<Value>& values) {
+  std::vector<std::pair<std::string, Value>> words;
+  for (const Value value : values) words.emplace_back(ToString(value), value);
+  return OneOf<Value>(table, key, words, 0);
+}
+
+N4Plan ReadN4(ConfigReader table) {
+  N4Plan plan;
+  plan.shrink = table.Integer("shrink", {.minimum = 1, .maximum = 16}, plan.shrink);
+  plan.levels = table.Integer("levels", {.minimum = 1, .maximum = 6}, plan.levels);
+  plan.iterations = table.Integer("iterations", {.minimum = 1, .maximum = 1000}, plan.iterations);
+  plan.convergence = table.Number("convergence", {.minimum = 0, .maximum = 0.1}, plan.convergence);
+  plan.control_points =
+      table.Integer("control_points", {.minimum = 4, .maximum = 16}, plan.control_points);
+  return plan;
+}
+
+// One contrast per channel, where the normaliser needs them: declared, or by the channels' names.
+std::vector<HarmonizationPlan::Contrast> ReadContrasts(ConfigReader& table,
+                                                       HarmonizationPlan::Normalizer normalizer,
+                                                       const std::vector<std::string>& channels) {
+  const bool declared = table.Has("contrasts");
+  const std::vector<std::string> names = table.Texts("contrasts", channels);
+  if (!NeedsContrast(normalizer)) return {};
+  if (names.size() != channels.size()) {
+    table.Refuse("contrasts", fmt::format("has {} entries, the study has {} channels", names.size(),
+                                          channels.size()));
+  }
+  std::vector<HarmonizationPlan::Contrast> contrasts;
+  for (const std::string& name : names) {
+    if (const std::optional<HarmonizationPlan::Contrast> contrast = ContrastOf(name)) {
+      contrasts.push_back(*contrast);
+    } else {
+      table.Refuse(declared ? "contrasts" : "normalize",
+                   fmt::format("{}'{}', which is no contrast that is known (T1w, T2w, FLAIR, PDw)"
+                               "{}",
+                               declared ? "has " : "goes by the contrast, and a channel is called ",
+                               name, declared ? "" : ": set contrasts, one for each channel"));
+    }
+  }
+  return contrasts;
+}
+
+HarmonizationPlan ReadHarmonization(ConfigReader table, const std::vector<std::string>& channels) {
+  using Plan = HarmonizationPlan;
+  Plan plan;
+  if (table.Has("n4")) plan.n4 = ReadN4(table.Table("n4"));
+  plan.mask = OneOf<Plan::Mask>(
+      table, "mask",
+      {Plan::Mask::kWhole, Plan::Mask::kOtsu, Plan::Mask::kThreshold, Plan::Mask::kGiven});
   plan.threshold = table.Number("threshold", {.minimum = 0, .maximum = 0.99}, plan.threshold);
-  plan.outside = OneOf<Preprocessing::Outside>(
-      table, "outside",
-      {{"keep", Preprocessing::Outside::kKeep}, {"zero", Preprocessing::Outside::kZero}}, 0);
+  plan.outside =
+      OneOf<Plan::Outside>(table, "outside", {Plan::Outside::kKeep, Plan::Outside::kZero});
+  plan.normalize = OneOf<Plan::Normalizer>(
+      table, "normalize",
+      {Plan::Normalizer::kInstance, Plan::Normalizer::kZScore, Plan::Normalizer::kNyul,
+       Plan::Normalizer::kWhiteStripe, Plan::Normalizer::kKde, Plan::Normalizer::kFcm,
+       Plan::Normalizer::kLsq, Plan::Normalizer::kNone});
+  plan.contrasts = ReadContrasts(table, plan.normalize, channels);
+  plan.tissue = OneOf<Plan::Tissue>(
+      table, "tissue", {Plan::Tissue::kWhiteMatter, Plan::Tissue::kGrayMatter, Plan::Tissue::kCsf});
   plan.spacing_mm = ToTriple(
       table, "spacing_mm",
       table.Numbers("spacing_mm", {.minimum = 0, .maximum = 100}, std::vector<double>(3, 0.0)));
-  plan.interpolation =
-      OneOf<Preprocessing::Interpolation>(table, "interpolation",
-                                          {{"linear", Preprocessing::Interpolation::kLinear},
-                                           {"bspline", Preprocessing::Interpolation::kBSpline}},
-                                          0);
+  plan.interpolation = OneOf<Plan::Interpolation>(
+      table, "interpolation", {Plan::Interpolation::kLinear, Plan::Interpolation::kBSpline});
   return plan;
 }
 
@@ -211,7 +254,7 @@ Study ReadStudy(ConfigReader& reader) {
   study.labels = reader.Texts("labels");
   study.sites = reader.Texts("sites", study.sites);
   study.held_out = ReadHeldOutRule(reader.Table("held_out"));
-  study.preprocessing = ReadPreprocessing(reader.Table("preprocessing"));
+  study.harmonization = ReadHarmonization(reader.Table("harmonization"), study.channels);
   study.network = ReadNetwork(reader.Table("network"));
   study.training = ReadTraining(reader.Table("training"));
   study.evaluation = ReadEvaluation(reader.Table("evaluation"));
@@ -275,17 +318,31 @@ void CheckWords(const Study& study, ConfigReader& reader) {
   }
 }
 
-void CheckPreprocessing(const Preprocessing& plan, ConfigReader table) {
+void CheckHarmonizationPlan(const HarmonizationPlan& plan, ConfigReader table) {
   for (const double spacing : plan.spacing_mm) {
     if (spacing > 0 && spacing < kMinimumSpacing) {
       table.Refuse("spacing_mm", fmt::format("has {} mm; allowed are 0 (as stored) and {} to 100",
                                              spacing, kMinimumSpacing));
     }
   }
-  if (plan.outside == Preprocessing::Outside::kZero && plan.mask != Preprocessing::Mask::kGiven) {
+  const bool zero = plan.outside == HarmonizationPlan::Outside::kZero;
+  if (zero && plan.mask != HarmonizationPlan::Mask::kGiven) {
     table.Refuse("outside",
                  "is 'zero', which erases anatomy unless mask = \"given\"; use 'keep' or a given "
                  "mask");
+  }
+  using Normalizer = HarmonizationPlan::Normalizer;
+  if (zero && (plan.normalize == Normalizer::kNone || plan.normalize == Normalizer::kZScore)) {
+    table.Refuse("outside", fmt::format("is 'zero', which is the mean under the mask only where "
+                                        "intensities are normalised over it, not with normalize = "
+                                        "\"{}\"; use 'keep'",
+                                        ToString(plan.normalize)));
+  }
+  if (plan.normalize != Normalizer::kInstance && plan.normalize != Normalizer::kZScore &&
+      plan.normalize != Normalizer::kNone) {
+    table.Refuse("normalize", fmt::format("is '{}', which this version cannot do yet; use "
+                                          "'instance', 'zscore' or 'none'",
+                                          ToString(plan.normalize)));
   }
 }
 
@@ -410,7 +467,7 @@ absl::StatusOr<Study> ParseStudy(std::string toml, const std::string& source) {
   // Only now is every value of its type and in its range: what is left is whether they fit
   // together.
   CheckWords(study, reader);
-  CheckPreprocessing(study.preprocessing, reader.Table("preprocessing"));
+  CheckHarmonizationPlan(study.harmonization, reader.Table("harmonization"));
   CheckTraining(study, reader);
   CheckQuorum(study, reader.Table("rounds").Table("quorum"));
   RETURN_IF_ERROR(reader.Finish());
@@ -431,6 +488,14 @@ absl::StatusOr<Study> LoadStudy(const std::filesystem::path& path) {
   }
   text.resize(static_cast<std::size_t>(file.gcount()));
   return ParseStudy(std::move(text), path.string());
+}
+
+std::map<std::string, std::string> WeightsMetadataOf(const Study& study, std::int64_t round) {
+  std::map<std::string, std::string> metadata = HarmonizationMetadata(study.harmonization);
+  metadata["study"] = study.name;
+  metadata["study_digest"] = study.digest;
+  metadata["round"] = fmt::format("{}", round);
+  return metadata;
 }
 
 bool IsName(std::string_view text) {

@@ -4,12 +4,15 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
+
+#include "common/study/harmonization_plan.h"
 
 namespace isoscan {
 
@@ -29,28 +32,6 @@ struct HeldOutRule {
   Kind kind = Kind::kHash;
   double fraction = 0.2;
   std::int64_t every = 5;
-};
-
-/// How a scan becomes the network's input. Order: canonical orientation (LPS), masked instance
-/// normalisation, resampling.
-struct Preprocessing {
-  enum class Normalization {
-    kMaskedInstance,  ///< y = (x - mean) / sd, both over the mask, applied to every voxel.
-    kNone,            ///< Raw intensities: for comparison only.
-  };
-  enum class Mask { kWhole, kOtsu, kThreshold, kGiven };
-  enum class Outside {
-    kKeep,  ///< The same map for every voxel; no anatomy is ever erased.
-    kZero,  ///< Voxels outside the mask become 0. Only with Mask::kGiven.
-  };
-  enum class Interpolation { kLinear, kBSpline };
-
-  Normalization normalization = Normalization::kMaskedInstance;
-  Mask mask = Mask::kWhole;
-  double threshold = 0.1;  ///< For kThreshold: a fraction of the volume's own range (min to max).
-  Outside outside = Outside::kKeep;
-  std::array<double, 3> spacing_mm{0, 0, 0};  ///< z, y, x; 0 keeps the case's own spacing.
-  Interpolation interpolation = Interpolation::kLinear;
 };
 
 /// nnU-Net's PlainConvUNet. Stage 0 is the finest.
@@ -131,7 +112,7 @@ struct Study {
   std::vector<std::string> labels;    ///< Foreground labels by name; label i + 1 of the network.
   std::vector<std::string> sites;     ///< Declared sites; empty: those that approve before start.
   HeldOutRule held_out;
-  Preprocessing preprocessing;
+  HarmonizationPlan harmonization;
   NetworkPlan network;
   TrainingPlan training;
   EvaluationPlan evaluation;
@@ -149,6 +130,10 @@ absl::StatusOr<Study> ParseStudy(std::string toml, const std::string& source);
 
 /// Errors: NOT_FOUND naming what cannot be read, and those of ParseStudy.
 absl::StatusOr<Study> LoadStudy(const std::filesystem::path& path);
+
+/// What every file of a study's weights says beside them (docs/wire-format.md): `study`,
+/// `study_digest`, `round`, and the two of HarmonizationMetadata().
+std::map<std::string, std::string> WeightsMetadataOf(const Study& study, std::int64_t round);
 
 /// A site's or study's name: 1 to 63 lower-case letters, digits and inner hyphens, as in DNS.
 bool IsName(std::string_view text);

@@ -14,24 +14,6 @@ std::string Joined(const std::vector<std::string>& parts) {
   return text;
 }
 
-std::string HarmonisationInWords(const Preprocessing& preprocessing) {
-  if (preprocessing.normalization == Preprocessing::Normalization::kNone) {
-    return "none: raw intensities";
-  }
-  switch (preprocessing.mask) {
-    case Preprocessing::Mask::kWhole:
-      return "instance normalisation over the whole volume";
-    case Preprocessing::Mask::kOtsu:
-      return "instance normalisation over an Otsu mask";
-    case Preprocessing::Mask::kGiven:
-      return "instance normalisation over a given mask";
-    case Preprocessing::Mask::kThreshold:
-      return fmt::format("instance normalisation over voxels above {} of the range",
-                         FormatTick(preprocessing.threshold));
-  }
-  return "";
-}
-
 std::string HeldOutInWords(const HeldOutRule& rule) {
   switch (rule.kind) {
     case HeldOutRule::Kind::kHash:
@@ -62,20 +44,25 @@ std::string LimitsSection(const ReportContent& content) {
   const auto item = [&items](std::string_view html) {
     items += fmt::format("<li>{}</li>\n", html);
   };
-  if (study.preprocessing.normalization == Preprocessing::Normalization::kMaskedInstance) {
+  const HarmonizationPlan& plan = study.harmonization;
+  if (plan.normalize == HarmonizationPlan::Normalizer::kNone) {
     item(
-        "<b>Removed:</b> instance normalisation removes a scanner's positive scale and its bias "
-        "(<i>x</i> becomes <i>s·x + b</i>) exactly, up to rounding, because mean and standard "
-        "deviation are taken from the same voxels of each scan.");
-    item(
-        "<b>Not removed:</b> a negative scale (inverted contrast), gamma and other curves, a "
+        "<b>Not harmonised:</b> this study trains on intensities as they are. Differences of "
+        "scale and bias between scanners reach the network.");
+  } else {
+    item(fmt::format(
+        "<b>Removed:</b> the normalisation ({}) removes a scanner's positive scale {}, up to "
+        "rounding, because its statistics are taken from the same voxels of each scan.",
+        EscapeHtml(InWords(plan)),
+        RemovesScaleAndBias(plan.normalize)
+            ? "and its bias (<i>x</i> becomes <i>s·x + b</i>) exactly"
+            : "exactly (<i>x</i> becomes <i>s·x</i>), but no bias (<i>x + b</i>)"));
+    item(fmt::format(
+        "<b>Not removed:</b> a negative scale (inverted contrast), gamma and other curves, {} "
         "smooth bias field across the image, another protocol or contrast, another resolution, "
         "noise and artefacts. Where a hospital differs in these, it can be served worse although "
-        "its curve above lies on the others.");
-  } else {
-    item(
-        "<b>Not harmonised:</b> this study trains on raw intensities. Differences of scale and "
-        "bias between scanners reach the network.");
+        "its curve above lies on the others.",
+        plan.n4.has_value() ? "what N4 leaves of a" : "a"));
   }
   if (study.network.norm == NetworkPlan::Norm::kBatch) {
     item(
@@ -124,7 +111,7 @@ std::string ProvenanceSection(const ReportContent& content) {
   row("Channels", Joined(study.channels));
   row("Labels", Joined(study.labels));
   row("Held out", HeldOutInWords(study.held_out));
-  row("Harmonisation", HarmonisationInWords(study.preprocessing));
+  row("Harmonisation", InWords(study.harmonization));
   row("Layers", study.network.norm == NetworkPlan::Norm::kInstance ? "instance normalisation"
                 : study.network.norm == NetworkPlan::Norm::kBatch  ? "batch normalisation"
                                                                    : "group normalisation");

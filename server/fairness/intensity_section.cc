@@ -125,8 +125,8 @@ std::string PictureOf(const SiteStatistics& site, std::size_t index, const View&
 
 std::string IntensitySection(const ReportContent& content) {
   const std::vector<SiteStatistics>& sites = content.statistics.sites;
-  const bool harmonised = content.record.study.preprocessing.normalization ==
-                          Preprocessing::Normalization::kMaskedInstance;
+  const bool harmonised =
+      content.record.study.harmonization.normalize != HarmonizationPlan::Normalizer::kNone;
   std::vector<View> views{{"raw", "As stored", &SiteRecord::raw, {}},
                           {"harmonized",
                            harmonised ? "After harmonisation" : "As the network sees them",

@@ -127,8 +127,7 @@ absl::StatusOr<StudyStatus> Coordinator::CreateStudy(const std::string& toml) {
 
   const std::filesystem::path draft = state_->models.DraftOf(study.name);
   RETURN_IF_ERROR(
-      WriteSafetensors(draft, InitialWeights(study),
-                       {{"study", study.name}, {"study_digest", study.digest}, {"round", "0"}}));
+      WriteSafetensors(draft, InitialWeights(study), WeightsMetadataOf(study, /*round=*/0)));
   ASSIGN_OR_RETURN(const GlobalModelRecord initial, state_->models.Keep(draft, /*round=*/0));
 
   StudyStatus status;

@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "common/status/status_macros.h"
+#include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
 #include "server/aggregation/federated_average.h"
 #include "server/rounds/coordinator.h"
@@ -30,8 +31,8 @@ double SecondsSince(std::chrono::steady_clock::time_point start) {
 /// sites go on talking to the coordinator.
 struct Coordinator::State::Closing {
   std::string study;
-  std::string study_digest;
   int round = 0;
+  WeightsMetadata metadata;  ///< Of the model that comes out.
   std::map<std::string, JournaledUpdate> updates;
   std::vector<ParticipationRecord> participation;
 };
@@ -49,10 +50,7 @@ absl::StatusOr<GlobalModelRecord> Coordinator::State::Aggregate(const Closing& c
     staged.push_back({site.site, WeightsOf(closing, site.site), site.weight});
   }
   const std::filesystem::path draft = models.DraftOf(closing.study);
-  RETURN_IF_ERROR(FederatedAverage(std::move(staged), draft,
-                                   {{"study", closing.study},
-                                    {"study_digest", closing.study_digest},
-                                    {"round", fmt::format("{}", closing.round)}}));
+  RETURN_IF_ERROR(FederatedAverage(std::move(staged), draft, closing.metadata));
   return models.Keep(draft, closing.round);
 }
 
@@ -143,8 +141,8 @@ absl::StatusOr<bool> Coordinator::State::AdvanceStudy(const std::string& study) 
       return true;
     }
     closing = {.study = study,
-               .study_digest = course.study.digest,
                .round = course.round,
+               .metadata = WeightsMetadataOf(course.study, course.round),
                .updates = course.updates,
                .participation = ParticipationOf(course.study.rounds, situation, course.updates)};
     for (const auto& [site, update] : course.updates) course.averaging.insert(site);

@@ -238,6 +238,7 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
                                                   update.weights_digest.substr(0, 64)));
   }
   std::filesystem::path weights;
+  Study study;
   TensorShapes shapes;
   {
     absl::MutexLock lock(&state_->mutex);
@@ -262,12 +263,14 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
           fmt::format("the weights {} of {} have not been uploaded for round {} of {}",
                       update.weights_digest, site, update.round, update.study));
     }
+    study = course->study;
     shapes = course->shapes;
     course->screening.emplace(site, update.weights_digest);
     course->Active(site)->Sign(state_->clock.Now());
   }
 
   absl::Status screened = ScreenUpdate(site, weights, shapes);
+  if (screened.ok()) screened = CheckWeightsMetadata(study, site, weights);
   // The file has the digest that the site announced, so the site sent it damaged.
   if (screened.code() == absl::StatusCode::kDataLoss) {
     screened = absl::InvalidArgumentError(

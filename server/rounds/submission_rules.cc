@@ -8,6 +8,7 @@
 
 #include "common/status/printable.h"
 #include "common/status/status_macros.h"
+#include "common/weights/safetensors.h"
 
 namespace isoscan {
 namespace {
@@ -158,6 +159,13 @@ absl::Status CheckUpdate(const Study& study, const SiteRecord& cohort, const Sit
   RETURN_IF_ERROR(CheckMeasure(cohort.name, "seconds_training", update.seconds_training));
   RETURN_IF_ERROR(CheckMeasure(cohort.name, "seconds_scoring", update.seconds_scoring));
   return CheckScores(study, cohort, update.model_scores);
+}
+
+absl::Status CheckWeightsMetadata(const Study& study, const std::string& site,
+                                  const std::filesystem::path& weights) {
+  ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(weights));
+  return CheckHarmonization(fmt::format("the update of {}", site), file.metadata(),
+                            study.harmonization);
 }
 
 }  // namespace isoscan

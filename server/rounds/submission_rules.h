@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -26,5 +27,10 @@ absl::Status CheckScores(const Study& study, const SiteRecord& cohort,
 /// Training cases between 1 and the declared count, other numbers finite and not negative, and
 /// CheckScores.
 absl::Status CheckUpdate(const Study& study, const SiteRecord& cohort, const SiteUpdate& update);
+
+/// The weights say that they are for the study's harmonisation (docs/wire-format.md); the message
+/// names both digests. Also NOT_FOUND and DATA_LOSS of SafetensorsFile::Open.
+absl::Status CheckWeightsMetadata(const Study& study, const std::string& site,
+                                  const std::filesystem::path& weights);
 
 }  // namespace isoscan

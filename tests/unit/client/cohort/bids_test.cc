@@ -189,7 +189,7 @@ TEST_F(BidsCohort, FindsTheBrainMaskThatAStudyNormalisesOver) {
   Mask("sub-01_desc-brain_mask", "bet");
   Scan("sub-02_FLAIR");
   Mask("sub-02_label-tumor_mask");
-  study_.preprocessing.mask = Preprocessing::Mask::kGiven;
+  study_.harmonization.mask = HarmonizationPlan::Mask::kGiven;
   std::vector<std::string> left_out;
 
   ASSERT_OK_AND_ASSIGN(const auto cases, ListCases(folder_, study_, &left_out));

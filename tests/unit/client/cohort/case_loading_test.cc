@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "client/cohort/cohort.h"
-#include "client/harmonization/masked_normalization.h"
+#include "client/harmonization/harmonize.h"
 #include "client/imaging/orientation.h"
 #include "client/imaging/resampling.h"
 #include "tests/support/status_matchers.h"
@@ -169,7 +169,7 @@ TEST_F(CaseOnDisk, IsRefusedWhenItsChannelsLieApart) {
 }
 
 TEST_F(CaseOnDisk, IsPreparedHarmonisedAtThePlansSpacing) {
-  study_.preprocessing.spacing_mm = {1.5, 1.0, 0.9};  // z, y, x.
+  study_.harmonization.spacing_mm = {1.5, 1.0, 0.9};  // z, y, x.
   ASSERT_OK_AND_ASSIGN(const LoadedCase loaded, LoadCase(files_, study_));
 
   ASSERT_OK_AND_ASSIGN(const PreparedCase prepared, PrepareCase(loaded, files_, study_));
@@ -180,7 +180,7 @@ TEST_F(CaseOnDisk, IsPreparedHarmonisedAtThePlansSpacing) {
   EXPECT_EQ(prepared.reference.voxels, loaded.labels.voxels);
   EXPECT_EQ(prepared.cohort, "ward");
   Volume expected = loaded.channels[0];
-  ASSERT_OK(Harmonize(expected, study_.preprocessing));
+  ASSERT_OK(Harmonize(expected, study_.harmonization));
   EXPECT_EQ(prepared.image, Resample(expected, prepared.grid, ImageInterpolation::kLinear).voxels);
 }
 
@@ -203,7 +203,7 @@ TEST_F(CaseOnDisk, StacksItsChannels) {
 
   const auto voxels = static_cast<std::ptrdiff_t>(prepared.grid.voxels());
   Volume second = loaded.channels[1];
-  ASSERT_OK(Harmonize(second, study_.preprocessing));
+  ASSERT_OK(Harmonize(second, study_.harmonization));
   EXPECT_TRUE(std::equal(second.voxels.begin(), second.voxels.end(),
                          prepared.image.begin() + voxels, prepared.image.end()));
 }
@@ -224,11 +224,11 @@ TEST_F(CaseOnDisk, IsRefusedWhenZeroOutsideItsMaskWouldEraseLabels) {
   for (auto& voxel : mask.voxels) voxel = voxel == 1 ? 1 : 0;
   cohort_.Labels("mask.nii.gz", mask);
   files_.mask = cohort_.path() / "mask.nii.gz";
-  study_.preprocessing.mask = Preprocessing::Mask::kGiven;
+  study_.harmonization.mask = HarmonizationPlan::Mask::kGiven;
   ASSERT_OK_AND_ASSIGN(const LoadedCase loaded, LoadCase(files_, study_));
 
   EXPECT_OK(PrepareCase(loaded, files_, study_));
-  study_.preprocessing.outside = Preprocessing::Outside::kZero;
+  study_.harmonization.outside = HarmonizationPlan::Outside::kZero;
   EXPECT_THAT(
       PrepareCase(loaded, files_, study_),
       StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("labelled voxels lie outside")));

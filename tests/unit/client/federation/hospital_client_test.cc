@@ -151,7 +151,10 @@ class HospitalClientTest : public testing::Test {
 
   /// Makes a model that can be downloaded; answers with its digest.
   std::string Offer(const NamedTensors& weights) {
-    const std::string bytes = EncodeSafetensors(weights, {});
+    return Offer(weights, WeightsMetadataOf(study_, /*round=*/0));
+  }
+  std::string Offer(const NamedTensors& weights, const WeightsMetadata& metadata) {
+    const std::string bytes = EncodeSafetensors(weights, metadata);
     const std::string digest = Sha256Of(bytes);
     session_.models[digest] = bytes;
     return digest;
@@ -445,6 +448,40 @@ TEST_F(HospitalClientTest, RefusesAModelOfAnotherNetworkAndGoesOn) {
   ASSERT_OK(Run());
 
   EXPECT_THAT(training_.tasks, IsEmpty());
+}
+
+TEST_F(HospitalClientTest, RefusesAModelForAnotherHarmonisationAndGoesOn) {
+  HarmonizationPlan other;
+  other.mask = HarmonizationPlan::Mask::kOtsu;
+  for (const WeightsMetadata& metadata : {HarmonizationMetadata(other), WeightsMetadata()}) {
+    model_ = Offer(InitialWeights(study_), metadata);
+    session_.Ask({Assignment(Kind::kTrain, 1), Ended()});
+
+    ASSERT_OK(Run());
+
+    EXPECT_THAT(training_.tasks, IsEmpty());
+    EXPECT_EQ(training_.predictions, 0);
+  }
+}
+
+TEST_F(HospitalClientTest, SendsAnUpdateThatSaysWhichHarmonisationItIsFor) {
+  WeightsMetadata metadata;
+  session_.on_update = [&](const RoundUpdate& update) {
+    const fs::path folder = config_.state / "updates" / study_.name;
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      if (entry.path().extension() != ".safetensors") continue;
+      EXPECT_THAT(Sha256OfFile(entry.path()), IsOkAndHolds(update.weights_digest));
+      const auto file = SafetensorsFile::Open(entry.path());
+      if (file.ok()) metadata = file->metadata();
+    }
+    session_.Ask({Ended()});
+    return absl::OkStatus();
+  };
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+
+  ASSERT_OK(Run());
+
+  EXPECT_EQ(metadata, WeightsMetadataOf(study_, 1));
 }
 
 TEST_F(HospitalClientTest, ScoresTheFinalModelWithoutTraining) {

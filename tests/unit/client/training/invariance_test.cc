@@ -65,7 +65,7 @@ TEST(Invariance, ScoresIgnoreTheScannersScaleAndBias) {
 
 TEST(Invariance, ScoresWithoutHarmonizationDoNot) {
   Study study = PhantomStudy();
-  study.preprocessing.normalization = Preprocessing::Normalization::kNone;
+  study.harmonization.normalize = HarmonizationPlan::Normalizer::kNone;
   const PreparedCase phantom = Phantom(1);
   const torch::Tensor scores = ScoresOf(study, Harmonized(phantom, study));
 

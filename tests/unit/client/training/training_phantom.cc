@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <utility>
 
-#include "client/harmonization/masked_normalization.h"
+#include "client/harmonization/harmonize.h"
 #include "common/random/philox.h"
 #include "tests/support/status_matchers.h"
 
@@ -69,7 +69,7 @@ PreparedCase Phantom(std::uint64_t number) {
 
 PreparedCase Harmonized(PreparedCase phantom, const Study& study) {
   Volume volume{.geometry = phantom.grid, .voxels = std::move(phantom.image)};
-  EXPECT_OK(Harmonize(volume, study.preprocessing));
+  EXPECT_OK(Harmonize(volume, study.harmonization));
   phantom.image = std::move(volume.voxels);
   return phantom;
 }

@@ -1,5 +1,6 @@
 #include "common/study/study.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -46,13 +47,22 @@ rule = "every"
 fraction = 0.3
 every = 4
 
-[preprocessing]
-normalization = "none"
+[harmonization]
 mask = "given"
 threshold = 0.2
 outside = "zero"
+normalize = "instance"
+contrasts = ["T1w", "FLAIR"]
+tissue = "csf"
 spacing_mm = [3.0, 1.0, 0.0]
 interpolation = "bspline"
+
+[harmonization.n4]
+shrink = 2
+levels = 3
+iterations = 40
+convergence = 1e-4
+control_points = 5
 
 [network]
 features = [8, 16, 32]
@@ -112,10 +122,7 @@ TEST(ParseStudy, FillsInTheDefaults) {
   EXPECT_EQ(study->classes(), 3);
   EXPECT_EQ(study->held_out.kind, HeldOutRule::Kind::kHash);
   EXPECT_EQ(study->held_out.fraction, 0.2);
-  EXPECT_EQ(study->preprocessing.normalization, Preprocessing::Normalization::kMaskedInstance);
-  EXPECT_EQ(study->preprocessing.mask, Preprocessing::Mask::kWhole);
-  EXPECT_EQ(study->preprocessing.outside, Preprocessing::Outside::kKeep);
-  EXPECT_THAT(study->preprocessing.spacing_mm, ElementsAre(0, 0, 0));
+  EXPECT_EQ(study->harmonization, HarmonizationPlan());
   EXPECT_EQ(study->network.stages(), 4U);
   EXPECT_THAT(study->network.kernels, testing::Each(Triple{3, 3, 3}));
   EXPECT_EQ(study->network.convolutions_per_stage, 2);
@@ -143,12 +150,17 @@ TEST(ParseStudy, ReadsEveryKey) {
   EXPECT_EQ(study->held_out.kind, HeldOutRule::Kind::kEvery);
   EXPECT_EQ(study->held_out.fraction, 0.3);
   EXPECT_EQ(study->held_out.every, 4);
-  EXPECT_EQ(study->preprocessing.normalization, Preprocessing::Normalization::kNone);
-  EXPECT_EQ(study->preprocessing.mask, Preprocessing::Mask::kGiven);
-  EXPECT_EQ(study->preprocessing.threshold, 0.2);
-  EXPECT_EQ(study->preprocessing.outside, Preprocessing::Outside::kZero);
-  EXPECT_THAT(study->preprocessing.spacing_mm, ElementsAre(3, 1, 0));
-  EXPECT_EQ(study->preprocessing.interpolation, Preprocessing::Interpolation::kBSpline);
+  EXPECT_EQ(
+      study->harmonization.n4,
+      (N4Plan{
+          .shrink = 2, .levels = 3, .iterations = 40, .convergence = 1e-4, .control_points = 5}));
+  EXPECT_EQ(study->harmonization.normalize, HarmonizationPlan::Normalizer::kInstance);
+  EXPECT_EQ(study->harmonization.tissue, HarmonizationPlan::Tissue::kCsf);
+  EXPECT_EQ(study->harmonization.mask, HarmonizationPlan::Mask::kGiven);
+  EXPECT_EQ(study->harmonization.threshold, 0.2);
+  EXPECT_EQ(study->harmonization.outside, HarmonizationPlan::Outside::kZero);
+  EXPECT_THAT(study->harmonization.spacing_mm, ElementsAre(3, 1, 0));
+  EXPECT_EQ(study->harmonization.interpolation, HarmonizationPlan::Interpolation::kBSpline);
   EXPECT_THAT(study->network.features, ElementsAre(8, 16, 32));
   EXPECT_THAT(study->network.strides,
               ElementsAre(Triple{1, 1, 1}, Triple{1, 2, 2}, Triple{2, 2, 2}));
@@ -233,6 +245,22 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"EverythingHeldOut", "every = 4", "every = 1", "every is 1"},
         Refusal{"ZeroOutsideOfAnOtsuMask", "mask = \"given\"", "mask = \"otsu\"",
                 "outside is 'zero'"},
+        Refusal{"ZeroOutsideOfRawIntensities", "normalize = \"instance\"", "normalize = \"none\"",
+                "outside is 'zero'"},
+        Refusal{"NormalizerOfALaterVersion", "normalize = \"instance\"",
+                "normalize = \"white_stripe\"", "normalize is 'white_stripe', which this version"},
+        Refusal{"ContrastThatNobodyKnows",
+                "normalize = \"instance\"\ncontrasts = [\"T1w\", \"FLAIR\"]",
+                "normalize = \"kde\"\ncontrasts = [\"T1w\", \"CT\"]", "contrasts has 'CT'"},
+        Refusal{"ContrastForOneOfTwoChannels",
+                "normalize = \"instance\"\ncontrasts = [\"T1w\", \"FLAIR\"]",
+                "normalize = \"kde\"\ncontrasts = [\"T1w\"]", "contrasts has 1 entries"},
+        Refusal{"NoShrinking", "shrink = 2", "shrink = 0", "harmonization.n4.shrink is 0"},
+        Refusal{"UnknownKeyOfN4", "shrink = 2", "shrnik = 2", "shrnik"},
+        Refusal{"N4ThatIsNoTable",
+                "[harmonization.n4]\nshrink = 2\nlevels = 3\niterations = 40\n"
+                "convergence = 1e-4\ncontrol_points = 5\n",
+                "n4 = true\n", "n4"},
         Refusal{"TwoSpacings", "[3.0, 1.0, 0.0]", "[3.0, 1.0]", "spacing_mm has 2 numbers"},
         Refusal{"SpacingThatNoMachineHolds", "[3.0, 1.0, 0.0]", "[3.0, 1e-6, 0.0]",
                 "spacing_mm has 1e-06 mm"},
@@ -278,6 +306,24 @@ INSTANTIATE_TEST_SUITE_P(
                 "required_sites = [\"south\"]", "required_sites has 'south'"},
         Refusal{"WrongType", "rounds = 3", "rounds = \"three\"", "rounds"}),
     [](const auto& test) { return test.param.name; });
+
+TEST(ParseStudy, TurnsN4OnByItsTableAlone) {
+  const auto study = ParseStudy(std::string(kSmallest) + "[harmonization.n4]\n", "study.toml");
+  ASSERT_OK(study);
+  EXPECT_EQ(study->harmonization.n4, N4Plan());
+}
+
+TEST(ParseStudy, ReadsEveryNormaliserThatThisVersionHas) {
+  using Normalizer = HarmonizationPlan::Normalizer;
+  for (const Normalizer normalizer :
+       {Normalizer::kInstance, Normalizer::kZScore, Normalizer::kNone}) {
+    const auto study = ParseStudy(
+        fmt::format("{}[harmonization]\nnormalize = \"{}\"\n", kSmallest, ToString(normalizer)),
+        "study.toml");
+    ASSERT_OK(study);
+    EXPECT_EQ(study->harmonization.normalize, normalizer);
+  }
+}
 
 TEST(ParseStudy, NamesFileAndLine) {
   EXPECT_THAT(ParseStudy(With(kSmallest, "[40, 56, 40]", "[41, 56, 40]"), "plans/study.toml"),

@@ -124,6 +124,22 @@ TEST_F(CoordinatorSubmission, RefusesWeightsThatAreNotFiniteAndTheStudyGoesOn) {
   EXPECT_EQ(federation_.Status().round, 2);
 }
 
+TEST_F(CoordinatorSubmission, RefusesAnUpdateForAnotherHarmonisationByBothDigests) {
+  HarmonizationPlan other;
+  other.mask = HarmonizationPlan::Mask::kOtsu;
+  const SiteUpdate update =
+      UploadBytes(EncodeSafetensors(ModelWeights(), HarmonizationMetadata(other)));
+
+  EXPECT_THAT(coordinator().SubmitUpdate("berlin", update),
+              StatusIs(kInvalid, AllOf(HasSubstr("berlin"), HasSubstr(HarmonizationDigest(other)),
+                                       HasSubstr(HarmonizationDigest(HarmonizationPlan())))));
+  EXPECT_THAT(
+      coordinator().SubmitUpdate("berlin", UploadBytes(EncodeSafetensors(ModelWeights(), {}))),
+      StatusIs(kInvalid, HasSubstr("does not say which harmonisation")));
+
+  EXPECT_OK(federation_.Train("berlin"));
+}
+
 TEST_F(CoordinatorSubmission, RefusesWeightsOfAnotherNetworkOrDamagedOnes) {
   NamedTensors fewer = ModelWeights();
   fewer.erase("decoder.seg_layers.0.bias");

@@ -128,6 +128,7 @@ TEST(Coordinator, KeepsEveryGlobalModelUnderItsDigest) {
     EXPECT_EQ(file.metadata().at("study"), "tiny");
     EXPECT_EQ(file.metadata().at("study_digest"), federation.Status().digest);
     EXPECT_EQ(file.metadata().at("round"), std::to_string(model.round));
+    EXPECT_OK(CheckHarmonization("the model", file.metadata(), HarmonizationPlan()));
   }
   EXPECT_THAT(coordinator.ModelOfRound("tiny", 2),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("no model of round 2")));

@@ -107,12 +107,12 @@ absl::StatusOr<SiteUpdate> FederationInMemory::Upload(const std::string& site,
   for (auto& [name, tensor] : weights) {
     for (float& value : tensor.values) value += shift;
   }
-  const std::string bytes = EncodeSafetensors(weights, {});
+  const std::string bytes = EncodeSafetensors(weights, file.metadata());
   const std::string digest = Sha256Of(bytes);
   ASSIGN_OR_RETURN(const std::filesystem::path path,
                    coordinator_->UploadPath(site, study, status.round, digest,
                                             static_cast<std::int64_t>(bytes.size())));
-  RETURN_IF_ERROR(WriteSafetensors(path, weights, {}));
+  RETURN_IF_ERROR(WriteSafetensors(path, weights, file.metadata()));
   SiteUpdate update;
   update.study = study;
   update.round = status.round;

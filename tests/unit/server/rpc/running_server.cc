@@ -119,7 +119,9 @@ rounds = {}
 
 std::string UpdateBytes(const std::string& study_toml, const std::string& site) {
   const Study study = Need(ParseStudy(study_toml, "study.toml"));
-  return EncodeSafetensors(InitialWeights(study), {{"site", site}});
+  WeightsMetadata metadata = WeightsMetadataOf(study, /*round=*/1);
+  metadata["site"] = site;  // No two sites' bytes are alike.
+  return EncodeSafetensors(InitialWeights(study), metadata);
 }
 
 }  // namespace isoscan

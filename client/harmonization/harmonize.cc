@@ -1,0 +1,36 @@
+#include "client/harmonization/harmonize.h"
+
+#include <fmt/format.h>
+
+#include "common/status/status_macros.h"
+
+namespace isoscan {
+
+absl::StatusOr<HarmonizationRecord> Harmonize(Volume& canonical, const HarmonizationPlan& plan,
+                                              const std::optional<Mask>& given) {
+  using Normalizer = HarmonizationPlan::Normalizer;
+  if (plan.n4.has_value()) return absl::UnimplementedError("this version cannot do N4 yet");
+  HarmonizationRecord record;
+  switch (plan.normalize) {
+    case Normalizer::kInstance: {
+      ASSIGN_OR_RETURN(const Mask mask, MakeMask(canonical, plan, given));
+      ASSIGN_OR_RETURN(record.statistics, NormalizeOverMask(canonical, mask, plan.outside));
+      return record;
+    }
+    case Normalizer::kZScore: {
+      const Mask whole(canonical.voxels.size(), 1);
+      ASSIGN_OR_RETURN(record.statistics,
+                       NormalizeOverMask(canonical, whole, HarmonizationPlan::Outside::kKeep));
+      return record;
+    }
+    case Normalizer::kNone:
+      RETURN_IF_ERROR(CheckVoxels(canonical));
+      record.statistics = StatisticsOf(canonical, Mask(canonical.voxels.size(), 1));
+      return record;
+    default:
+      return absl::UnimplementedError(
+          fmt::format("this version cannot normalise by '{}' yet", ToString(plan.normalize)));
+  }
+}
+
+}  // namespace isoscan

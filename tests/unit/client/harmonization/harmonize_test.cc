@@ -1,0 +1,80 @@
+#include "client/harmonization/harmonize.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "tests/support/status_matchers.h"
+#include "tests/unit/client/imaging/phantom.h"
+
+namespace isoscan {
+namespace {
+
+using testing::HasSubstr;
+using Normalizer = HarmonizationPlan::Normalizer;
+
+Volume Anatomy() { return SmoothVolume(ObliqueGeometry({23, 19, 11})); }
+
+/// Half of the volume, along x.
+Mask HalfOf(const Volume& volume) {
+  Mask mask;
+  for (std::int64_t i = 0; i < volume.geometry.voxels(); ++i) {
+    mask.push_back(2 * (i % volume.geometry.size[0]) < volume.geometry.size[0] ? 1 : 0);
+  }
+  return mask;
+}
+
+TEST(Harmonize, TellsTheStatisticsThatItWentBy) {
+  Volume volume = Anatomy();
+  const Mask mask = HalfOf(volume);
+  const IntensityStatistics before = StatisticsOf(volume, mask);
+  HarmonizationPlan plan;
+  plan.mask = HarmonizationPlan::Mask::kGiven;
+
+  ASSERT_OK_AND_ASSIGN(const HarmonizationRecord record, Harmonize(volume, plan, mask));
+
+  EXPECT_EQ(record.statistics.mean, before.mean);
+  EXPECT_EQ(record.statistics.standard_deviation, before.standard_deviation);
+  EXPECT_EQ(record.statistics.voxels, before.voxels);
+  EXPECT_NEAR(StatisticsOf(volume, mask).mean, 0, 1e-6);
+}
+
+TEST(Harmonize, TakesTheWholeVolumeForAZScoreWhateverTheMask) {
+  Volume masked = Anatomy();
+  Volume whole = Anatomy();
+  HarmonizationPlan zscore;
+  zscore.normalize = Normalizer::kZScore;
+  zscore.mask = HarmonizationPlan::Mask::kGiven;
+
+  ASSERT_OK(Harmonize(masked, zscore, HalfOf(masked)));
+  ASSERT_OK(Harmonize(whole, HarmonizationPlan()));
+
+  EXPECT_EQ(masked.voxels, whole.voxels);
+}
+
+TEST(Harmonize, WithoutNormalisationOnlyChecks) {
+  HarmonizationPlan plan;
+  plan.normalize = Normalizer::kNone;
+  Volume volume = Anatomy();
+  Volume broken = Anatomy();
+  broken.voxels[5] = std::numeric_limits<float>::quiet_NaN();
+
+  ASSERT_OK(Harmonize(volume, plan));
+
+  EXPECT_EQ(volume.voxels, Anatomy().voxels);
+  EXPECT_THAT(Harmonize(broken, plan),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("1 of 4807 voxels")));
+}
+
+TEST(Harmonize, RefusesANormaliserThatIsNotThereYet) {
+  HarmonizationPlan plan;
+  plan.normalize = Normalizer::kNyul;
+  Volume volume = Anatomy();
+
+  EXPECT_THAT(Harmonize(volume, plan),
+              StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("'nyul'")));
+}
+
+}  // namespace
+}  // namespace isoscan
