@@ -30,6 +30,8 @@ struct CommandLine {
   EvaluationRequest evaluation;
   ClientConfig::Device device;
   HarmonizationPlan harmonization;
+  bool certify = false;
+  CertificateRequest certificate;
   bool json = false;
   bool yes = false;
   bool text_only = false;
@@ -62,11 +64,42 @@ void AddEnrol(CLI::App& program, CommandLine& line, const std::stop_token& stop)
   });
 }
 
-void AddHarmonize(CLI::App& program, CommandLine& line) {
+/// The site's configuration, or none of its folders but `input`, where that is given.
+absl::Status CertifyCohort(const CommandLine& line, const std::stop_token& stop) {
+  absl::StatusOr<ClientConfig> config = LoadClientConfig(line.config);
+  if (!line.input.empty()) {
+    if (absl::IsNotFound(config.status())) config = ClientConfig{};
+    RETURN_IF_ERROR(config.status());
+    config->cohorts.assign(1, CohortFolder());
+    config->cohorts.front().folder = line.input;
+  }
+  RETURN_IF_ERROR(config.status());
+  return Certify(*config, line.certificate, stop);
+}
+
+void AddCertificate(CLI::App* harmonize, CommandLine& line) {
+  CertificateRequest& request = line.certificate;
+  CLI::Option* const certify = harmonize->add_flag(
+      "--certify", line.certify,
+      "Instead: measure what scale, bias and other changes of this site's held-out scans (or those "
+      "of the folder INPUT) do to a model");
+  harmonize->add_option("--study", request.study, "A study's file, or an approved study's name")
+      ->needs(certify);
+  harmonize->add_option("--model", request.model, "The study's model, a .safetensors file")
+      ->needs(certify);
+  harmonize->add_option("--cases", request.cases, "At most so many held-out cases")
+      ->needs(certify)
+      ->check(CLI::PositiveNumber);
+  harmonize->add_option("--json", request.json, "File for the certificate as JSON")->needs(certify);
+  harmonize->add_option("--svg", request.svg, "File for its picture")->needs(certify);
+}
+
+void AddHarmonize(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
   CLI::App* const app =
       program.add_subcommand("harmonize", "Normalise one image over its mask, as a study would");
-  app->add_option("input", line.input, "NIfTI, NRRD or MetaImage file")->required();
-  app->add_option("output", line.output, "NIfTI file to write")->required();
+  app->add_option("input", line.input, "NIfTI, NRRD or MetaImage file");
+  app->add_option("output", line.output, "NIfTI file to write");
+  AddCertificate(app, line);
   const std::map<std::string, HarmonizationPlan::Mask> masks{
       {"whole", HarmonizationPlan::Mask::kWhole},
       {"otsu", HarmonizationPlan::Mask::kOtsu},
@@ -77,9 +110,14 @@ void AddHarmonize(CLI::App& program, CommandLine& line) {
   app->add_option("--threshold", line.harmonization.threshold,
                   "For --mask threshold: a fraction of the image's range")
       ->check(CLI::Range(0.0, 1.0));
-  app->callback([&line] {
-    line.command = [&line] {
-      return Report(HarmonizeImage(line.input, line.output, line.harmonization));
+  app->callback([&line, &stop] {
+    if (line.certify && line.certificate.model.empty()) {
+      throw CLI::RequiredError("--certify: --model");
+    }
+    if (!line.certify && line.output.empty()) throw CLI::RequiredError("input and output");
+    line.command = [&line, &stop] {
+      return Report(line.certify ? CertifyCohort(line, stop)
+                                 : HarmonizeImage(line.input, line.output, line.harmonization));
     };
   });
 }
@@ -190,7 +228,7 @@ int Main(int argc, char** argv) {
   AddEnrol(program, line, stop);
   AddOthers(program, line, stop);
   AddEvaluate(program, line, stop);
-  AddHarmonize(program, line);
+  AddHarmonize(program, line, stop);
   AddStudy(program, line, stop);
 
   try {

@@ -6,6 +6,7 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -29,6 +30,9 @@ class StudyTrainer {
   /// As Trainer::Predict.
   virtual absl::StatusOr<LabelMap> Predict(const NamedTensors& weights,
                                            const PreparedCase& prepared) = 0;
+  /// As Trainer::Scores.
+  virtual absl::StatusOr<std::vector<float>> Scores(const NamedTensors& weights,
+                                                    const PreparedCase& prepared) = 0;
   virtual std::string device_name() const = 0;
   /// Memory of this machine (not of a GPU) that training takes beside the cases, in bytes.
   virtual std::int64_t memory_bytes() const = 0;

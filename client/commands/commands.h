@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <stop_token>
 #include <string>
@@ -54,6 +55,22 @@ absl::Status EvaluateCases(const ClientConfig& config, const EvaluationRequest& 
 /// Normalises one image over its mask, as a study would, in the image's own grid.
 absl::Status HarmonizeImage(const std::filesystem::path& input, const std::filesystem::path& output,
                             const HarmonizationPlan& plan);
+
+/// What `harmonize --certify` was asked for. Empty paths: that file is not written.
+struct CertificateRequest {
+  std::string study;            ///< As ChooseStudy() takes it.
+  std::filesystem::path model;  ///< A global model, safetensors.
+  std::int64_t cases = 0;       ///< At most so many held-out cases; 0: all.
+  std::filesystem::path json;
+  std::filesystem::path svg;
+};
+
+/// Measures what a positive scale and a bias change of the model's answers on this site's held-out
+/// cases (rounding alone, or harmonisation is broken), and how it degrades under what harmonisation
+/// does not remove. Prints a table.
+/// Errors: those of ChooseStudy, LoadStudyModel, ListSiteCases and CertifyHeldOut; CANCELLED.
+absl::Status Certify(const ClientConfig& config, const CertificateRequest& request,
+                     std::stop_token stop);
 
 absl::Status ListStudies(const ClientConfig& config, bool json, std::stop_token stop);
 /// `text_only`: the study's TOML alone, as it is stored.

@@ -1,6 +1,7 @@
 #include "client/commands/device_trainer.h"
 
 #include <utility>
+#include <vector>
 
 #include "common/status/status_macros.h"
 
@@ -21,6 +22,10 @@ class DeviceTrainer final : public StudyTrainer {
   absl::StatusOr<LabelMap> Predict(const NamedTensors& weights,
                                    const PreparedCase& prepared) override {
     return trainer_.Predict(weights, prepared);
+  }
+  absl::StatusOr<std::vector<float>> Scores(const NamedTensors& weights,
+                                            const PreparedCase& prepared) override {
+    return trainer_.Scores(weights, prepared);
   }
   std::string device_name() const override { return trainer_.device_name(); }
   std::int64_t memory_bytes() const override { return memory_bytes_; }

@@ -70,6 +70,8 @@ void ComputeDevice::Prepare() const {
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicCuDNN(true);
   at::globalContext().setBenchmarkCuDNN(false);
+  // float32 is what was asked for: TF32 keeps three digits of each factor.
+  at::globalContext().setAllowTF32CuDNN(type != torch::kFloat32);
 }
 
 absl::StatusOr<ComputeDevice> ChooseDevice(const std::string& name, int threads,

@@ -86,7 +86,8 @@ struct Trainer::State {
                                        const TrainingTask& task, const std::stop_token& stop,
                                        const StepObserver& observe);
   torch::Tensor Loss(PatchBatch& batch, const std::vector<double>& head_weights);
-  absl::StatusOr<LabelMap> Predict(const NamedTensors& weights, const PreparedCase& prepared);
+  absl::StatusOr<std::vector<float>> Scores(const NamedTensors& weights,
+                                            const PreparedCase& prepared);
 
   Study study;
   ComputeDevice device;
@@ -167,8 +168,8 @@ torch::Tensor Trainer::State::Loss(PatchBatch& batch, const std::vector<double>&
   return SegmentationLoss(scores, labels, head_weights);
 }
 
-absl::StatusOr<LabelMap> Trainer::State::Predict(const NamedTensors& weights,
-                                                 const PreparedCase& prepared) {
+absl::StatusOr<std::vector<float>> Trainer::State::Scores(const NamedTensors& weights,
+                                                          const PreparedCase& prepared) {
   RETURN_IF_ERROR(CheckCase(prepared, 0, Channels(study)));
   RETURN_IF_ERROR(LoadWeights("the global model", weights, *network));
   network->eval();
@@ -185,8 +186,7 @@ absl::StatusOr<LabelMap> Trainer::State::Predict(const NamedTensors& weights,
           .to(torch::kCPU)
           .contiguous();
   const auto* first = scores.data_ptr<float>();
-  return ArgMaxResampled({first, first + scores.numel()}, study.classes(), prepared.grid,
-                         prepared.reference.geometry);
+  return std::vector<float>(first, first + scores.numel());
 }
 
 absl::StatusOr<Trainer> Trainer::Create(const Study& study, const std::string& device,
@@ -218,12 +218,19 @@ absl::StatusOr<TrainingResult> Trainer::Train(const NamedTensors& weights,
   });
 }
 
-absl::StatusOr<LabelMap> Trainer::Predict(const NamedTensors& weights,
-                                          const PreparedCase& prepared) {
+absl::StatusOr<std::vector<float>> Trainer::Scores(const NamedTensors& weights,
+                                                   const PreparedCase& prepared) {
   return WithoutExceptions("predicting on " + device_name(), [&] {
     state_->device.Prepare();
-    return state_->Predict(weights, prepared);
+    return state_->Scores(weights, prepared);
   });
+}
+
+absl::StatusOr<LabelMap> Trainer::Predict(const NamedTensors& weights,
+                                          const PreparedCase& prepared) {
+  ASSIGN_OR_RETURN(const std::vector<float> scores, Scores(weights, prepared));
+  return ArgMaxResampled(scores, state_->study.classes(), prepared.grid,
+                         prepared.reference.geometry);
 }
 
 std::string Trainer::device_name() const { return state_->device.name; }

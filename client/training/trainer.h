@@ -6,6 +6,7 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -59,8 +60,13 @@ class Trainer {
                                        const TrainingTask& task, std::stop_token stop,
                                        const StepObserver& observe);
 
-  /// Arg-max labels of one case in its own canonical grid (reference.geometry): sliding window with
-  /// Gaussian weights, scores resampled back.
+  /// Scores before the softmax, [classes, D, H, W] in float32 on prepared.grid: sliding window with
+  /// Gaussian weights.
+  absl::StatusOr<std::vector<float>> Scores(const NamedTensors& weights,
+                                            const PreparedCase& prepared);
+
+  /// Arg-max labels of one case in its own canonical grid (reference.geometry): Scores resampled
+  /// back.
   absl::StatusOr<LabelMap> Predict(const NamedTensors& weights, const PreparedCase& prepared);
 
   /// "CPU, 2 threads" or the GPU's name, for logs and `check`.

@@ -89,6 +89,13 @@ class FakeTrainer final : public StudyTrainer {
     ++record_.predictions;
     return prepared.reference;
   }
+  /// Background everywhere but where the harmonised intensity is high.
+  absl::StatusOr<std::vector<float>> Scores(const NamedTensors&,
+                                            const PreparedCase& prepared) override {
+    std::vector<float> scores(prepared.image.size(), 0.5F);
+    scores.insert(scores.end(), prepared.image.begin(), prepared.image.end());
+    return scores;
+  }
   std::string device_name() const override { return "CPU, 1 thread"; }
   std::int64_t memory_bytes() const override { return record_.memory_bytes; }
 

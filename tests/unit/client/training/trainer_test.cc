@@ -145,6 +145,23 @@ TEST(Trainer, RefusesWeightsOfAnotherNetworkByTheTensorsName) {
   EXPECT_THAT(trainer.Predict(weights, cases.front()), refused);
 }
 
+TEST(Trainer, PredictsTheArgMaxOfItsScores) {
+  const Study study = PhantomStudy();
+  const PreparedCase phantom = Harmonized(Phantom(3), study);
+  ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", kThreads));
+
+  ASSERT_OK_AND_ASSIGN(const std::vector<float> scores,
+                       trainer.Scores(InitialWeights(study), phantom));
+  ASSERT_OK_AND_ASSIGN(const LabelMap predicted, trainer.Predict(InitialWeights(study), phantom));
+
+  const std::size_t voxels = predicted.voxels.size();
+  ASSERT_EQ(scores.size(), 3 * voxels);
+  for (std::size_t i = 0; i < voxels; ++i) {
+    const float chosen = scores[predicted.voxels[i] * voxels + i];
+    for (std::size_t label = 0; label < 3; ++label) EXPECT_LE(scores[label * voxels + i], chosen);
+  }
+}
+
 TEST(Trainer, RefusesToTrainWithoutCases) {
   const Study study = PhantomStudy();
   ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", 1));
