@@ -11,6 +11,7 @@
 
 #include "client/evaluation/overlap.h"
 #include "client/federation/update_record.h"
+#include "client/site_certificate.h"
 #include "common/process/progress.h"
 #include "common/process/resources.h"
 #include "common/status/status_macros.h"
@@ -354,9 +355,10 @@ absl::Status StudyWork::HandIn(const RoundUpdate& update, const SiteAssignment& 
 }
 
 absl::Status StudyWork::HandInScores(const std::vector<ScoredCase>& scores,
+                                     const std::optional<InvarianceCertificate>& certificate,
                                      const SiteAssignment& assignment) {
   const absl::Status submitted =
-      session_.SubmitScores(assignment.study, assignment.kind, scores, run_stop_);
+      session_.SubmitScores(assignment.study, assignment.kind, scores, certificate, run_stop_);
   if (absl::IsFailedPrecondition(submitted)) {
     spdlog::warn("scores_too_late study={} kind={} reason=\"{}\"", assignment.study,
                  ToString(assignment.kind), MessageOf(submitted));
@@ -378,7 +380,41 @@ absl::Status StudyWork::ScoreFinalModel(const SiteAssignment& assignment,
   }
   RETURN_IF_ERROR(model.status());
   ASSIGN_OR_RETURN(const std::vector<ScoredCase> scores, Score(*model, assignment, stop));
-  return HandInScores(scores, assignment);
+  std::optional<InvarianceCertificate> certificate;
+  if (loaded_->study.evaluation.certificate) {
+    ASSIGN_OR_RETURN(certificate, CertifyFinalModel(*model, assignment, stop));
+  }
+  return HandInScores(scores, certificate, assignment);
+}
+
+absl::StatusOr<std::optional<InvarianceCertificate>> StudyWork::CertifyFinalModel(
+    const NamedTensors& weights, const SiteAssignment& assignment, const std::stop_token& stop) {
+  Study study = loaded_->study;
+  // bfloat16 rounds each input to three digits, which would hide what harmonisation does.
+  study.training.precision = TrainingPlan::Precision::kFloat32;
+  ASSIGN_OR_RETURN(const std::unique_ptr<StudyTrainer> exact, make_trainer_(study));
+  ASSIGN_OR_RETURN(const SiteCases cases, ListSiteCases(config_, study));
+  std::optional<TerminalProgress> bar;
+  const absl::StatusOr<SiteFindings> findings = CertifyHeldOut(
+      cases, study, /*limit=*/0,
+      [&](const PreparedCase& prepared) { return exact->Scores(weights, prepared); }, stop,
+      [&](std::int64_t done, std::int64_t total) {
+        if (!bar.has_value()) bar.emplace("certifying", total);
+        Tell(assignment, "certifying", done, total);
+        bar->Advance(done);
+      });
+  if (absl::IsDataLoss(findings.status())) {
+    // The scores are worth having all the same. The reason may name a file.
+    spdlog::warn("certificate_failed study={} action=\"isoscan-client inspect says why\"",
+                 study.name);
+    return std::nullopt;
+  }
+  RETURN_IF_ERROR(findings.status());
+  const InvarianceCertificate certificate = Summarize(findings->cases);
+  spdlog::info("final_model_certified study={} cases={} holds={} largest_logit_change={:.2e}",
+               study.name, certificate.cases, certificate.holds(),
+               certificate.largest_logit_change);
+  return SendableCertificate(certificate);
 }
 
 absl::Status StudyWork::TrainAlone(const SiteAssignment& assignment, const std::stop_token& stop) {
@@ -395,7 +431,7 @@ absl::Status StudyWork::TrainAlone(const SiteAssignment& assignment, const std::
   ASSIGN_OR_RETURN(const std::vector<ScoredCase> scores, Score(result.weights, assignment, stop));
   spdlog::info("trained_alone study={} steps={} mean_loss={:.4f}", study.name, result.steps,
                result.mean_loss);
-  return HandInScores(scores, assignment);
+  return HandInScores(scores, std::nullopt, assignment);
 }
 
 }  // namespace isoscan

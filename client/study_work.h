@@ -22,7 +22,7 @@ namespace isoscan {
 /// Does what a study asks of this site, one assignment at a time, and hands the results in:
 ///
 ///   train       download the global model, score it on held-out cases, train, upload, submit
-///   score       download the final model, score it
+///   score       download the final model, score it; certify it where the study asks
 ///   local only  train alone from the initial weights as many steps as the study had, score
 ///
 /// An update that is trained and not yet accepted is kept in the state folder, so a client that was
@@ -60,6 +60,8 @@ class StudyWork {
 
   absl::Status TrainRound(const SiteAssignment& assignment, const std::stop_token& stop);
   absl::Status ScoreFinalModel(const SiteAssignment& assignment, const std::stop_token& stop);
+  absl::StatusOr<std::optional<InvarianceCertificate>> CertifyFinalModel(
+      const NamedTensors& weights, const SiteAssignment& assignment, const std::stop_token& stop);
   absl::Status TrainAlone(const SiteAssignment& assignment, const std::stop_token& stop);
 
   absl::Status Load(const Study& study, const SiteAssignment& assignment,
@@ -76,6 +78,7 @@ class StudyWork {
   absl::Status HandIn(const RoundUpdate& update, const SiteAssignment& assignment,
                       const std::stop_token& stop);
   absl::Status HandInScores(const std::vector<ScoredCase>& scores,
+                            const std::optional<InvarianceCertificate>& certificate,
                             const SiteAssignment& assignment);
 
   std::string RandomStreamOf(const Study& study) const;

@@ -49,6 +49,9 @@ std::string Summarize(const Study& study) {
     text += fmt::format("  afterwards  {} steps more, alone, to compare\n",
                         study.rounds.rounds * study.training.steps_per_round);
   }
+  if (study.evaluation.certificate) {
+    text += "  afterwards  an invariance certificate: about 50 predictions of each held-out case\n";
+  }
   return text;
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "absl/status/statusor.h"
 
 #include "client/evaluation/overlap.h"
+#include "common/invariance/certificate.h"
 
 namespace isoscan {
 
@@ -151,9 +153,11 @@ class FederationSession {
   ///         FAILED_PRECONDITION the round is closed or not this one.
   virtual absl::Status SubmitUpdate(const RoundUpdate& update, std::stop_token stop) = 0;
 
-  /// `kind` is kScore or kLocalOnly. Errors: FAILED_PRECONDITION they are not asked for (any more).
+  /// `kind` is kScore or kLocalOnly; `certificate` belongs to kScore. Errors: FAILED_PRECONDITION
+  /// they are not asked for (any more).
   virtual absl::Status SubmitScores(const std::string& study, SiteAssignment::Kind kind,
                                     const std::vector<ScoredCase>& scores,
+                                    const std::optional<InvarianceCertificate>& certificate,
                                     std::stop_token stop) = 0;
 
   /// A sign of life; one attempt only, since a newer one follows.

@@ -127,6 +127,27 @@ v1::SiteScores ToMessage(const std::vector<ScoredCase>& scores) {
   return message;
 }
 
+v1::InvarianceCertificate ToMessage(const InvarianceCertificate& certificate) {
+  v1::InvarianceCertificate message;
+  message.set_cases(certificate.cases);
+  message.set_largest_logit_change(certificate.largest_logit_change);
+  message.set_scale(certificate.scale);
+  message.set_bias(certificate.bias);
+  message.set_voxels_changed(certificate.voxels_changed);
+  message.set_voxels_compared(certificate.voxels_compared);
+  for (const DegradationCurve& curve : certificate.curves) {
+    for (const DegradationPoint& point : curve.points) {
+      v1::DegradationPoint& sent = *message.add_points();
+      sent.set_perturbation(std::string(FactsOf(curve.perturbation).word));
+      sent.set_amount(point.amount);
+      sent.set_cases(point.cases);
+      sent.set_flipped(point.flipped);
+      sent.set_dice(point.dice);
+    }
+  }
+  return message;
+}
+
 std::vector<ScoredCase> ScoredCasesFrom(const v1::SiteScores& message) {
   std::vector<ScoredCase> scores;
   for (const v1::CaseScore& case_score : message.cases()) {

@@ -217,6 +217,7 @@ EvaluationPlan ReadEvaluation(ConfigReader table) {
   EvaluationPlan plan;
   plan.overlap = table.Number("overlap", {.minimum = 0, .maximum = 0.9}, plan.overlap);
   plan.local_only = table.Flag("local_only", plan.local_only);
+  plan.certificate = table.Flag("certificate", plan.certificate);
   return plan;
 }
 

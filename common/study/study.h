@@ -83,6 +83,9 @@ struct EvaluationPlan {
   double overlap = 0.5;     ///< Of neighbouring windows, in [0, 0.9].
   bool local_only = false;  ///< At the end each site also trains alone, as many steps as the study
                             ///< had, and scores that model beside the federated one.
+  bool certificate =
+      false;  ///< At the end each site also measures what changes of its own scans do
+              ///< to the final model (docs/fairness.md, "Invariance certificate").
 };
 
 /// When a round may close without some of the sites.

@@ -245,6 +245,7 @@ absl::StatusOr<StudyStatistics> Summarize(const StudyRecord& record) {
         statistics.before = std::move(model);
       } else if (round == study.scored_round) {
         statistics.after = std::move(model);
+        statistics.certificate = scores.by_round.at(round)->certificate;
       }
     }
     if (scores.local_only) statistics.local_only = Summarize(scores.local_only->cases, labels);

@@ -99,7 +99,9 @@ struct SiteStatistics {
   std::optional<ModelStatistics> before;      ///< The model before training.
   std::optional<ModelStatistics> after;       ///< The model after StudyStatistics::scored_round.
   std::optional<ModelStatistics> local_only;  ///< The model that the site trained alone.
-  std::optional<PairedDifference> joining;    ///< `after` minus `local_only`, by case.
+  /// Of the model after StudyStatistics::scored_round.
+  std::optional<InvarianceCertificate> certificate;
+  std::optional<PairedDifference> joining;  ///< `after` minus `local_only`, by case.
   std::vector<double> mean_by_round;  ///< Site score after 0, 1, ... rounds; NaN where not scored.
   std::int64_t contributed_rounds = 0;
   TimeUse time;

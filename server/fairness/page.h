@@ -33,6 +33,8 @@ std::string ScoresByLabel(const ReportContent& content);
 std::string LowestScoringCases(const ReportContent& content);
 /// Intensities of each site before and after harmonisation.
 std::string IntensitySection(const ReportContent& content);
+/// What changes of their scans do to the model, where hospitals measured it.
+std::string CertificateSection(const ReportContent& content);
 std::string ParticipationSection(const ReportContent& content);
 std::string TimeSection(const ReportContent& content);
 /// What this report cannot say, in plain words.

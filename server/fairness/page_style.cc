@@ -122,6 +122,16 @@ text.value { font-size: 12px; font-weight: 600; }
 .others { stroke: var(--faint); stroke-width: 1; opacity: 0.75; }
 .own { stroke: var(--blue); stroke-width: 2; }
 .own-area { fill: var(--blue-wash); }
+.site-line { fill: none; stroke: var(--colour); stroke-width: 1.8; }
+.site-line.l1 { stroke-dasharray: 6 3; }
+.site-line.l2 { stroke-dasharray: 2 3; }
+.site-mark { fill: var(--colour); stroke: var(--paper); stroke-width: 1; }
+circle.site-mark.c3 { fill: var(--paper); stroke: var(--colour); stroke-width: 1.8; }
+.c0 { --colour: var(--blue); }
+.c1 { --colour: var(--red); }
+.c2 { --colour: var(--ink); }
+.c3 { --colour: var(--soft); }
+.legend .wide svg { width: 32px; }
 .training { fill: var(--blue); background: var(--blue); }
 .scoring { fill: var(--red); background: var(--red); }
 .aggregating { fill: var(--ink); background: var(--ink); }

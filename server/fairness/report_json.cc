@@ -70,6 +70,30 @@ const ModelStatistics* PointerTo(const std::optional<ModelStatistics>& model) {
   return model ? &*model : nullptr;
 }
 
+Json ToJson(const InvarianceCertificate& certificate) {
+  Json curves = Json::array();
+  for (const DegradationCurve& curve : certificate.curves) {
+    Json points = Json::array();
+    for (const DegradationPoint& point : curve.points) {
+      points.push_back({{"amount", point.amount},
+                        {"cases", point.cases},
+                        {"flipped", NumberOrNull(point.flipped)},
+                        {"dice", NumberOrNull(point.dice)}});
+    }
+    curves.push_back(
+        {{"perturbation", FactsOf(curve.perturbation).word}, {"points", std::move(points)}});
+  }
+  return {{"cases", certificate.cases},
+          {"holds", certificate.holds()},
+          {"limit", kInvarianceLimit},
+          {"largest_logit_change", NumberOrNull(certificate.largest_logit_change)},
+          {"scale", certificate.scale},
+          {"bias", certificate.bias},
+          {"voxels_changed", certificate.voxels_changed},
+          {"voxels_compared", certificate.voxels_compared},
+          {"curves", std::move(curves)}};
+}
+
 Json ToJson(const SiteStatistics& site, const std::vector<std::string>& labels) {
   Json json = {{"name", site.site.name},
                {"training_cases", site.site.training_cases},
@@ -81,6 +105,7 @@ Json ToJson(const SiteStatistics& site, const std::vector<std::string>& labels) 
   json["before"] = ToJson(PointerTo(site.before), labels);
   const double before = site.before ? site.before->dice.mean : kNoScore;
   json["change"] = NumberOrNull((site.after ? site.after->dice.mean : kNoScore) - before);
+  json["certificate"] = site.certificate ? ToJson(*site.certificate) : Json(nullptr);
   json["local_only"] = nullptr;
   if (site.local_only) {
     json["local_only"] = ToJson(PointerTo(site.local_only), labels);

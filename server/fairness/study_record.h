@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "common/clock/clock.h"
+#include "common/invariance/certificate.h"
 #include "common/study/study.h"
 
 namespace isoscan {
@@ -38,6 +40,8 @@ struct ModelScoresRecord {
   int after_round = 0;
   std::string site;
   std::vector<CaseScoreRecord> cases;
+  /// Of kGlobal, where the site measured and sent one.
+  std::optional<InvarianceCertificate> certificate = std::nullopt;
 };
 
 struct SiteRecord {

@@ -125,9 +125,11 @@ class Coordinator {
   ///         the round is closed, not this one, or the weights have not been uploaded.
   absl::Status SubmitUpdate(const std::string& site, const SiteUpdate& update);
 
-  /// Scores of the final model or of the site's local-only model. Repeating is OK.
+  /// Scores of the final model, with its certificate on this site's scans where the study asks for
+  /// one, or of the site's local-only model. Repeating is OK.
   absl::Status SubmitScores(const std::string& site, const std::string& study,
-                            Assignment::Kind kind, const std::vector<CaseScoreRecord>& scores);
+                            Assignment::Kind kind, const std::vector<CaseScoreRecord>& scores,
+                            const std::optional<InvarianceCertificate>& certificate = std::nullopt);
 
   // --- Time
   // ----------------------------------------------------------------------------------------

@@ -306,7 +306,8 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
 
 absl::Status Coordinator::SubmitScores(const std::string& site, const std::string& study,
                                        Assignment::Kind kind,
-                                       const std::vector<CaseScoreRecord>& scores) {
+                                       const std::vector<CaseScoreRecord>& scores,
+                                       const std::optional<InvarianceCertificate>& certificate) {
   const bool local_only = kind == Assignment::Kind::kLocalOnly;
   if (!local_only && kind != Assignment::Kind::kScore) {
     return absl::InvalidArgumentError(
@@ -332,12 +333,20 @@ absl::Status Coordinator::SubmitScores(const std::string& site, const std::strin
                       participant.cohort.held_out_cases));
     }
     RETURN_IF_ERROR(CheckScores(course->study, participant.cohort, scores));
+    if (certificate.has_value()) {
+      if (local_only || !course->study.evaluation.certificate) {
+        return absl::InvalidArgumentError(
+            fmt::format("{} sent an invariance certificate that {} does not ask for", site, study));
+      }
+      RETURN_IF_ERROR(CheckCertificate(participant.cohort, *certificate));
+    }
     using Model = ModelScoresRecord::Model;
     RETURN_IF_ERROR(
         state_->journal.TakeScores(study, {.model = local_only ? Model::kLocalOnly : Model::kGlobal,
                                            .after_round = local_only ? 0 : course->rounds(),
                                            .site = site,
-                                           .cases = scores}));
+                                           .cases = scores,
+                                           .certificate = certificate}));
     scored.insert(site);
     participant.Sign(state_->clock.Now());
     spdlog::info("scores taken study={} site={} model={}", study, site,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "common/status/printable.h"
 #include "common/status/status_macros.h"
@@ -84,6 +85,26 @@ absl::Status CheckMeasure(const std::string& site, const char* what, double valu
   return absl::InvalidArgumentError(fmt::format("{} sent {} = {}", site, what, value));
 }
 
+// `where` is such as "berlin, certificate, gamma 0.5".
+absl::Status CheckPoint(const std::string& where, const DegradationPoint& point,
+                        std::int64_t cases) {
+  if (point.cases < kFewestCertifiedCases || point.cases > cases) {
+    return absl::InvalidArgumentError(fmt::format("{}: a mean over {} cases, allowed are {} to {}",
+                                                  where, point.cases, kFewestCertifiedCases,
+                                                  cases));
+  }
+  // Written so that NaN is refused too.
+  if (!(point.flipped >= 0 && point.flipped <= 1)) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: {} of the voxels flip, allowed are 0 to 1", where, point.flipped));
+  }
+  if (point.dice < 0 || point.dice > 1) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: Dice is {}, allowed are 0 to 1", where, point.dice));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckCohort(const SiteRecord& cohort) {
@@ -138,6 +159,41 @@ absl::Status CheckScores(const Study& study, const SiteRecord& cohort,
       RETURN_IF_ERROR(CheckLabel(
           fmt::format("{}, case {}, label {}", cohort.name, scored.case_index, study.labels[label]),
           scored.labels[label]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckCertificate(const SiteRecord& cohort, const InvarianceCertificate& certificate) {
+  const std::string where = cohort.name + ", certificate";
+  if (certificate.cases < kFewestCertifiedCases || certificate.cases > cohort.held_out_cases) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: {} cases, allowed are {} to the {} declared held-out ones", where,
+                    certificate.cases, kFewestCertifiedCases, cohort.held_out_cases));
+  }
+  // Written so that NaN is refused too; infinity says that a mapped scan was refused.
+  if (!(certificate.largest_logit_change >= 0) || !std::isfinite(certificate.scale) ||
+      !std::isfinite(certificate.bias)) {
+    return absl::InvalidArgumentError(fmt::format("{}: a change of {} at scale {}, bias {}", where,
+                                                  certificate.largest_logit_change,
+                                                  certificate.scale, certificate.bias));
+  }
+  if (certificate.voxels_changed < 0 || certificate.voxels_changed > certificate.voxels_compared) {
+    return absl::InvalidArgumentError(fmt::format("{}: {} of {} compared voxels changed", where,
+                                                  certificate.voxels_changed,
+                                                  certificate.voxels_compared));
+  }
+  std::set<std::pair<Perturbation, double>> seen;
+  for (const DegradationCurve& curve : certificate.curves) {
+    const PerturbationFacts& facts = FactsOf(curve.perturbation);
+    for (const DegradationPoint& point : curve.points) {
+      const std::string what = fmt::format("{}, {} {}", where, facts.word, point.amount);
+      const bool known = std::find(facts.amounts.begin(), facts.amounts.end(), point.amount) !=
+                         facts.amounts.end();
+      if (!known || !seen.insert({curve.perturbation, point.amount}).second) {
+        return absl::InvalidArgumentError(what + (known ? " is there twice" : " is not asked for"));
+      }
+      RETURN_IF_ERROR(CheckPoint(what, point, certificate.cases));
     }
   }
   return absl::OkStatus();

@@ -24,6 +24,10 @@ absl::Status CheckCohort(const SiteRecord& cohort);
 absl::Status CheckScores(const Study& study, const SiteRecord& cohort,
                          const std::vector<CaseScoreRecord>& scores);
 
+/// At least kFewestCertifiedCases and at most the declared held-out cases, for the whole and each
+/// point; amounts of PerturbationTable, each once; shares and Dice in [0, 1], or a Dice of NaN.
+absl::Status CheckCertificate(const SiteRecord& cohort, const InvarianceCertificate& certificate);
+
 /// Training cases between 1 and the declared count, other numbers finite and not negative, and
 /// CheckScores.
 absl::Status CheckUpdate(const Study& study, const SiteRecord& cohort, const SiteUpdate& update);

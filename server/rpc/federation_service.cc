@@ -252,7 +252,12 @@ grpc::ServerUnaryReactor* FederationService::SubmitScores(grpc::CallbackServerCo
                                                           v1::SubmitScoresResponse* /*response*/) {
   return Serve("SubmitScores", *context, [this, request](const std::string& site) -> absl::Status {
     ASSIGN_OR_RETURN(const Assignment::Kind kind, ScoredKind(request->kind()));
-    return coordinator_.SubmitScores(site, request->study(), kind, FromMessage(request->scores()));
+    std::optional<InvarianceCertificate> certificate;
+    if (request->has_certificate()) {
+      ASSIGN_OR_RETURN(certificate, FromMessage(request->certificate()));
+    }
+    return coordinator_.SubmitScores(site, request->study(), kind, FromMessage(request->scores()),
+                                     certificate);
   });
 }
 

@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <optional>
+
+#include "common/status/printable.h"
+
 namespace isoscan {
 namespace {
 
@@ -104,6 +108,32 @@ std::vector<CaseScoreRecord> FromMessage(const v1::SiteScores& scores) {
     }
   }
   return cases;
+}
+
+absl::StatusOr<InvarianceCertificate> FromMessage(const v1::InvarianceCertificate& message) {
+  InvarianceCertificate certificate{.cases = message.cases(),
+                                    .largest_logit_change = message.largest_logit_change(),
+                                    .scale = message.scale(),
+                                    .bias = message.bias(),
+                                    .voxels_changed = message.voxels_changed(),
+                                    .voxels_compared = message.voxels_compared()};
+  for (const PerturbationFacts& facts : PerturbationTable()) {
+    certificate.curves.push_back({.perturbation = facts.perturbation, .points = {}});
+  }
+  for (const v1::DegradationPoint& point : message.points()) {
+    const std::optional<Perturbation> perturbation = PerturbationOf(point.perturbation());
+    if (!perturbation.has_value()) {
+      return absl::InvalidArgumentError(
+          fmt::format("the certificate has a perturbation that this server does not know: '{}'",
+                      Printable(point.perturbation()).substr(0, 64)));
+    }
+    certificate.curves[static_cast<std::size_t>(*perturbation)].points.push_back(
+        {.amount = point.amount(),
+         .cases = point.cases(),
+         .flipped = point.flipped(),
+         .dice = point.dice()});
+  }
+  return certificate;
 }
 
 SiteUpdate FromMessage(const v1::SubmitUpdateRequest& request) {

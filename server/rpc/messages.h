@@ -20,6 +20,8 @@ v1::Assignments ToMessage(const std::vector<Assignment>& assignments);
 v1::GlobalModel ToMessage(const GlobalModelRecord& model);
 
 std::vector<CaseScoreRecord> FromMessage(const v1::SiteScores& scores);
+/// Errors: INVALID_ARGUMENT for a perturbation that this version does not know.
+absl::StatusOr<InvarianceCertificate> FromMessage(const v1::InvarianceCertificate& message);
 SiteUpdate FromMessage(const v1::SubmitUpdateRequest& request);
 /// The site as `name`, which its certificate proved.
 SiteRecord FromMessage(const std::string& name, const v1::CohortSummary& cohort);

@@ -13,8 +13,39 @@ namespace {
 // "isos" in PRAGMA application_id, at byte 68 of the file.
 constexpr std::int64_t kApplicationId = 0x69736f73;
 
+// Version 2: what a site measured of the final model's invariance, beside its scores of that model.
+constexpr char kCertificatesSql[] = R"sql(
+CREATE TABLE certificates (
+  study                TEXT NOT NULL,
+  site                 TEXT NOT NULL,
+  after_round          INTEGER NOT NULL,  -- As in label_scores.
+  cases                INTEGER NOT NULL,
+  largest_logit_change REAL NOT NULL,     -- In spreads; infinite where a mapped scan was refused.
+  scale                REAL NOT NULL,
+  bias                 REAL NOT NULL,
+  voxels_changed       INTEGER NOT NULL,
+  voxels_compared      INTEGER NOT NULL,
+  PRIMARY KEY (study, site, after_round),
+  FOREIGN KEY (study, site) REFERENCES participants (study, site)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE degradation_points (
+  study        TEXT NOT NULL,
+  site         TEXT NOT NULL,
+  after_round  INTEGER NOT NULL,
+  perturbation TEXT NOT NULL,             -- common/invariance/certificate.cc
+  amount       REAL NOT NULL,
+  cases        INTEGER NOT NULL,
+  flipped      REAL NOT NULL,
+  dice         REAL,                      -- NULL: no case has one.
+  PRIMARY KEY (study, site, after_round, perturbation, amount),
+  FOREIGN KEY (study, site, after_round) REFERENCES certificates (study, site, after_round)
+    ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+)sql";
+
 // Script n - 1 leads from version n - 1 to n. A script that was released never changes.
-constexpr std::array<const char*, 1> kScripts = {kSchemaSql};
+constexpr std::array<const char*, 2> kScripts = {kSchemaSql, kCertificatesSql};
 
 absl::StatusOr<std::int64_t> ReadInteger(Database& database, std::string_view sql) {
   std::int64_t value = 0;

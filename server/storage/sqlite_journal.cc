@@ -14,6 +14,9 @@ constexpr int kLocalOnlyModel = -1;
 
 absl::Status RemoveScores(Database& database, const std::string& study, const std::string& site,
                           int after_round) {
+  RETURN_IF_ERROR(
+      database.Run("DELETE FROM certificates WHERE study = ?1 AND site = ?2 AND after_round = ?3",
+                   study, site, after_round));
   return database.Run(
       "DELETE FROM label_scores WHERE study = ?1 AND site = ?2 AND after_round = ?3", study, site,
       after_round);
@@ -39,6 +42,23 @@ absl::Status ReplaceScores(Database& database, const std::string& study, const s
       insert.Bind(10, score.common_voxels);
       RETURN_IF_ERROR(insert.Step().status());
       insert.Reset();
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AddCertificate(Database& database, const std::string& study, const std::string& site,
+                            int after_round, const InvarianceCertificate& certificate) {
+  RETURN_IF_ERROR(database.Run(
+      "INSERT INTO certificates VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)", study, site,
+      after_round, certificate.cases, certificate.largest_logit_change, certificate.scale,
+      certificate.bias, certificate.voxels_changed, certificate.voxels_compared));
+  for (const DegradationCurve& curve : certificate.curves) {
+    for (const DegradationPoint& point : curve.points) {
+      RETURN_IF_ERROR(
+          database.Run("INSERT INTO degradation_points VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                       study, site, after_round, FactsOf(curve.perturbation).word, point.amount,
+                       point.cases, point.flipped, point.dice));
     }
   }
   return absl::OkStatus();
@@ -195,6 +215,10 @@ absl::Status SqliteJournal::TakeScores(const std::string& study, const ModelScor
   absl::MutexLock lock(&database_->mutex());
   ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
   RETURN_IF_ERROR(ReplaceScores(*database_, study, scores.site, after_round, scores.cases));
+  if (scores.certificate.has_value()) {
+    RETURN_IF_ERROR(
+        AddCertificate(*database_, study, scores.site, after_round, *scores.certificate));
+  }
   return std::move(transaction).Commit();
 }
 

@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <charconv>
 #include <map>
+#include <optional>
 
 #include "server/storage/phase_word.h"
 #include "server/storage/sqlite_journal.h"
@@ -72,6 +74,53 @@ absl::Status ReadScored(Database& database, const std::string& study, int after_
                        "SELECT DISTINCT site FROM label_scores "
                        "WHERE study = ?1 AND after_round = ?2 ORDER BY site",
                        study, after_round);
+}
+
+/// Puts each certificate beside the scores of its model.
+absl::Status ReadCertificates(Database& database, const std::string& study,
+                              std::vector<ModelScoresRecord>& scores) {
+  const auto place_of = [&scores](const Statement& row) {
+    const auto found =
+        std::find_if(scores.begin(), scores.end(), [&row](const ModelScoresRecord& record) {
+          return record.model == ModelScoresRecord::Model::kGlobal && record.site == row.Text(0) &&
+                 record.after_round == row.Small(1);
+        });
+    return found == scores.end() ? nullptr : &found->certificate;
+  };
+  RETURN_IF_ERROR(database.Each(
+      [&](const Statement& row) {
+        std::optional<InvarianceCertificate>* const certificate = place_of(row);
+        if (certificate == nullptr) return;
+        *certificate = InvarianceCertificate{.cases = row.Integer(2),
+                                             .largest_logit_change = row.Number(3),
+                                             .scale = row.Number(4),
+                                             .bias = row.Number(5),
+                                             .voxels_changed = row.Integer(6),
+                                             .voxels_compared = row.Integer(7)};
+        for (const PerturbationFacts& facts : PerturbationTable()) {
+          (*certificate)->curves.push_back({.perturbation = facts.perturbation, .points = {}});
+        }
+      },
+      "SELECT site, after_round, cases, largest_logit_change, scale, bias, voxels_changed, "
+      "voxels_compared FROM certificates WHERE study = ?1",
+      study));
+  return database.Each(
+      [&](const Statement& row) {
+        std::optional<InvarianceCertificate>* const certificate = place_of(row);
+        const std::optional<Perturbation> perturbation = PerturbationOf(row.Text(2));
+        if (certificate == nullptr || !certificate->has_value() || !perturbation.has_value()) {
+          return;
+        }
+        (*certificate)
+            ->curves[static_cast<std::size_t>(*perturbation)]
+            .points.push_back({.amount = row.Number(3),
+                               .cases = row.Integer(4),
+                               .flipped = row.Number(5),
+                               .dice = row.Number(6)});
+      },
+      "SELECT site, after_round, perturbation, amount, cases, flipped, dice "
+      "FROM degradation_points WHERE study = ?1 ORDER BY site, after_round, perturbation, amount",
+      study);
 }
 
 }  // namespace
@@ -177,6 +226,7 @@ absl::StatusOr<std::vector<ModelScoresRecord>> SqliteJournal::Scores(
       "common_voxels FROM label_scores WHERE study = ?1 "
       "ORDER BY site, after_round < 0, after_round, case_index, label",
       study));
+  RETURN_IF_ERROR(ReadCertificates(*database_, study, scores));
   return scores;
 }
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,6 +32,7 @@ class FakeFederationSession final : public FederationSession {
   std::vector<RoundUpdate> updates;
   std::vector<std::string> uploaded_digests;
   std::vector<std::pair<SiteAssignment::Kind, std::vector<ScoredCase>>> scores;
+  std::optional<InvarianceCertificate> certificate;  ///< Of the last scores.
   int downloads = 0;
 
   /// What the site is asked for from now on.
@@ -94,8 +96,11 @@ class FakeFederationSession final : public FederationSession {
     return on_update(update);
   }
   absl::Status SubmitScores(const std::string&, SiteAssignment::Kind kind,
-                            const std::vector<ScoredCase>& cases, std::stop_token) override {
+                            const std::vector<ScoredCase>& cases,
+                            const std::optional<InvarianceCertificate>& sent_certificate,
+                            std::stop_token) override {
     scores.emplace_back(kind, cases);
+    certificate = sent_certificate;
     on_scores();
     return absl::OkStatus();
   }

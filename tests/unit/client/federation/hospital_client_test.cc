@@ -11,6 +11,7 @@
 
 #include "client/approved_studies.h"
 #include "client/imaging/image_file.h"
+#include "client/site_certificate.h"
 #include "client/state_folder.h"
 #include "client/study_cohort.h"
 #include "common/study/initial_weights.h"
@@ -139,7 +140,17 @@ class HospitalClientTest : public testing::Test {
     CohortFolder cohort;
     cohort.folder = folder_.path() / "cohort";
     config_.cohorts = {cohort};
-    ASSERT_OK_AND_ASSIGN(study_, ParseStudy(kStudyText, "study.toml"));
+    ASSERT_NO_FATAL_FAILURE(Approve(kStudyText));
+    // Where a test says nothing else, the study is over after the first update or scores.
+    session_.on_update = [this](const RoundUpdate&) {
+      session_.Ask({Ended()});
+      return absl::OkStatus();
+    };
+    session_.on_scores = [this] { session_.Ask({Ended()}); };
+  }
+
+  void Approve(const std::string& text) {
+    ASSERT_OK_AND_ASSIGN(study_, ParseStudy(text, "study.toml"));
     ASSERT_OK(ApprovedStudies(SiteStateFolder(config_.state).approved()).Add(study_));
     model_ = Offer(InitialWeights(study_));
     OfferedStudy offered;
@@ -148,12 +159,12 @@ class HospitalClientTest : public testing::Test {
     offered.phase = OfferedStudy::Phase::kRunning;
     offered.approved = true;
     session_.studies = {offered};
-    // Where a test says nothing else, the study is over after the first update or scores.
-    session_.on_update = [this](const RoundUpdate&) {
-      session_.Ask({Ended()});
-      return absl::OkStatus();
-    };
-    session_.on_scores = [this] { session_.Ask({Ended()}); };
+  }
+  /// The study with a certificate at its end and every n-th case held out.
+  static std::string WithCertificate(int every) {
+    std::string text = kStudyText;
+    text.replace(text.find("every = 3"), 9, fmt::format("every = {}", every));
+    return text.insert(text.find("local_only"), "certificate = true\n");
   }
 
   /// Makes a model that can be downloaded; answers with its digest.
@@ -500,6 +511,41 @@ TEST_F(HospitalClientTest, ScoresTheFinalModelWithoutTraining) {
   ASSERT_THAT(session_.scores, SizeIs(1));
   EXPECT_EQ(session_.scores[0].first, Kind::kScore);
   EXPECT_THAT(session_.scores[0].second, SizeIs(2));
+}
+
+TEST_F(HospitalClientTest, SendsACertificateWhereTheStudyAsksForOne) {
+  ASSERT_NO_FATAL_FAILURE(Approve(WithCertificate(2)));
+  session_.Ask({Assignment(Kind::kScore, 3)});
+
+  ASSERT_OK(Run());
+
+  EXPECT_THAT(session_.scores, SizeIs(1));
+  ASSERT_TRUE(session_.certificate.has_value());
+  EXPECT_EQ(session_.certificate->cases, 3);
+  EXPECT_TRUE(session_.certificate->holds());
+  EXPECT_THAT(session_.certificate->curves, SizeIs(PerturbationTable().size()));
+}
+
+TEST_F(HospitalClientTest, SendsNoCertificateOfFewerThanThreeCases) {
+  ASSERT_NO_FATAL_FAILURE(Approve(WithCertificate(3)));
+  session_.Ask({Assignment(Kind::kScore, 3)});
+
+  ASSERT_OK(Run());
+
+  EXPECT_THAT(session_.scores, SizeIs(1));
+  EXPECT_FALSE(session_.certificate.has_value());
+}
+
+TEST(SiteCertificate, SendsNoPointOfFewerThanThreeCases) {
+  InvarianceCertificate certificate{.cases = 3};
+  certificate.curves = {
+      {Perturbation::kGamma, {{.amount = 0.5, .cases = 2}, {.amount = 1, .cases = 3}}}};
+
+  const std::optional<InvarianceCertificate> sent = SendableCertificate(certificate);
+
+  ASSERT_TRUE(sent.has_value());
+  ASSERT_THAT(sent->curves[0].points, SizeIs(1));
+  EXPECT_EQ(sent->curves[0].points[0].amount, 1);
 }
 
 TEST_F(HospitalClientTest, TrainsAloneAsManyStepsAsTheStudyHadAndSendsNoWeights) {

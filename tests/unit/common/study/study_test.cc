@@ -90,6 +90,7 @@ precision = "mixed"
 [evaluation]
 overlap = 0.25
 local_only = true
+certificate = true
 
 [rounds]
 rounds = 3
@@ -184,6 +185,7 @@ TEST(ParseStudy, ReadsEveryKey) {
   EXPECT_EQ(study->training.precision, TrainingPlan::Precision::kMixed);
   EXPECT_EQ(study->evaluation.overlap, 0.25);
   EXPECT_TRUE(study->evaluation.local_only);
+  EXPECT_TRUE(study->evaluation.certificate);
   EXPECT_EQ(study->rounds.rounds, 3);
   EXPECT_EQ(study->rounds.maximum_site_weight, 0.4);
   EXPECT_EQ(study->rounds.no_progress_limit, std::chrono::seconds(30));

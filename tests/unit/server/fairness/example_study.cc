@@ -124,6 +124,29 @@ RoundRecord ExampleRound(int round, int sites, Time start) {
   return record;
 }
 
+/// Curves that fall with the distance from the neutral amount, faster at smaller hospitals.
+InvarianceCertificate ExampleCertificate(const ExampleSite& site) {
+  InvarianceCertificate certificate{.cases = site.held_out_cases,
+                                    .largest_logit_change = 1e-6 * site.scale,
+                                    .scale = 1e-5,
+                                    .bias = 100,
+                                    .voxels_changed = site.held_out_cases / 10,
+                                    .voxels_compared = 2'500'000 * site.held_out_cases};
+  for (const PerturbationFacts& facts : PerturbationTable()) {
+    DegradationCurve& curve = certificate.curves.emplace_back();
+    curve.perturbation = facts.perturbation;
+    const double span = facts.amounts.back() - facts.amounts.front();
+    for (const double amount : facts.amounts) {
+      const double distance = std::abs(amount - facts.neutral) / span;
+      curve.points.push_back({.amount = amount,
+                              .cases = site.held_out_cases,
+                              .flipped = 0.6 * distance * (1 - 0.3 * site.final_dice),
+                              .dice = site.final_dice * (1 - site.spread * 5 * distance)});
+    }
+  }
+  return certificate;
+}
+
 }  // namespace
 
 LabelScoreRecord LabelScore(double dice) {
@@ -195,6 +218,8 @@ StudyRecord ExampleStudy(const ExampleShape& shape) {
     for (int round = 0; round <= shape.rounds; ++round) {
       record.scores.push_back(ScoresOf(site, i, round, shape, 1));
     }
+    // The second hospital sent none.
+    if (i != 1) record.scores.back().certificate = ExampleCertificate(site);
     if (shape.local_only) {
       record.scores.push_back(ScoresOf(site, i, shape.rounds, shape, i == 1 ? 1.04 : 0.93));
       record.scores.back().model = ModelScoresRecord::Model::kLocalOnly;

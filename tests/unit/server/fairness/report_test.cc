@@ -183,6 +183,41 @@ TEST(Report, IsReadableForAStudyOfNothing) {
   EXPECT_TRUE(json::parse(report.json)["sites"].empty());
 }
 
+TEST(Report, ShowsEachSitesCertificateAndCurves) {
+  ASSERT_OK_AND_ASSIGN(const RenderedReport report, RenderReport(ExampleStudy({})));
+  const json twin = json::parse(report.json);
+
+  EXPECT_THAT(report.html, HasSubstr("<h2>Invariance certificate</h2>"));
+  EXPECT_THAT(report.html, HasSubstr("certificate-quadratic_field-dice"));
+  const json& certificate = twin["sites"][0]["certificate"];
+  EXPECT_EQ(certificate["holds"], true);
+  EXPECT_EQ(certificate["curves"][0]["perturbation"], "gamma");
+  EXPECT_EQ(certificate["curves"][0]["points"][0]["amount"], 0.5);
+  EXPECT_TRUE(twin["sites"][1]["certificate"].is_null()) << "this site sent none";
+}
+
+TEST(Report, SaysPlainlyThatTheInvarianceDoesNotHold) {
+  StudyRecord record = ExampleStudy({});
+  EXPECT_THAT(RenderReport(record)->html, Not(HasSubstr("does not hold</td>")));
+
+  for (ModelScoresRecord& scores : record.scores) {
+    if (!scores.certificate) continue;
+    scores.certificate->largest_logit_change = std::numeric_limits<double>::infinity();
+  }
+
+  ASSERT_OK_AND_ASSIGN(const RenderedReport report, RenderReport(record));
+  EXPECT_THAT(report.html, HasSubstr("does not hold</td>"));
+  EXPECT_TRUE(
+      json::parse(report.json)["sites"][0]["certificate"]["largest_logit_change"].is_null());
+}
+
+TEST(Report, HasNoCertificateSectionWhereNoSiteSentOne) {
+  StudyRecord record = ExampleStudy({});
+  for (ModelScoresRecord& scores : record.scores) scores.certificate.reset();
+
+  EXPECT_THAT(RenderReport(record)->html, Not(HasSubstr("Invariance certificate")));
+}
+
 TEST(Report, SurvivesHistogramsThatCannotBeDrawn) {
   StudyRecord record = ExampleStudy({.rounds = 1});
   record.sites[0].raw = {.low = 5, .high = 5, .counts = {1, 2}};

@@ -257,6 +257,9 @@ TEST_F(CoordinatorSubmission, TakesFinalScoresOnlyWhenTheyAreAskedFor) {
   EXPECT_THAT(
       coordinator().SubmitScores("berlin", "tiny", Kind::kTrain, FederationInMemory::Scores()),
       StatusIs(kInvalid, HasSubstr("asks for none")));
+  EXPECT_THAT(coordinator().SubmitScores("berlin", "tiny", Kind::kScore,
+                                         FederationInMemory::Scores(), InvarianceCertificate()),
+              StatusIs(kInvalid, HasSubstr("certificate that tiny does not ask for")));
   EXPECT_THAT(coordinator().SubmitScores("berlin", "tiny", Kind::kScore, {}),
               StatusIs(kInvalid, HasSubstr("no scores")));
   ASSERT_OK(federation_.Score("berlin"));

@@ -90,12 +90,27 @@ TEST(Database, RefusesWhatIsNoJournal) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("another program")));
 }
 
+TEST(Migrations, BringAJournalOfTheFirstVersionUpWithWhatIsInIt) {
+  const TemporaryDirectory folder;
+  ASSERT_OK_AND_ASSIGN(const auto database, Database::Open(folder.path() / "a.db"));
+  ASSERT_OK(Migrate(*database, Time()));
+  ASSERT_OK(
+      database->RunScript("DROP TABLE degradation_points; DROP TABLE certificates; "
+                          "DELETE FROM migrations WHERE version > 1; "
+                          "INSERT INTO sites VALUES ('berlin', 'enrolled', 'f', 0)"));
+
+  ASSERT_OK(Migrate(*database, Time()));
+
+  EXPECT_THAT(Count(*database, "SELECT count(*) FROM certificates"), IsOkAndHolds(0));
+  EXPECT_THAT(Count(*database, "SELECT count(*) FROM sites"), IsOkAndHolds(1));
+}
+
 TEST(Migrations, RefuseAJournalOfANewerServer) {
   const TemporaryDirectory folder;
   ASSERT_OK_AND_ASSIGN(const auto database, Database::Open(folder.path() / "a.db"));
   ASSERT_OK(Migrate(*database, Time()));
   ASSERT_OK(Migrate(*database, Time())) << "a second time does nothing";
-  EXPECT_THAT(Count(*database, "SELECT count(*) FROM migrations"), IsOkAndHolds(1));
+  EXPECT_THAT(Count(*database, "SELECT count(*) FROM migrations"), IsOkAndHolds(2));
   ASSERT_OK(database->Run("INSERT INTO migrations VALUES (99, 0)"));
 
   EXPECT_THAT(Migrate(*database, Time()),

@@ -173,5 +173,41 @@ TEST_F(SqliteJournalTest, TellsScoresOfTheFinalAndTheLocalOnlyModelApart) {
   EXPECT_EQ(scores[1].model, Model::kLocalOnly);
 }
 
+TEST_F(SqliteJournalTest, KeepsACertificateBesideTheScoresOfItsModel) {
+  using Model = ModelScoresRecord::Model;
+  const auto cases = Update(1, 0.5).model_scores;
+  InvarianceCertificate certificate{.cases = 5,
+                                    .largest_logit_change = 2.5e-6,
+                                    .scale = 1e-5,
+                                    .bias = -100,
+                                    .voxels_changed = 1,
+                                    .voxels_compared = 1000};
+  certificate.curves = {{Perturbation::kRicianNoise, {{0, 5, 0, 0.8}, {0.09, 4, 0.25, 0.5}}},
+                        {Perturbation::kNegativeScale, {{-1, 5, 1, std::nan("")}}}};
+  ASSERT_OK(journal_->TakeScores("tiny", {Model::kGlobal, 1, "berlin", cases}));
+  ASSERT_OK(journal_->TakeScores("tiny", {Model::kGlobal, 2, "berlin", cases, certificate}));
+  ASSERT_OK(journal_->TakeScores("tiny", {Model::kGlobal, 2, "berlin", cases, certificate}))
+      << "the answer to the first time may have been lost";
+  Reopen();
+
+  ASSERT_OK_AND_ASSIGN(const auto scores, journal_->Scores("tiny"));
+
+  ASSERT_THAT(scores, SizeIs(2));
+  EXPECT_FALSE(scores[0].certificate.has_value());
+  ASSERT_TRUE(scores[1].certificate.has_value());
+  EXPECT_EQ(scores[1].certificate->largest_logit_change, 2.5e-6);
+  EXPECT_EQ(scores[1].certificate->bias, -100);
+  EXPECT_EQ(scores[1].certificate->voxels_compared, 1000);
+  const auto& curves = scores[1].certificate->curves;
+  const auto& noise = curves[static_cast<std::size_t>(Perturbation::kRicianNoise)].points;
+  ASSERT_THAT(noise, SizeIs(2));
+  EXPECT_EQ(noise[1].amount, 0.09);
+  EXPECT_EQ(noise[1].cases, 4);
+  EXPECT_EQ(noise[1].flipped, 0.25);
+  EXPECT_EQ(noise[1].dice, 0.5);
+  EXPECT_TRUE(
+      std::isnan(curves[static_cast<std::size_t>(Perturbation::kNegativeScale)].points.at(0).dice));
+}
+
 }  // namespace
 }  // namespace isoscan
