@@ -13,14 +13,16 @@ absl::StatusOr<HarmonizationRecord> Harmonize(Volume& canonical, const Harmoniza
   HarmonizationRecord record;
   switch (plan.normalize) {
     case Normalizer::kInstance: {
+      if (plan.mask == HarmonizationPlan::Mask::kWhole) {
+        ASSIGN_OR_RETURN(record.statistics, NormalizeWhole(canonical));
+        return record;
+      }
       ASSIGN_OR_RETURN(const Mask mask, MakeMask(canonical, plan, given));
       ASSIGN_OR_RETURN(record.statistics, NormalizeOverMask(canonical, mask, plan.outside));
       return record;
     }
     case Normalizer::kZScore: {
-      const Mask whole(canonical.voxels.size(), 1);
-      ASSIGN_OR_RETURN(record.statistics,
-                       NormalizeOverMask(canonical, whole, HarmonizationPlan::Outside::kKeep));
+      ASSIGN_OR_RETURN(record.statistics, NormalizeWhole(canonical));
       return record;
     }
     case Normalizer::kNone:

@@ -26,7 +26,7 @@ using Mask = std::vector<std::uint8_t>;
 absl::StatusOr<Mask> MakeMask(const Volume& volume, const HarmonizationPlan& plan,
                               const std::optional<Mask>& given = std::nullopt);
 
-/// Mean and standard deviation (population) over a mask, two passes in double.
+/// Mean and standard deviation (population) over a mask, in double, exact but for its rounding.
 struct IntensityStatistics {
   double mean = 0;
   double standard_deviation = 0;
@@ -43,6 +43,9 @@ IntensityStatistics StatisticsOf(const Volume& volume, const Mask& mask);
 ///         (with their number).
 absl::StatusOr<IntensityStatistics> NormalizeOverMask(Volume& volume, const Mask& mask,
                                                       HarmonizationPlan::Outside outside);
+
+/// The same over every voxel, for which no mask need be made.
+absl::StatusOr<IntensityStatistics> NormalizeWhole(Volume& volume);
 
 /// Errors: INVALID_ARGUMENT no voxel, or NaN and infinite ones (with their number).
 absl::Status CheckVoxels(const Volume& volume);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -11,6 +12,7 @@
 #include <tuple>
 #include <vector>
 
+#include "client/harmonization/foreground.h"
 #include "client/harmonization/harmonize.h"
 #include "common/random/philox.h"
 #include "tests/support/status_matchers.h"
@@ -158,6 +160,32 @@ TEST(ThresholdMask, IsAFractionOfTheVolumesOwnRange) {
   EXPECT_THAT(mask, testing::ElementsAre(0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1));
 }
 
+// Source: docs/references.md#otsu1979, voxel by voxel.
+TEST(RelativeMasks, AreThoseOfThePlainForm) {
+  const Volume volume = Mapped(Head(), 0.37, -12.5);
+  const auto [low, high] = std::minmax_element(volume.voxels.begin(), volume.voxels.end());
+  const auto place = [&](float voxel, double bins) {
+    return (double(voxel) - double(*low)) * (bins / (double(*high) - double(*low))) - bins * 3e-5f;
+  };
+  std::array<std::int64_t, kOtsuBins> histogram{};
+  const auto bin_of = [&](float voxel) {
+    return static_cast<std::size_t>(std::clamp(place(voxel, kOtsuBins), 0.0, kOtsuBins - 1.0));
+  };
+  for (const float voxel : volume.voxels) ++histogram[bin_of(voxel)];
+  const std::size_t threshold = OtsuThreshold(histogram);
+  Mask otsu;
+  Mask above;
+  for (const float voxel : volume.voxels) {
+    otsu.push_back(bin_of(voxel) > threshold ? 1 : 0);
+    above.push_back(place(voxel, 1) > 0.1 ? 1 : 0);
+  }
+  KeepLargestComponent(otsu, volume.geometry.size);
+  FillHoles(otsu, volume.geometry.size);
+
+  EXPECT_THAT(MakeMask(volume, PlanWith(HarmonizationPlan::Mask::kOtsu)), IsOkAndHolds(otsu));
+  EXPECT_THAT(MakeMask(volume, PlanWith(HarmonizationPlan::Mask::kThreshold)), IsOkAndHolds(above));
+}
+
 // Integers whose range is a multiple of the bins lie on their borders, where rounding could send a
 // scaled copy to the other side.
 TEST(RelativeMasks, ChooseTheSameVoxelsWhereValuesLieOnABorder) {
@@ -204,6 +232,94 @@ TEST(StatisticsOf, IsExactWhereSinglePrecisionIsNot) {
   EXPECT_EQ(statistics.voxels, 8'100'000);
   EXPECT_DOUBLE_EQ(statistics.mean, 1'000'200);
   EXPECT_DOUBLE_EQ(statistics.standard_deviation, 1);
+}
+
+/// Mean and deviation voxel by voxel, about the mean, in long double.
+IntensityStatistics PlainStatistics(const Volume& volume, const Mask& mask) {
+  IntensityStatistics result;
+  long double sum = 0;
+  for (std::size_t i = 0; i < mask.size(); ++i) {
+    if (mask[i] == 0) continue;
+    sum += volume.voxels[i];
+    ++result.voxels;
+  }
+  const long double mean = sum / static_cast<long double>(result.voxels);
+  long double square = 0;
+  for (std::size_t i = 0; i < mask.size(); ++i) {
+    if (mask[i] != 0) square += (volume.voxels[i] - mean) * (volume.voxels[i] - mean);
+  }
+  result.mean = static_cast<double>(mean);
+  result.standard_deviation =
+      static_cast<double>(std::sqrt(square / static_cast<long double>(result.voxels)));
+  return result;
+}
+
+/// Voxels of a row, and where its intensities lie, in deviations from zero.
+class Rows : public testing::TestWithParam<std::tuple<std::int64_t, double>> {};
+INSTANTIATE_TEST_SUITE_P(StatisticsOf, Rows,
+                         testing::Combine(testing::Values(2, 7, 255, 256, 257, 65536, 70001),
+                                          testing::Values(0.0, -3.0, 1e5)));
+
+TEST_P(Rows, HaveTheStatisticsOfTwoPlainPasses) {
+  const auto [voxels, place] = GetParam();
+  Volume volume = NumberedVolume(ObliqueGeometry({voxels, 1, 1}));
+  RandomStream random(3, "row");
+  Mask mask;
+  for (float& voxel : volume.voxels) {
+    voxel = static_cast<float>(40 * (random.Normal() + place));
+    mask.push_back(mask.size() < 2 || random.Chance(0.4)
+                       ? static_cast<std::uint8_t>(1 + random.Below(255))
+                       : 0);
+  }
+
+  const IntensityStatistics statistics = StatisticsOf(volume, mask);
+
+  const IntensityStatistics expected = PlainStatistics(volume, mask);
+  EXPECT_EQ(statistics.voxels, expected.voxels);
+  EXPECT_NEAR(statistics.mean, expected.mean, 1e-13 * (40 + std::abs(expected.mean)));
+  EXPECT_NEAR(statistics.standard_deviation / expected.standard_deviation, 1, 1e-13);
+}
+
+// The first guess of the mean is taken from a few voxels: here they are all outliers.
+TEST(StatisticsOf, StayExactWhereTheGuessOfTheMeanIsFarOff) {
+  constexpr std::int64_t kVoxels = 1 << 20;
+  Volume volume = NumberedVolume(ObliqueGeometry({kVoxels, 1, 1}));
+  const std::size_t stride = kVoxels / 1024 + 1;
+  for (std::size_t i = 0; i < volume.voxels.size(); ++i) {
+    volume.voxels[i] = i % stride == stride / 2 ? 3e9f : 100 + static_cast<float>(i % 16);
+  }
+  Mask mask(volume.voxels.size(), 1);
+  const Volume with_outliers = volume;
+  for (std::size_t i = stride / 2; i < mask.size(); i += stride) mask[i] = i % 3 == 0 ? 1 : 0;
+
+  for (const Mask& chosen : {mask, Mask(mask.size(), 1)}) {
+    const IntensityStatistics statistics = StatisticsOf(with_outliers, chosen);
+    const IntensityStatistics expected = PlainStatistics(with_outliers, chosen);
+    EXPECT_NEAR(statistics.mean / expected.mean, 1, 1e-12);
+    EXPECT_NEAR(statistics.standard_deviation / expected.standard_deviation, 1, 1e-12);
+  }
+}
+
+TEST(StatisticsOf, LooksAtNoVoxelOutsideTheMask) {
+  Volume volume = NumberedVolume(ObliqueGeometry({5, 1, 1}));
+  volume.voxels[2] = std::numeric_limits<float>::quiet_NaN();
+  volume.voxels[4] = std::numeric_limits<float>::infinity();
+
+  const IntensityStatistics statistics = StatisticsOf(volume, {1, 1, 0, 1, 0});
+
+  EXPECT_DOUBLE_EQ(statistics.mean, 4.0 / 3);
+  EXPECT_EQ(statistics.voxels, 3);
+}
+
+TEST(Harmonize, OverTheWholeVolumeEqualsAMaskOfOnes) {
+  Volume volume = Head();
+  Volume masked = Head();
+
+  ASSERT_OK(Harmonize(volume, PlanWith(HarmonizationPlan::Mask::kWhole)));
+  ASSERT_OK(
+      NormalizeOverMask(masked, Mask(masked.voxels.size(), 1), HarmonizationPlan::Outside::kKeep));
+
+  EXPECT_EQ(volume.voxels, masked.voxels);
 }
 
 TEST(StatisticsOf, HasTheSameBitsOnAnyNumberOfThreads) {

@@ -175,6 +175,71 @@ TEST(Resample, IsNearerToTheAnatomyWithSplinesThanWithLines) {
   EXPECT_LT(spline, 0.05 * linear);
 }
 
+/// The target's samples along one axis, the source's along the others.
+Geometry AlongAxis(const Geometry& source, const Geometry& target, std::size_t axis) {
+  Geometry result = source;
+  result.size[axis] = target.size[axis];
+  result.spacing_mm[axis] = target.spacing_mm[axis];
+  double shift_mm = 0;
+  for (std::size_t row = 0; row < 3; ++row) {
+    shift_mm += source.direction[row][axis] * (target.origin_mm[row] - source.origin_mm[row]);
+  }
+  for (std::size_t row = 0; row < 3; ++row) {
+    result.origin_mm[row] += source.direction[row][axis] * shift_mm;
+  }
+  return result;
+}
+
+// Slices that are kept between samples must be the right ones: finer, coarser and shifted grids.
+TEST(Resample, EqualsResamplingOneAxisAfterTheOther) {
+  const Volume volume = SmoothVolume(ObliqueGeometry({23, 31, 17}));
+  Geometry shifted = volume.geometry;
+  shifted.origin_mm[2] += 1.1;
+  std::vector<Geometry> targets{shifted};
+  for (const std::array<double, 3>& spacing_mm : std::vector<std::array<double, 3>>{
+           {0.6, 0, 0}, {0, 2, 0}, {0, 0, 0.7}, {0.5, 0, 9}, {0, 0.4, 1}, {2, 2, 0}, {1, 1, 1}}) {
+    targets.push_back(WithSpacing(volume.geometry, spacing_mm));
+  }
+
+  for (const Geometry& target : targets) {
+    for (const ImageInterpolation interpolation : kBoth) {
+      Volume by_axis = volume;
+      for (std::size_t axis = 0; axis < 3; ++axis) {
+        by_axis = Resample(by_axis, AlongAxis(by_axis.geometry, target, axis), interpolation);
+      }
+      const Volume at_once = Resample(volume, target, interpolation);
+      ASSERT_EQ(at_once.voxels.size(), by_axis.voxels.size());
+      for (std::size_t i = 0; i < at_once.voxels.size(); ++i) {
+        ASSERT_NEAR(at_once.voxels[i], by_axis.voxels[i], 2e-4) << "voxel " << i;
+      }
+    }
+  }
+}
+
+// Columns are filtered several at a time.
+TEST(Resample, TreatsEveryColumnAsIfItWereAlone) {
+  const Volume volume = SmoothVolume(ObliqueGeometry({5, 36, 3}));
+  const Geometry target = WithSpacing(volume.geometry, {0, 0.7, 0});
+  const Volume resampled = Resample(volume, target, ImageInterpolation::kBSpline);
+
+  for (std::int64_t column = 0; column < 15; ++column) {
+    const auto first = [column](const Geometry& geometry) {
+      return static_cast<std::size_t>(column / 5 * geometry.size[1] * 5 + column % 5);
+    };
+    Volume alone{.geometry = volume.geometry, .voxels = {}};
+    alone.geometry.size = {1, 36, 1};
+    for (std::size_t k = 0; k < 36; ++k) {
+      alone.voxels.push_back(volume.voxels[first(volume.geometry) + 5 * k]);
+    }
+    Geometry alone_target = target;
+    alone_target.size = {1, target.size[1], 1};
+    const Volume expected = Resample(alone, alone_target, ImageInterpolation::kBSpline);
+    for (std::size_t k = 0; k < expected.voxels.size(); ++k) {
+      ASSERT_EQ(resampled.voxels[first(target) + 5 * k], expected.voxels[k]);
+    }
+  }
+}
+
 TEST(Resample, DoesNotDependOnTheNumberOfThreads) {
   const Volume volume = SmoothVolume(ObliqueGeometry({80, 70, 60}));
   const Geometry target = WithSpacing(volume.geometry, {0.9, 1.3, 2.0});
@@ -248,6 +313,24 @@ TEST(ArgMaxResampled, EqualsResamplingEachClassAndTakingTheGreatest) {
     different += resampled[labels.voxels[i]].voxels[i] < greatest - 1e-5f ? 1 : 0;
   }
   EXPECT_EQ(different, 0);
+}
+
+// Rows of one label are filled at once.
+TEST(ResampleLabels, EqualTheArgMaxOfTheirResampledIndicators) {
+  LabelMap labels = BoxLabels(ObliqueGeometry({12, 13, 11}));
+  std::fill_n(labels.voxels.begin() + 5 * 13 * 12, 6 * 12, std::uint8_t{2});  // Six whole rows.
+  const Geometry target = WithSpacing(labels.geometry, {0.57, 0.71, 1.93});
+  constexpr std::int64_t kClasses = 4;
+  std::vector<float> indicators;
+  for (std::int64_t label = 0; label < kClasses; ++label) {
+    for (const std::uint8_t voxel : labels.voxels)
+      indicators.push_back(voxel == label ? 1.0f : 0.0f);
+  }
+
+  const LabelMap resampled = Resample(labels, target);
+
+  const LabelMap expected = ArgMaxResampled(indicators, kClasses, labels.geometry, target);
+  EXPECT_EQ(resampled.voxels, expected.voxels);
 }
 
 TEST(ArgMaxResampled, GivesATieToTheLowerLabel) {
