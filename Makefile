@@ -8,7 +8,7 @@ JOBS ?= $(shell awk -v cores="$$(nproc)" '/^MemAvailable/ { fit = int($$2 / 2e6)
 	print fit < 1 ? 1 : (fit < cores ? fit : cores) }' /proc/meminfo)
 
 .DEFAULT_GOAL := help
-.PHONY: help packages configure build demo test test-all format check clean
+.PHONY: help packages configure build demo test test-all bench format check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,13 @@ test: configure ## Build and run the tests, but for the slow ones
 test-all: configure ## Build and run all tests
 	@cmake --build $(BUILD) --parallel $(JOBS)
 	@deploy/dev/run-tests $(BUILD) --all
+
+bench: packages ## Compare imaging with the Python environment PEERS=...; lgg in ISOSCAN_DATA=...
+	@deploy/dev/bootstrap libbenchmark-dev
+	@cmake --preset release --log-level=WARNING -DISOSCAN_BENCHMARKS=ON
+	@cmake --build $(BUILD) --parallel $(JOBS) --target imaging_bench
+	@for name in normalise mask $(if $(ISOSCAN_DATA),pipeline); do \
+		tests/benchmarks/beside $$name $(if $(PEERS),--peers $(PEERS)) || exit 1; done
 
 format: ## Format the C++ files
 	@deploy/dev/bootstrap clang-format-14

@@ -1,0 +1,256 @@
+// Our side of tests/benchmarks/beside, which starts it:
+//
+//   imaging_bench TASK SCRATCH IMAGE...
+//
+// TASK is normalise, mask or pipeline. The first two stretch their image to 256x256x176 voxels
+// and leave it in SCRATCH, where the peers read the same bytes. Then, for every line of standard
+// input, which names one of the task's ways, they run it once and answer with its milliseconds.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/harmonization/harmonize.h"
+#include "client/harmonization/masked_normalization.h"
+#include "client/imaging/image_file.h"
+#include "client/imaging/orientation.h"
+#include "client/imaging/resampling.h"
+#include "common/process/resources.h"
+#include <omp.h>
+
+namespace isoscan {
+namespace {
+
+constexpr int kThreads = 2;
+
+using Paths = std::vector<std::filesystem::path>;
+
+/// Milliseconds of one run, and what came out, as JSON.
+struct Run {
+  double milliseconds = 0;
+  std::string result = "null";
+};
+
+using Ways = std::map<std::string, std::function<Run()>>;
+
+[[noreturn]] void Fail(const std::string& message) {
+  fmt::print(stderr, "imaging_bench: {}\n", message);
+  std::exit(1);
+}
+
+template <typename T>
+T Unwrap(absl::StatusOr<T> result) {
+  if (!result.ok()) Fail(result.status().ToString());
+  return *std::move(result);
+}
+
+template <typename Work>
+double Milliseconds(Work work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
+template <typename T>
+void WriteRaw(const std::filesystem::path& path, const std::vector<T>& values) {
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(values.data()),
+             static_cast<std::streamsize>(values.size() * sizeof(T)));
+  if (!file.flush()) Fail("cannot write " + path.string());
+}
+
+/// A head of 256 x 256 x 176 voxels in memory, and the voxels above its mean.
+struct Head {
+  Volume volume;
+  Mask mask;
+};
+
+Head StretchedHead(const std::filesystem::path& image, const std::filesystem::path& scratch) {
+  const Volume stored = Unwrap(ReadVolume(image));
+  Geometry grid = stored.geometry;
+  grid.size = {176, 256, 256};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    grid.spacing_mm[axis] *= static_cast<double>(stored.geometry.size[axis] - 1) /
+                             static_cast<double>(grid.size[axis] - 1);
+  }
+  Head head;
+  head.volume = Resample(stored, grid, ImageInterpolation::kLinear);
+  const double mean = StatisticsOf(head.volume, Mask(head.volume.voxels.size(), 1)).mean;
+  for (const float voxel : head.volume.voxels) head.mask.push_back(voxel > mean ? 1 : 0);
+  WriteRaw(scratch / "head.f32", head.volume.voxels);
+  WriteRaw(scratch / "mask.u8", head.mask);
+  return head;
+}
+
+/// Reads `count` floats as fast as memory gives them.
+std::int64_t ReadAll(const float* values, std::int64_t count) {
+  std::int64_t bits = 0;
+#pragma omp parallel for reduction(^ : bits)
+  for (std::int64_t block = 0; block < count; block += 1 << 14) {
+    std::array<std::int32_t, 64> lanes{};
+    const std::int64_t end = std::min<std::int64_t>(block + (1 << 14), count);
+    for (std::int64_t i = block; i + 64 <= end; i += 64) {
+      std::array<std::int32_t, 64> next;
+      std::memcpy(next.data(), values + i, sizeof(next));
+      for (std::size_t lane = 0; lane < 64; ++lane) lanes[lane] ^= next[lane];
+    }
+    for (const std::int32_t lane : lanes) bits ^= lane;
+  }
+  return bits;
+}
+
+/// Reads and writes every float.
+void UpdateAll(float* values, std::int64_t count) {
+#pragma omp parallel for
+  for (std::int64_t block = 0; block < count; block += 1 << 14) {
+    const std::int64_t end = std::min<std::int64_t>(block + (1 << 14), count);
+    for (std::int64_t i = block; i < end; ++i) values[i] = values[i] * 0.5f;
+  }
+}
+
+Ways Normalise(const Paths& images, const std::filesystem::path& scratch) {
+  const auto head = std::make_shared<const Head>(StretchedHead(images.front(), scratch));
+  const auto work = std::make_shared<Volume>(head->volume);
+  // Every run starts with a copy that has just been made, as the peers' do.
+  const auto on_a_copy = [head, work](auto run) {
+    return [head, work, run] {
+      std::copy(head->volume.voxels.begin(), head->volume.voxels.end(), work->voxels.begin());
+      Run result{.milliseconds = Milliseconds([&] { run(*head, *work); })};
+      const IntensityStatistics statistics = StatisticsOf(*work, head->mask);
+      result.result = fmt::format(R"({{"mean_in_mask": {:.6f}, "deviation_in_mask": {:.6f}}})",
+                                  statistics.mean, statistics.standard_deviation);
+      return result;
+    };
+  };
+  const auto harmonise = [](HarmonizationPlan::Mask mask) {
+    return [mask](const Head&, Volume& volume) {
+      HarmonizationPlan plan;
+      plan.mask = mask;
+      Unwrap(Harmonize(volume, plan));
+    };
+  };
+  return {
+      {"mask given", on_a_copy([](const Head& given, Volume& volume) {
+         Unwrap(NormalizeOverMask(volume, given.mask, HarmonizationPlan::Outside::kKeep));
+       })},
+      {"mask given, outside 0", on_a_copy([](const Head& given, Volume& volume) {
+         Unwrap(NormalizeOverMask(volume, given.mask, HarmonizationPlan::Outside::kZero));
+       })},
+      {"whole volume", on_a_copy(harmonise(HarmonizationPlan::Mask::kWhole))},
+      {"mask by threshold", on_a_copy(harmonise(HarmonizationPlan::Mask::kThreshold))},
+      {"limit", on_a_copy([](const Head& given, Volume& volume) {
+         const auto count = static_cast<std::int64_t>(volume.voxels.size());
+         // The volume and its mask are read once; then the volume is read and written.
+         std::int64_t bits = ReadAll(volume.voxels.data(), count);
+         bits ^= ReadAll(reinterpret_cast<const float*>(given.mask.data()), count / 4);
+         UpdateAll(volume.voxels.data(), count);
+         if (bits == 1) fmt::print(stderr, " ");
+       })},
+  };
+}
+
+Ways HeadMask(const Paths& images, const std::filesystem::path& scratch) {
+  const auto head = std::make_shared<const Head>(StretchedHead(images.front(), scratch));
+  return {{"Otsu",
+           [head] {
+             HarmonizationPlan plan;
+             plan.mask = HarmonizationPlan::Mask::kOtsu;
+             Mask mask;
+             Run run{.milliseconds =
+                         Milliseconds([&] { mask = Unwrap(MakeMask(head->volume, plan)); })};
+             run.result =
+                 fmt::format(R"({{"voxels": {}}})", std::count(mask.begin(), mask.end(), 1));
+             return run;
+           }},
+          {"limit", [head, mask = Mask(head->mask)]() mutable {
+             // The volume is read twice, for its range and its histogram; the mask is written.
+             const auto count = static_cast<std::int64_t>(head->volume.voxels.size());
+             return Run{Milliseconds([&] {
+               std::int64_t bits = ReadAll(head->volume.voxels.data(), count);
+               bits ^= ReadAll(head->volume.voxels.data(), count);
+               if (bits == 1) fmt::print(stderr, " ");
+               UpdateAll(reinterpret_cast<float*>(mask.data()), count / 4);
+             })};
+           }}};
+}
+
+/// Reads, orients, harmonises and resamples to 1 mm.
+Volume Prepared(const std::filesystem::path& image, const HarmonizationPlan& plan) {
+  Volume volume = ToCanonical(Unwrap(ReadVolume(image)));
+  Unwrap(Harmonize(volume, plan));
+  return Resample(volume, WithSpacing(volume.geometry, {1, 1, 1}), ImageInterpolation::kLinear);
+}
+
+Ways Pipeline(const Paths& images) {
+  const auto with = [images](HarmonizationPlan::Mask mask) {
+    return [images, mask] {
+      HarmonizationPlan plan;
+      plan.mask = mask;
+      Run run;
+      for (const auto& image : images) {
+        Volume volume;
+        run.milliseconds += Milliseconds([&] { volume = Prepared(image, plan); });
+        run.result = fmt::format(R"({{"voxels": {}}})", volume.voxels.size());
+      }
+      run.milliseconds /= static_cast<double>(images.size());
+      return run;
+    };
+  };
+  return {{"mask by threshold", with(HarmonizationPlan::Mask::kThreshold)},
+          {"mask by Otsu", with(HarmonizationPlan::Mask::kOtsu)},
+          {"reading alone", [images] {
+             return Run{Milliseconds([&] {
+                          for (const auto& image : images) Unwrap(ReadVolume(image));
+                        }) /
+                        static_cast<double>(images.size())};
+           }}};
+}
+
+Ways WaysOf(const std::string& task, const Paths& images, const std::filesystem::path& scratch) {
+  if (task == "normalise") return Normalise(images, scratch);
+  if (task == "mask") return HeadMask(images, scratch);
+  if (task == "pipeline") return Pipeline(images);
+  Fail("there is no task " + task);
+}
+
+void Serve(const Ways& ways) {
+  std::string names;
+  for (const auto& [name, run] : ways)
+    names += fmt::format("{}\"{}\"", names.empty() ? "" : ", ", name);
+  fmt::print("{{\"ways\": [{}]}}\n", names);
+  std::fflush(stdout);
+  for (std::string name; std::getline(std::cin, name);) {
+    const auto way = ways.find(name);
+    if (way == ways.end()) Fail("there is no way " + name);
+    const Run run = way->second();
+    fmt::print("{{\"ms\": {:.4f}, \"result\": {}, \"peak_mib\": {}}}\n", run.milliseconds,
+               run.result, PeakMemoryBytes() >> 20);
+    std::fflush(stdout);
+  }
+}
+
+}  // namespace
+}  // namespace isoscan
+
+int main(int argc, char** argv) {
+  isoscan::KeepFreedMemory();
+  omp_set_num_threads(isoscan::kThreads);
+  if (argc < 4) isoscan::Fail("usage: imaging_bench TASK SCRATCH IMAGE...");
+  isoscan::Serve(isoscan::WaysOf(argv[1], {argv + 3, argv + argc}, argv[2]));
+  return 0;
+}
