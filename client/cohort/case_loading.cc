@@ -112,8 +112,8 @@ class LabelReader {
 
 /// Writes the labels of one file over those of the files before it.
 absl::Status AddLabels(const CaseFiles& files, const CaseFiles::LabelFile& file, LabelMap& labels) {
-  ASSIGN_OR_RETURN(const Volume stored, ReadLabelValues(file.path, files.geometry));
-  const Volume values = ToCanonical(stored);
+  ASSIGN_OR_RETURN(Volume stored, ReadLabelValues(file.path, files.geometry));
+  const Volume values = ToCanonical(std::move(stored));
   RETURN_IF_ERROR(CheckGrid(files, labels.geometry, file.path, values.geometry));
   LabelReader reader(file);
   for (std::size_t i = 0; i < values.voxels.size(); ++i) {
@@ -123,8 +123,8 @@ absl::Status AddLabels(const CaseFiles& files, const CaseFiles::LabelFile& file,
 }
 
 absl::StatusOr<std::vector<std::uint8_t>> ReadMask(const CaseFiles& files, const Geometry& grid) {
-  ASSIGN_OR_RETURN(const Volume stored, ReadLabelValues(files.mask, files.geometry));
-  const Volume values = ToCanonical(stored);
+  ASSIGN_OR_RETURN(Volume stored, ReadLabelValues(files.mask, files.geometry));
+  const Volume values = ToCanonical(std::move(stored));
   RETURN_IF_ERROR(CheckGrid(files, grid, files.mask, values.geometry));
   std::vector<std::uint8_t> mask(values.voxels.size());
   std::transform(values.voxels.begin(), values.voxels.end(), mask.begin(),
@@ -157,9 +157,9 @@ absl::StatusOr<LoadedCase> LoadCase(const CaseFiles& files, const Study& study) 
   }
   LoadedCase loaded;
   for (const std::filesystem::path& path : files.images) {
-    ASSIGN_OR_RETURN(const Volume stored, ReadVolume(path, files.geometry));
+    ASSIGN_OR_RETURN(Volume stored, ReadVolume(path, files.geometry));
     if (loaded.channels.empty()) loaded.stored = stored.geometry;
-    loaded.channels.push_back(ToCanonical(stored));
+    loaded.channels.push_back(ToCanonical(std::move(stored)));
     RETURN_IF_ERROR(
         CheckGrid(files, loaded.channels.front().geometry, path, loaded.channels.back().geometry));
   }

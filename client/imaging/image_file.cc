@@ -120,6 +120,9 @@ absl::Status CheckVoxelMemory(const Geometry& geometry, double voxel_bytes,
   // In floating point: a broken header may ask for more than 64 bits can count.
   double bytes = voxel_bytes;
   for (const std::int64_t size : geometry.size) bytes *= static_cast<double>(size);
+  // Asking the system takes as long as reading a crop.
+  constexpr double kSmallBytes = 16e6;
+  if (bytes < kSmallBytes) return absl::OkStatus();
   return CheckMemory(fmt::format("reading {}", path.string()),
                      static_cast<std::int64_t>(std::min(bytes, 1e18)));
 }
@@ -223,8 +226,9 @@ absl::Status ReadNiftiVoxels(OpenedNifti& nifti, const std::filesystem::path& pa
                              std::vector<float>& voxels) {
   const NiftiHeader& header = nifti.header;
   const bool plain_floats = header.datatype == NIFTI_TYPE_FLOAT32;
-  std::vector<std::byte> scratch(plain_floats ? 0 : static_cast<std::size_t>(kBlockBytes));
   const std::int64_t total = header.voxel_data_bytes();
+  std::vector<std::byte> scratch(
+      plain_floats ? 0 : static_cast<std::size_t>(std::min(kBlockBytes, total)));
   voxels.reserve(static_cast<std::size_t>(total) / header.voxel_bytes);
   for (std::int64_t done = 0; done < total;) {
     const auto wanted = static_cast<std::size_t>(std::min(kBlockBytes, total - done));

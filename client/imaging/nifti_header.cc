@@ -362,8 +362,8 @@ std::string AffineText(const absl::StatusOr<Affine>& affine) {
   if (!affine.ok()) return std::string(affine.status().message());
   std::string text;
   for (const auto& row : *affine) {
-    text += fmt::format("{}[{:.6g} {:.6g} {:.6g} {:.6g}]", text.empty() ? "" : " ", row[0], row[1],
-                        row[2], row[3]);
+    text += fmt::format("{}[{:.6g} {:.6g} {:.6g} {:.6g}]", text.empty() ? "" : " ", row[0] + 0.0,
+                        row[1] + 0.0, row[2] + 0.0, row[3] + 0.0);  // No "-0".
   }
   return text;
 }

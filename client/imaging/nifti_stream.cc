@@ -18,7 +18,7 @@
 namespace isoscan {
 namespace {
 
-constexpr std::size_t kInputBytes = std::size_t{1} << 17;
+constexpr std::size_t kInputBytes = std::size_t{1} << 16;
 constexpr std::uint8_t kGzipMagic[2] = {0x1f, 0x8b};
 
 absl::Status Damaged(const std::string& path, const std::string& what) {
@@ -36,7 +36,7 @@ struct NiftiStream::State {
 
   // The rest is for gzip alone.
   inflate_state inflate;
-  std::vector<std::uint8_t> input;
+  std::unique_ptr<std::uint8_t[]> input;
   bool between_members = false;
   bool padded = false;
   bool finished = false;
@@ -85,8 +85,8 @@ struct NiftiStream::State {
     std::size_t filled = 0;
     while (filled < out.size() && !finished) {
       if (inflate.avail_in == 0) {
-        ASSIGN_OR_RETURN(const std::size_t count, ReadFile(input.data(), input.size()));
-        inflate.next_in = input.data();
+        ASSIGN_OR_RETURN(const std::size_t count, ReadFile(input.get(), kInputBytes));
+        inflate.next_in = input.get();
         inflate.avail_in = static_cast<std::uint32_t>(count);
       }
       if (between_members) {
@@ -130,7 +130,7 @@ absl::StatusOr<NiftiStream> NiftiStream::Open(const std::filesystem::path& path)
     return absl::NotFoundError(
         fmt::format("cannot open {}: it is a pipe or a device, not a file", path.string()));
   }
-  auto state = std::make_unique<State>();
+  auto state = std::make_unique_for_overwrite<State>();
   state->path = path.string();
   state->descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (state->descriptor < 0) return FileError("cannot open", path.string(), errno);
@@ -142,7 +142,7 @@ absl::StatusOr<NiftiStream> NiftiStream::Open(const std::filesystem::path& path)
   }
   state->gzipped = std::equal(magic, magic + 2, kGzipMagic);
   if (state->gzipped) {
-    state->input.resize(kInputBytes);
+    state->input = std::make_unique_for_overwrite<std::uint8_t[]>(kInputBytes);
     isal_inflate_init(&state->inflate);
     state->inflate.crc_flag = ISAL_GZIP;
   }

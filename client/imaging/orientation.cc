@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cmath>
 #include <cstddef>
+#include <utility>
 
 namespace isoscan {
 namespace {
@@ -109,6 +110,26 @@ Image Canonical(const Image& image) {
   return result;
 }
 
+/// For an order that only flips, which is its own inverse: rows change places in pairs.
+void FlipInPlace(Volume& volume, const AxisOrder& order) {
+  const auto [width, height, depth] = volume.geometry.size;
+  const std::ptrdiff_t rows = height * depth;
+#pragma omp parallel for if (volume.geometry.voxels() > (1 << 18))
+  for (std::ptrdiff_t row = 0; row < rows; ++row) {
+    const std::ptrdiff_t y = row % height;
+    const std::ptrdiff_t z = row / height;
+    const std::ptrdiff_t other =
+        (order.flipped[2] ? depth - 1 - z : z) * height + (order.flipped[1] ? height - 1 - y : y);
+    if (other < row) continue;
+    const auto first = volume.voxels.begin() + row * width;
+    const auto second = volume.voxels.begin() + other * width;
+    if (other > row) std::swap_ranges(first, first + width, second);
+    if (!order.flipped[0]) continue;
+    std::reverse(first, first + width);
+    if (other > row) std::reverse(second, second + width);
+  }
+}
+
 }  // namespace
 
 Geometry CanonicalGeometry(const Geometry& geometry) {
@@ -118,6 +139,16 @@ Geometry CanonicalGeometry(const Geometry& geometry) {
 Volume ToCanonical(const Volume& volume) { return Canonical(volume); }
 
 LabelMap ToCanonical(const LabelMap& labels) { return Canonical(labels); }
+
+Volume ToCanonical(Volume&& volume) {
+  const AxisOrder order = NearestToLps(volume.geometry);
+  if (order.source != std::array<std::size_t, 3>{0, 1, 2}) return Canonical(volume);
+  if (!order.identity()) {
+    FlipInPlace(volume, order);
+    volume.geometry = Reordered(volume.geometry, order);
+  }
+  return std::move(volume);
+}
 
 LabelMap FromCanonical(const LabelMap& labels, const Geometry& original) {
   assert(CanonicalGeometry(original).size == labels.geometry.size);

@@ -12,6 +12,9 @@ Geometry CanonicalGeometry(const Geometry& geometry);
 Volume ToCanonical(const Volume& volume);
 LabelMap ToCanonical(const LabelMap& labels);
 
+/// The same without a second buffer, unless axes have to change places.
+Volume ToCanonical(Volume&& volume);
+
 /// The exact inverse: back to `original`'s order of voxels.
 /// Requires CanonicalGeometry(original) == labels.geometry.
 LabelMap FromCanonical(const LabelMap& labels, const Geometry& original);

@@ -85,6 +85,16 @@ TEST_P(EveryStoredOrder, KeepsEveryVoxelAtItsPlaceInThePatient) {
   }
 }
 
+TEST_P(EveryStoredOrder, BecomesTheSameWithoutASecondBuffer) {
+  const Volume numbered = NumberedVolume(stored_);
+
+  const Volume expected = ToCanonical(numbered);
+  const Volume moved = ToCanonical(Volume(numbered));
+
+  EXPECT_EQ(moved.geometry, expected.geometry);
+  EXPECT_EQ(moved.voxels, expected.voxels);
+}
+
 TEST_P(EveryStoredOrder, ComesBackExactly) {
   LabelMap labels{.geometry = stored_, .voxels = {}};
   for (std::int64_t i = 0; i < stored_.voxels(); ++i) {
