@@ -2,12 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <string>
 #include <string_view>
 #include <system_error>
 
 #include "client/imaging/image_file.h"
+#include "client/simulation/protocol.h"
+#include "client/simulation/scan_grid.h"
 #include "common/process/progress.h"
+#include "common/process/resources.h"
 #include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include "common/transfer/chunks.h"
@@ -47,6 +51,29 @@ absl::Status WriteDatasetDescriptions(const fs::path& folder, const Scanner& sca
       "\"GeneratedBy\": [{\"Name\": \"isoscan-sandbox simulate\"}]}\n");
 }
 
+/// The BIDS sidecar of one scan; `protocol` may be null.
+std::string SidecarOf(const Scanner& scanner, const Protocol* protocol, const Sampling& sampling) {
+  return fmt::format(
+      "{{\"Modality\": \"MR\", \"Manufacturer\": \"simulated\", \"ManufacturersModelName\": "
+      "\"{}\", {}\"SliceThickness\": {:.6g}, \"Simulation\": {{\"Protocol\": \"{}\", \"Scale\": "
+      "{}, "
+      "\"Bias\": {}, \"Gamma\": {}, \"Noise\": {}, \"ReceiveField\": {}, \"TransmitField\": {}, "
+      "\"Bits\": {}, \"InPlanePointSpread\": {}, \"Oblique\": {}}}}}\n",
+      scanner.name, protocol == nullptr ? "" : SidecarMembers(*protocol) + ", ",
+      sampling.thickness_mm, protocol == nullptr ? "none" : protocol->name, scanner.scale,
+      scanner.bias, scanner.gamma, scanner.noise, scanner.field, scanner.transmit, scanner.bits,
+      scanner.psf, scanner.oblique);
+}
+
+/// How the scanner samples the anatomy's field of view.
+Sampling SamplingOf(const Anatomy& anatomy, const Scanner& scanner, double default_spacing_mm) {
+  std::array<double, 3> spacing = scanner.spacing_mm;
+  if (spacing == std::array<double, 3>{}) spacing.fill(default_spacing_mm);
+  return {.grid = ScanGrid(anatomy.field_of_view, spacing, scanner.orientation, scanner.oblique),
+          .thickness_mm = scanner.thickness > 0 ? scanner.thickness : spacing[2],
+          .in_plane_fwhm_mm = scanner.psf};
+}
+
 /// One label as a binary mask.
 LabelMap MaskOf(const LabelMap& labels, std::uint8_t label) {
   LabelMap mask{.geometry = labels.geometry, .voxels = {}};
@@ -72,29 +99,49 @@ bool IsLabel(const fs::path& relative) {
 
 absl::Status WriteSimulatedCohort(const fs::path& folder, const Anatomy& anatomy,
                                   const std::vector<AtlasLabel>& labels, const Scanner& scanner,
-                                  const PatientVariation& variation, std::int64_t patients,
-                                  std::uint64_t seed) {
+                                  const CohortPlan& plan) {
+  if (scanner.protocols.empty() ? anatomy.image.voxels.empty() : anatomy.tissue.empty()) {
+    return absl::InvalidArgumentError(fmt::format(
+        "scanner {} {}", scanner.name,
+        scanner.protocols.empty()
+            ? "has no protocol, so it shows the head's own intensities: give the head"
+            : "has a protocol, which needs tissue: give tissue, or the head and its brain"));
+  }
+  const Sampling sampling = SamplingOf(anatomy, scanner, plan.spacing_mm);
+  constexpr std::int64_t kBytesPerVoxel = 48;  // Tissue, intensities, labels, noise, scan.
+  RETURN_IF_ERROR(CheckMemory(fmt::format("a person on the grid of scanner {}", scanner.name),
+                              kBytesPerVoxel * sampling.grid.voxels()));
   RETURN_IF_ERROR(MakeEmptyFolder(folder));
   RETURN_IF_ERROR(WriteDatasetDescriptions(folder, scanner));
-  Progress progress("simulating " + scanner.name, patients);
-  for (std::int64_t number = 1; number <= patients; ++number) {
-    const auto coordinate = static_cast<std::uint64_t>(number);
-    const Anatomy patient =
-        MakePatient(anatomy, variation, RandomStream(seed, "anatomy/" + scanner.name, coordinate));
-    const Volume scan =
-        Scan(patient.image, scanner, RandomStream(seed, "scan/" + scanner.name, coordinate));
-
+  Progress progress("simulating " + scanner.name, plan.patients);
+  for (std::int64_t number = 1; number <= plan.patients; ++number) {
+    const auto stream = [&](std::string_view purpose) {
+      return RandomStream(plan.seed, fmt::format("{}/{}", purpose, scanner.name),
+                          static_cast<std::uint64_t>(number));
+    };
+    const Anatomy patient = MakePatient(anatomy, sampling, plan.variation, stream("anatomy"));
     const std::string subject = fmt::format("sub-{:04}", number);
     const fs::path anat = folder / subject / "anat";
     const fs::path masks = folder / "derivatives" / "labels" / subject / "anat";
     RETURN_IF_ERROR(MakeFolder(anat));
     RETURN_IF_ERROR(MakeFolder(masks));
-    RETURN_IF_ERROR(WriteVolume(anat / (subject + "_T1w.nii.gz"), scan));
-    RETURN_IF_ERROR(
-        WriteFileAtomically(anat / (subject + "_T1w.json"),
-                            fmt::format("{{\"Modality\": \"MR\", \"Manufacturer\": \"simulated\", "
-                                        "\"ManufacturersModelName\": \"{}\"}}\n",
-                                        scanner.name)));
+
+    const auto write = [&](const std::string& contrast, const Volume& scan,
+                           const Protocol* protocol) -> absl::Status {
+      RETURN_IF_ERROR(WriteVolume(anat / fmt::format("{}_{}.nii.gz", subject, contrast), scan));
+      return WriteFileAtomically(anat / fmt::format("{}_{}.json", subject, contrast),
+                                 SidecarOf(scanner, protocol, sampling));
+    };
+    if (scanner.protocols.empty()) {
+      RETURN_IF_ERROR(write("T1w", Rescan(patient.image, scanner, stream("scan")), nullptr));
+    }
+    for (const Protocol& protocol : scanner.protocols) {
+      const std::string contrast = ContrastOf(protocol);
+      const TissueTable tissues = MakeTissues(protocol.field, plan.variation, stream("tissue"));
+      RETURN_IF_ERROR(write(contrast,
+                            Scan(patient, tissues, protocol, scanner, stream("scan/" + contrast)),
+                            &protocol));
+    }
     for (std::size_t label = 0; label < labels.size(); ++label) {
       RETURN_IF_ERROR(
           WriteLabelMap(masks / fmt::format("{}_label-{}_mask.nii.gz", subject, labels[label].name),
@@ -107,6 +154,15 @@ absl::Status WriteSimulatedCohort(const fs::path& folder, const Anatomy& anatomy
 
 absl::StatusOr<std::int64_t> RescanCohort(const fs::path& source, const fs::path& target,
                                           const Scanner& scanner, std::uint64_t seed) {
+  const Scanner plain;
+  if (!scanner.protocols.empty() || scanner.transmit > 0 || scanner.thickness > 0 ||
+      scanner.psf > 0 || scanner.oblique != 0 || scanner.spacing_mm != plain.spacing_mm ||
+      scanner.orientation != plain.orientation) {
+    return absl::InvalidArgumentError(fmt::format(
+        "scanner {}: of a scan that exists, only scale, bias, gamma, noise, field and bits can be "
+        "changed; simulate makes the rest from tissue",
+        scanner.name));
+  }
   std::error_code error;
   if (!fs::is_directory(source, error)) {
     return absl::NotFoundError(fmt::format("there is no folder {}", source.string()));
@@ -130,7 +186,7 @@ absl::StatusOr<std::int64_t> RescanCohort(const fs::path& source, const fs::path
     // The file's name places its noise, so that the same scan gets the same noise in any order.
     RETURN_IF_ERROR(WriteVolume(
         target / relative,
-        Scan(volume, scanner, RandomStream(seed, "rescan/" + relative.generic_string()))));
+        Rescan(volume, scanner, RandomStream(seed, "rescan/" + relative.generic_string()))));
     ++images;
   }
   if (error) return FileError("cannot read the folder", source.string(), error);

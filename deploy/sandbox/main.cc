@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "client/simulation/protocol.h"
 #include "client/simulation/simulated_cohort.h"
 #include "common/process/exit_code.h"
 #include "common/process/interrupt.h"
@@ -22,20 +23,27 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr char kScannerForm[] = "NAME[:protocol=..,scale=..,bias=..,noise=..,...]";
+constexpr char kRescannerForm[] = "NAME[:scale=..,bias=..,gamma=..,noise=..,field=..,bits=..]";
+constexpr char kHead[] = "/usr/share/mricron/templates/ch2.nii.gz";
+constexpr char kBrain[] = "/usr/share/mricron/templates/ch2bet.nii.gz";
+
 struct SimulateOptions {
   std::string out;
-  std::string anatomy = "/usr/share/mricron/templates/ch2.nii.gz";
+  std::string anatomy;  // kHead unless tissue is given.
+  std::string brain;    // kBrain with kHead.
+  std::vector<std::string> tissue;
   std::string atlas = "/usr/share/mricron/templates/aal.nii.gz";
   // Numbers of the AAL atlas: left and right.
   std::vector<std::string> labels{"caudate=71,72", "putamen=73,74", "thalamus=77,78"};
-  // Three hospitals of other size, units, offset, contrast and noise.
-  std::vector<std::string> scanners{"harbour:scale=1,gamma=1,noise=0.02",
-                                    "hillside:scale=12,bias=900,gamma=1.25,noise=0.04",
-                                    "riverbank:scale=0.004,bias=-0.3,gamma=0.8,noise=0.05"};
+  // Three hospitals of other size, magnet, sequence, units, offset and noise.
+  std::vector<std::string> scanners{
+      "harbour:protocol=1.5T-spgr,noise=0.02,field=0.1",
+      "hillside:protocol=3T-mprage,scale=12,bias=900,noise=0.04,field=0.2,transmit=0.1",
+      "riverbank:protocol=1.5T-mprage,scale=0.004,bias=-0.3,noise=0.05,field=0.1"};
   std::vector<std::int64_t> patients{20, 14, 10};
   double margin_mm = 10;
-  PatientVariation variation;
-  std::uint64_t seed = 1;
+  CohortPlan plan;
 };
 
 struct RescanOptions {
@@ -78,6 +86,18 @@ absl::StatusOr<AtlasLabel> ParseLabel(const std::string& text) {
   return label;
 }
 
+/// What has to be read for these scanners.
+AnatomyFiles FilesFor(const SimulateOptions& options, const std::vector<Scanner>& scanners) {
+  AnatomyFiles files{.atlas = options.atlas, .image = options.anatomy};
+  if (options.anatomy.empty() && options.tissue.empty()) files.image = kHead;
+  for (const Scanner& scanner : scanners) {
+    if (scanner.protocols.empty()) continue;
+    files.tissue = options.tissue;
+    files.brain = files.image == kHead && options.brain.empty() ? kBrain : options.brain;
+  }
+  return files;
+}
+
 absl::Status Simulate(const SimulateOptions& options) {
   std::vector<AtlasLabel> labels;
   for (const std::string& text : options.labels) {
@@ -89,16 +109,41 @@ absl::Status Simulate(const SimulateOptions& options) {
         fmt::format("--patients has {} numbers for {} scanners; give one, or one for each",
                     options.patients.size(), options.scanners.size()));
   }
-  ASSIGN_OR_RETURN(const Anatomy anatomy,
-                   LoadAnatomy(options.anatomy, options.atlas, labels, options.margin_mm));
-  for (std::size_t i = 0; i < options.scanners.size(); ++i) {
-    ASSIGN_OR_RETURN(const Scanner scanner, ParseScanner(options.scanners[i]));
-    const std::int64_t patients = options.patients[options.patients.size() == 1 ? 0 : i];
-    RETURN_IF_ERROR(WriteSimulatedCohort(fs::path(options.out) / scanner.name, anatomy, labels,
-                                         scanner, options.variation, patients, options.seed));
-    std::cout << fmt::format("{}: {} patients\n", (fs::path(options.out) / scanner.name).string(),
-                             patients);
+  std::vector<Scanner> scanners;
+  for (const std::string& text : options.scanners) {
+    ASSIGN_OR_RETURN(Scanner scanner, ParseScanner(text));
+    scanners.push_back(std::move(scanner));
   }
+  ASSIGN_OR_RETURN(const Anatomy anatomy,
+                   LoadAnatomy(FilesFor(options, scanners), labels, options.margin_mm));
+  for (std::size_t i = 0; i < scanners.size(); ++i) {
+    CohortPlan plan = options.plan;
+    plan.patients = options.patients[options.patients.size() == 1 ? 0 : i];
+    const fs::path folder = fs::path(options.out) / scanners[i].name;
+    RETURN_IF_ERROR(WriteSimulatedCohort(folder, anatomy, labels, scanners[i], plan));
+    std::cout << fmt::format("{}: {} patients\n", folder.string(), plan.patients);
+  }
+  return absl::OkStatus();
+}
+
+/// What the protocols show of a brain, and what of their differences no scale and bias removes.
+absl::Status ListProtocols() {
+  ASSIGN_OR_RETURN(const Protocol reference, FindProtocol("E"));
+  std::cout << fmt::format("{:2} {:16} {:8} {:>6} {:>6} {:>6} {:>9}\n", "", "protocol", "contrast",
+                           "CSF", "grey", "white", "residual");
+  for (const Protocol& protocol : Protocols()) {
+    const TissueTable& tissues = TissuesAt(protocol.field);
+    const auto signal = [&](Tissue tissue) { return Signal(tissues[IndexOf(tissue)], protocol); };
+    const double unit = 100 / signal(Tissue::kWhite);
+    std::cout << fmt::format("{:2} {:16} {:8} {:6.1f} {:6.1f} {:6.1f} {:9.2f}\n", protocol.letter,
+                             protocol.name, ContrastOf(protocol), unit * signal(Tissue::kCsf),
+                             unit * signal(Tissue::kGrey), 100.0,
+                             AffineResidual(protocol, reference));
+  }
+  std::cout << fmt::format(
+      "\nwhite matter is 100; residual of the best affine map onto {}, in "
+      "standard deviations\n",
+      reference.name);
   return absl::OkStatus();
 }
 
@@ -190,33 +235,55 @@ int Main(int argc, char** argv) {
   });
 
   SimulateOptions simulate;
-  CLI::App* const simulate_command =
-      program.add_subcommand("simulate", "Make cohorts of several scanners from one labelled head");
+  CLI::App* const simulate_command = program.add_subcommand(
+      "simulate", "Make cohorts of several scanners from one labelled head (docs/simulation.md)");
   simulate_command->add_option("--out", simulate.out, "A folder for each scanner goes here")
       ->required();
-  simulate_command->add_option("--anatomy", simulate.anatomy, "The head")->capture_default_str();
+  simulate_command->add_option("--anatomy", simulate.anatomy, "T1 of the head")->default_str(kHead);
+  simulate_command->add_option("--brain", simulate.brain,
+                               "The head without skull, to find tissue in; default: that of the "
+                               "default head");
+  simulate_command
+      ->add_option("--tissue", simulate.tissue,
+                   "Known tissue instead: labels as in BIDS, or maps of csf, grey, white, ...")
+      ->type_name("FILE|NAME=FILE");
   simulate_command->add_option("--atlas", simulate.atlas, "Its labels, on the same grid")
       ->capture_default_str();
   simulate_command->add_option("--label", simulate.labels, "A label and its values in the atlas")
       ->type_name("NAME=VALUE[,VALUE]");
   simulate_command
       ->add_option("--scanner", simulate.scanners, "A hospital's scanner; every part has a default")
-      ->type_name("NAME[:scale=..,bias=..,gamma=..,noise=..,field=..]");
+      ->type_name(kScannerForm);
   simulate_command->add_option("--patients", simulate.patients, "For each scanner, or one for all")
       ->check(CLI::Range(1, 100'000));
-  simulate_command->add_option("--spacing-mm", simulate.variation.spacing_mm, "Voxel size")
+  simulate_command
+      ->add_option("--spacing-mm", simulate.plan.spacing_mm,
+                   "Voxel size of scanners without spacing=")
       ->check(CLI::Range(0.2, 20.0))
       ->capture_default_str();
   simulate_command
-      ->add_option("--displacement-mm", simulate.variation.displacement_mm,
+      ->add_option("--displacement-mm", simulate.plan.variation.displacement_mm,
                    "How much one person differs from another")
       ->check(CLI::Range(0.0, 20.0))
       ->capture_default_str();
   simulate_command->add_option("--margin-mm", simulate.margin_mm, "Around the labels")
       ->check(CLI::Range(0.0, 500.0))
       ->capture_default_str();
-  simulate_command->add_option("--seed", simulate.seed, "Other seeds, other people")
+  simulate_command
+      ->add_option("--relaxation", simulate.plan.variation.relaxation,
+                   "How much T1, T2 and proton density differ between people")
+      ->check(CLI::Range(0.0, 0.3))
       ->capture_default_str();
+  simulate_command
+      ->add_option("--texture", simulate.plan.variation.texture,
+                   "How much proton density differs between voxels")
+      ->check(CLI::Range(0.0, 0.3))
+      ->capture_default_str();
+  simulate_command->add_option("--seed", simulate.plan.seed, "Other seeds, other people")
+      ->capture_default_str();
+
+  CLI::App* const protocols_command = program.add_subcommand(
+      "protocols", "List the protocols of simulate and what they show of a brain");
 
   RescanOptions rescan;
   CLI::App* const rescan_command = program.add_subcommand(
@@ -224,7 +291,7 @@ int Main(int argc, char** argv) {
   rescan_command->add_option("cohort", rescan.source, "Folder of the cohort")->required();
   rescan_command->add_option("--out", rescan.target, "Folder of the copy")->required();
   rescan_command->add_option("--scanner", rescan.scanner, "The other scanner")
-      ->type_name("NAME[:scale=..,bias=..,gamma=..,noise=..,field=..]")
+      ->type_name(kRescannerForm)
       ->required();
   rescan_command->add_option("--seed", rescan.seed, "Of noise and field");
 
@@ -251,6 +318,7 @@ int Main(int argc, char** argv) {
     return program.exit(error) == 0 ? 0 : static_cast<int>(ExitCode::kUsage);
   }
   if (simulate_command->parsed()) return Report(Simulate(simulate));
+  if (protocols_command->parsed()) return Report(ListProtocols());
   if (rescan_command->parsed()) return Report(Rescan(rescan));
   if (run_command->parsed()) return Report(Run(run, stop));
   return Report(Compare(compare, stop));
