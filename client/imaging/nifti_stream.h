@@ -14,8 +14,8 @@ namespace isoscan {
 
 /// The bytes of a file in order, inflated when it is gzipped (by its first bytes, whatever its name
 /// says), in blocks: memory is a few hundred kilobytes whatever the file holds. Several gzip
-/// members are read as one, their checksums and lengths checked; zeros after the last one are
-/// padding.
+/// members are read as one, their checksums and lengths checked (docs/references.md#rfc1952); zeros
+/// after the last one are padding.
 ///
 /// Thread safety: none.
 class NiftiStream {

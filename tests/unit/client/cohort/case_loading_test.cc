@@ -11,6 +11,7 @@
 #include "client/harmonization/harmonize.h"
 #include "client/imaging/orientation.h"
 #include "client/imaging/resampling.h"
+#include "common/status/status_macros.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/client/cohort/cohort_on_disk.h"
 
@@ -67,6 +68,34 @@ TEST_F(CaseOnDisk, IsLoadedInCanonicalOrientationWithTheStudysLabels) {
     label = label == 0 ? std::uint8_t{0} : static_cast<std::uint8_t>(3 - label);
   }
   EXPECT_EQ(loaded.labels.voxels, swapped.voxels);
+}
+
+// The trap of a qform and a sform that swap left and right, decided by the cohort's owner.
+TEST_F(CaseOnDisk, LiesWhereTheCohortsConfigurationSays) {
+  cohort_.Text(
+      "dataset.json",
+      R"({"channel_names": {"0": "T1w"}, "labels": {"background": 0, "right": 1, "left": 2},
+                   "file_ending": ".nii", "numTraining": 1})");
+  RawNifti nifti{.size = {3, 3, 3}, .sform_code = 2};
+  nifti.sform[0] = {-1, 0, 0, 2};
+  for (int i = 0; i < 27; ++i) nifti.Append(static_cast<float>(i % 3));
+  for (const char* name : {"imagesTr/a_0000.nii", "labelsTr/a.nii"}) {
+    cohort_.Touch(name);
+    nifti.Write(cohort_.path() / name);
+  }
+  const auto first_voxel_of = [this](GeometrySource geometry) -> absl::StatusOr<float> {
+    CohortFolder folder = cohort_.folder();
+    folder.geometry = geometry;
+    ASSIGN_OR_RETURN(const std::vector<CaseFiles> cases, ListCases(folder, study_));
+    ASSIGN_OR_RETURN(const LoadedCase loaded, LoadCase(cases.at(0), study_));
+    EXPECT_EQ(loaded.labels.voxels[0], static_cast<std::uint8_t>(loaded.channels[0].voxels[0]));
+    return loaded.channels[0].voxels[0];
+  };
+
+  EXPECT_THAT(first_voxel_of(GeometrySource::kAgreed),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("mirrored")));
+  EXPECT_EQ(first_voxel_of(GeometrySource::kQform).value(), 2);
+  EXPECT_EQ(first_voxel_of(GeometrySource::kSform).value(), 0);
 }
 
 TEST_F(CaseOnDisk, MayStoreLabelsInAnotherOrderOfAxes) {
