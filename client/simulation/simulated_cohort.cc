@@ -104,8 +104,9 @@ absl::Status WriteSimulatedCohort(const fs::path& folder, const Anatomy& anatomy
     return absl::InvalidArgumentError(fmt::format(
         "scanner {} {}", scanner.name,
         scanner.protocols.empty()
-            ? "has no protocol, so it shows the head's own intensities: give the head"
-            : "has a protocol, which needs tissue: give tissue, or the head and its brain"));
+            ? "has no protocol, so it shows the head's own intensities: give the head (--anatomy)"
+            : "has a protocol, which needs tissue: give tissue (--tissue) or the head and its "
+              "brain (--anatomy, --brain)"));
   }
   const Sampling sampling = SamplingOf(anatomy, scanner, plan.spacing_mm);
   constexpr std::int64_t kBytesPerVoxel = 48;  // Tissue, intensities, labels, noise, scan.

@@ -123,9 +123,9 @@ absl::Status AddProbabilities(const std::string& text, const Geometry& grid,
   const std::string file = equals == std::string::npos ? "" : text.substr(equals + 1);
   const auto name = std::find(kNames.begin(), kNames.end(), text.substr(0, equals));
   if (name == kNames.end() || file.empty()) {
-    return absl::InvalidArgumentError(
-        fmt::format("--tissue {}: of several files, each is NAME=FILE with a NAME of {}", text,
-                    fmt::join(kNames, ", ")));
+    return absl::InvalidArgumentError(fmt::format(
+        "--tissue {}: write one FILE of labels, or NAME=FILE for each map, NAME one of {}", text,
+        fmt::join(kNames, ", ")));
   }
   const auto tissue = static_cast<std::size_t>(name - kNames.begin());
   ASSIGN_OR_RETURN(const Volume stored, ReadVolume(file));
