@@ -9,8 +9,11 @@ namespace isoscan {
 absl::StatusOr<HarmonizationRecord> Harmonize(Volume& canonical, const HarmonizationPlan& plan,
                                               const std::optional<Mask>& given) {
   using Normalizer = HarmonizationPlan::Normalizer;
-  if (plan.n4.has_value()) return absl::UnimplementedError("this version cannot do N4 yet");
   HarmonizationRecord record;
+  if (plan.n4.has_value()) {
+    ASSIGN_OR_RETURN(const Mask mask, MakeMask(canonical, plan, given));
+    ASSIGN_OR_RETURN(record.bias_field, CorrectBiasField(canonical, mask, *plan.n4));
+  }
   switch (plan.normalize) {
     case Normalizer::kInstance: {
       if (plan.mask == HarmonizationPlan::Mask::kWhole) {

@@ -18,7 +18,7 @@ struct N4Plan {
   std::int64_t shrink = 4;       ///< The coarse copy takes every so many voxels, along each axis.
   std::int64_t levels = 4;       ///< The mesh of control points doubles from level to level.
   std::int64_t iterations = 50;  ///< At most, per level.
-  double convergence = 1e-6;     ///< A level ends once its field changes by less than this.
+  double convergence = 1e-3;     ///< A level ends once its field changes by less than this.
   std::int64_t control_points = 4;  ///< Per axis at the first level; cubic B-splines need 4.
 
   bool operator==(const N4Plan&) const = default;

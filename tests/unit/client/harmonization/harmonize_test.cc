@@ -53,6 +53,22 @@ TEST(Harmonize, TakesTheWholeVolumeForAZScoreWhateverTheMask) {
   EXPECT_EQ(masked.voxels, whole.voxels);
 }
 
+TEST(Harmonize, CorrectsTheBiasFieldBeforeItNormalises) {
+  HarmonizationPlan plan;
+  plan.n4 = N4Plan{.shrink = 2, .levels = 1, .iterations = 3};
+  Volume volume = Anatomy();
+  Volume expected = Anatomy();
+  const Mask whole(expected.voxels.size(), 1);
+  ASSERT_OK(CorrectBiasField(expected, whole, *plan.n4));
+  ASSERT_OK(NormalizeOverMask(expected, whole, plan.outside));
+
+  ASSERT_OK_AND_ASSIGN(const HarmonizationRecord record, Harmonize(volume, plan));
+
+  EXPECT_EQ(volume.voxels, expected.voxels);
+  ASSERT_TRUE(record.bias_field.has_value());
+  EXPECT_GT(record.bias_field->iterations, 0);
+}
+
 TEST(Harmonize, WithoutNormalisationOnlyChecks) {
   HarmonizationPlan plan;
   plan.normalize = Normalizer::kNone;
