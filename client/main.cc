@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "client/client_config.h"
 #include "client/commands/commands.h"
@@ -25,11 +26,9 @@ struct CommandLine {
   std::string folder;
   std::string server;
   std::string study;
-  std::string input;
-  std::string output;
   EvaluationRequest evaluation;
   ClientConfig::Device device;
-  HarmonizationPlan harmonization;
+  HarmonizeRequest harmonize;
   bool certify = false;
   CertificateRequest certificate;
   bool json = false;
@@ -67,59 +66,14 @@ void AddEnrol(CLI::App& program, CommandLine& line, const std::stop_token& stop)
 /// The site's configuration, or none of its folders but `input`, where that is given.
 absl::Status CertifyCohort(const CommandLine& line, const std::stop_token& stop) {
   absl::StatusOr<ClientConfig> config = LoadClientConfig(line.config);
-  if (!line.input.empty()) {
+  if (!line.harmonize.input.empty()) {
     if (absl::IsNotFound(config.status())) config = ClientConfig{};
     RETURN_IF_ERROR(config.status());
     config->cohorts.assign(1, CohortFolder());
-    config->cohorts.front().folder = line.input;
+    config->cohorts.front().folder = line.harmonize.input;
   }
   RETURN_IF_ERROR(config.status());
   return Certify(*config, line.certificate, stop);
-}
-
-void AddCertificate(CLI::App* harmonize, CommandLine& line) {
-  CertificateRequest& request = line.certificate;
-  CLI::Option* const certify = harmonize->add_flag(
-      "--certify", line.certify,
-      "Instead: measure what scale, bias and other changes of this site's held-out scans (or those "
-      "of the folder INPUT) do to a model");
-  harmonize->add_option("--study", request.study, "A study's file, or an approved study's name")
-      ->needs(certify);
-  harmonize->add_option("--model", request.model, "The study's model, a .safetensors file")
-      ->needs(certify);
-  harmonize->add_option("--cases", request.cases, "At most so many held-out cases")
-      ->needs(certify)
-      ->check(CLI::PositiveNumber);
-  harmonize->add_option("--json", request.json, "File for the certificate as JSON")->needs(certify);
-  harmonize->add_option("--svg", request.svg, "File for its picture")->needs(certify);
-}
-
-void AddHarmonize(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
-  CLI::App* const app =
-      program.add_subcommand("harmonize", "Normalise one image over its mask, as a study would");
-  app->add_option("input", line.input, "NIfTI, NRRD or MetaImage file");
-  app->add_option("output", line.output, "NIfTI file to write");
-  AddCertificate(app, line);
-  const std::map<std::string, HarmonizationPlan::Mask> masks{
-      {"whole", HarmonizationPlan::Mask::kWhole},
-      {"otsu", HarmonizationPlan::Mask::kOtsu},
-      {"threshold", HarmonizationPlan::Mask::kThreshold}};
-  app->add_option("--mask", line.harmonization.mask,
-                  "Voxels that statistics are taken over: whole, otsu or threshold")
-      ->transform(CLI::Transformer(masks, CLI::ignore_case));
-  app->add_option("--threshold", line.harmonization.threshold,
-                  "For --mask threshold: a fraction of the image's range")
-      ->check(CLI::Range(0.0, 1.0));
-  app->callback([&line, &stop] {
-    if (line.certify && line.certificate.model.empty()) {
-      throw CLI::RequiredError("--certify: --model");
-    }
-    if (!line.certify && line.output.empty()) throw CLI::RequiredError("input and output");
-    line.command = [&line, &stop] {
-      return Report(line.certify ? CertifyCohort(line, stop)
-                                 : HarmonizeImage(line.input, line.output, line.harmonization));
-    };
-  });
 }
 
 void AddEvaluate(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
@@ -144,6 +98,74 @@ void AddEvaluate(CLI::App& program, CommandLine& line, const std::stop_token& st
       ClientConfig config;
       config.device = line.device;
       return Report(EvaluateCases(config, line.evaluation, stop));
+    };
+  });
+}
+
+void AddCertificate(CLI::App* harmonize, CommandLine& line) {
+  CertificateRequest& request = line.certificate;
+  CLI::Option* const certify = harmonize->add_flag(
+      "--certify", line.certify,
+      "Instead: measure what scale, bias and other changes of this site's held-out scans (or those "
+      "of the folder INPUT) do to the model of --study, a file or an approved study's name");
+  harmonize->add_option("--model", request.model, "The study's model, a .safetensors file")
+      ->needs(certify);
+  harmonize->add_option("--cases", request.cases, "At most so many held-out cases")
+      ->needs(certify)
+      ->check(CLI::PositiveNumber);
+  harmonize->add_option("--certificate", request.out, "File for the certificate as JSON")
+      ->needs(certify);
+  harmonize->add_option("--svg", request.svg, "File for its picture")->needs(certify);
+}
+
+/// The words of an option's values, as study.toml has them.
+template <typename Value>
+CLI::CheckedTransformer Words(const std::vector<Value>& values) {
+  std::map<std::string, Value> words;
+  for (const Value value : values) words.emplace(ToString(value), value);
+  return CLI::CheckedTransformer(words);
+}
+
+void AddHarmonize(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
+  using Plan = HarmonizationPlan;
+  CLI::App* const app = program.add_subcommand(
+      "harmonize", "Copy an image or a cohort with harmonised images, as a study would see them");
+  HarmonizeRequest& request = line.harmonize;
+  app->add_option("input", request.input,
+                  "Image, or folder of a cohort (BIDS, Decathlon, nnU-Net)");
+  app->add_option("output", request.output, "NIfTI file, or folder, to write");
+  CLI::Option* const study =
+      app->add_option("--study", line.study, "study.toml whose [harmonization] counts");
+  app->add_option("--mask", request.plan.mask, "Voxels that statistics are taken over")
+      ->transform(Words<Plan::Mask>(
+          {Plan::Mask::kWhole, Plan::Mask::kOtsu, Plan::Mask::kThreshold, Plan::Mask::kGiven}))
+      ->excludes(study);
+  app->add_option("--threshold", request.plan.threshold,
+                  "For --mask threshold: a fraction of the image's range")
+      ->check(CLI::Range(0.0, 0.99))
+      ->excludes(study);
+  app->add_option("--normalize", request.plan.normalize, "What is done with the statistics")
+      ->transform(Words<Plan::Normalizer>(
+          {Plan::Normalizer::kInstance, Plan::Normalizer::kZScore, Plan::Normalizer::kNone}))
+      ->excludes(study);
+  app->add_flag_function(
+         "--n4", [&request](std::int64_t) { request.plan.n4 = N4Plan(); },
+         "Correct the bias field first")
+      ->excludes(study);
+  app->add_flag("--json", line.json, "Print JSON");
+  AddCertificate(app, line);
+  app->callback([&line, &stop] {
+    if (line.certify && line.certificate.model.empty()) {
+      throw CLI::RequiredError("--certify: --model");
+    }
+    if (!line.certify && line.harmonize.output.empty()) {
+      throw CLI::RequiredError("input and output");
+    }
+    line.harmonize.study = line.certificate.study = line.study;
+    line.harmonize.json = line.certificate.json = line.json;
+    line.command = [&line, &stop] {
+      return Report(line.certify ? CertifyCohort(line, stop)
+                                 : HarmonizeImages(line.harmonize, stop));
     };
   });
 }

@@ -83,14 +83,16 @@ absl::Status Certify(const ClientConfig& config, const CertificateRequest& reque
       .software_version = kVersion,
       .device = trainer->device_name(),
       .refused_cases = static_cast<std::int64_t>(findings->refused.size())};
-  if (!request.json.empty()) {
-    RETURN_IF_ERROR(WriteFileAtomically(
-        request.json, CertificateJson(subject, certificate, OverCases(findings->cases))));
-  }
+  const std::string json = CertificateJson(subject, certificate, OverCases(findings->cases));
+  if (!request.out.empty()) RETURN_IF_ERROR(WriteFileAtomically(request.out, json));
   if (!request.svg.empty()) {
     RETURN_IF_ERROR(WriteFileAtomically(request.svg, CertificatePicture(subject, certificate)));
   }
-  Print(certificate);
+  if (request.json) {
+    fmt::print("{}", json);
+  } else {
+    Print(certificate);
+  }
   std::fflush(stdout);
   return absl::OkStatus();
 }

@@ -52,17 +52,26 @@ struct EvaluationRequest {
 absl::Status EvaluateCases(const ClientConfig& config, const EvaluationRequest& request,
                            std::stop_token stop);
 
-/// Normalises one image over its mask, as a study would, in the image's own grid.
-absl::Status HarmonizeImage(const std::filesystem::path& input, const std::filesystem::path& output,
-                            const HarmonizationPlan& plan);
+/// What `harmonize` is to do: a study's plan, or the flags' one.
+struct HarmonizeRequest {
+  std::filesystem::path input;
+  std::filesystem::path output;
+  std::filesystem::path study;  ///< study.toml; empty: `plan`.
+  HarmonizationPlan plan;
+  bool json = false;
+};
+/// Copies an image or a cohort with harmonised images (client/cohort/harmonized_copy.h); prints
+/// what became of them. DATA_LOSS when some were refused: they are named, the others are done.
+absl::Status HarmonizeImages(const HarmonizeRequest& request, std::stop_token stop);
 
 /// What `harmonize --certify` was asked for. Empty paths: that file is not written.
 struct CertificateRequest {
   std::string study;            ///< As ChooseStudy() takes it.
   std::filesystem::path model;  ///< A global model, safetensors.
   std::int64_t cases = 0;       ///< At most so many held-out cases; 0: all.
-  std::filesystem::path json;
+  std::filesystem::path out;    ///< JSON file.
   std::filesystem::path svg;
+  bool json = false;  ///< Print JSON.
 };
 
 /// Measures what a positive scale and a bias change of the model's answers on this site's held-out

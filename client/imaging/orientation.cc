@@ -130,6 +130,19 @@ void FlipInPlace(Volume& volume, const AxisOrder& order) {
   }
 }
 
+template <typename Image>
+Image InOrderOf(const Image& image, const Geometry& original) {
+  assert(CanonicalGeometry(original).size == image.geometry.size);
+  Image result;
+  result.geometry = original;
+  result.voxels.resize(image.voxels.size());
+  ForEachPair(image.geometry.size, WalkOf(original, NearestToLps(original)),
+              [&](std::size_t canonical, std::size_t stored) {
+                result.voxels[stored] = image.voxels[canonical];
+              });
+  return result;
+}
+
 }  // namespace
 
 Geometry CanonicalGeometry(const Geometry& geometry) {
@@ -151,15 +164,11 @@ Volume ToCanonical(Volume&& volume) {
 }
 
 LabelMap FromCanonical(const LabelMap& labels, const Geometry& original) {
-  assert(CanonicalGeometry(original).size == labels.geometry.size);
-  LabelMap result;
-  result.geometry = original;
-  result.voxels.resize(labels.voxels.size());
-  ForEachPair(labels.geometry.size, WalkOf(original, NearestToLps(original)),
-              [&](std::size_t canonical, std::size_t stored) {
-                result.voxels[stored] = labels.voxels[canonical];
-              });
-  return result;
+  return InOrderOf(labels, original);
+}
+
+Volume FromCanonical(const Volume& volume, const Geometry& original) {
+  return InOrderOf(volume, original);
 }
 
 }  // namespace isoscan

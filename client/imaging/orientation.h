@@ -16,7 +16,8 @@ LabelMap ToCanonical(const LabelMap& labels);
 Volume ToCanonical(Volume&& volume);
 
 /// The exact inverse: back to `original`'s order of voxels.
-/// Requires CanonicalGeometry(original) == labels.geometry.
+/// Requires CanonicalGeometry(original) to be the image's geometry.
 LabelMap FromCanonical(const LabelMap& labels, const Geometry& original);
+Volume FromCanonical(const Volume& volume, const Geometry& original);
 
 }  // namespace isoscan
