@@ -99,7 +99,7 @@ struct RoundUpdate {
 struct WorkProgress {
   std::string study;
   int round = 0;
-  std::string activity;  ///< "preparing", "scoring", "training", "uploading".
+  std::string activity;  ///< "preparing", "scoring", "training", "uploading", "certifying".
   std::int64_t step = 0;
   std::int64_t steps = 0;
 };
