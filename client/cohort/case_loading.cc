@@ -198,7 +198,7 @@ absl::StatusOr<PreparedCase> PrepareCase(const LoadedCase& loaded, const CaseFil
   for (std::size_t channel = 0; channel < loaded.channels.size(); ++channel) {
     Volume volume = loaded.channels[channel];
     volume.geometry = loaded.labels.geometry;
-    if (const auto harmonized = Harmonize(volume, plan, given); !harmonized.ok()) {
+    if (const auto harmonized = Harmonize(volume, plan, given, channel); !harmonized.ok()) {
       return absl::Status(harmonized.status().code(),
                           fmt::format("case {}, {}: {}", files.name, study.channels[channel],
                                       std::string(harmonized.status().message())));

@@ -10,11 +10,13 @@
 #include "client/harmonization/masked_intensities.h"
 #include "client/harmonization/masked_normalization.h"
 #include "client/imaging/volume.h"
+#include "common/study/harmonization_plan.h"
 
 namespace isoscan {
 
-/// The classes by ascending intensity; in a T1-weighted brain these are the tissues.
-enum class Tissue { kCsf, kGreyMatter, kWhiteMatter };
+/// The classes by ascending intensity, from kCsf to kWhiteMatter; these are the tissues in a
+/// T1-weighted brain. Of another contrast, ask by brightness.
+using Tissue = HarmonizationPlan::Tissue;
 inline constexpr std::size_t kTissues = 3;
 
 /// Three fuzzy classes of intensities, ascending.

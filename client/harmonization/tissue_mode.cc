@@ -18,7 +18,7 @@ constexpr double kVanishes = 39;
 
 /// The share of intensities, from below, that the peak is looked for in.
 double ShareOf(Contrast contrast) {
-  return contrast == Contrast::kT1 ? 0.96 : contrast == Contrast::kPd ? 0.99 : 1.0;
+  return contrast == Contrast::kT1w ? 0.96 : contrast == Contrast::kPdw ? 0.99 : 1.0;
 }
 
 double PlaceOf(const IntensityRange& range, std::size_t point) {
@@ -29,13 +29,13 @@ double PlaceOf(const IntensityRange& range, std::size_t point) {
 std::size_t PeakOf(const std::vector<double>& density, Contrast contrast) {
   const auto highest = static_cast<std::size_t>(
       std::distance(density.begin(), std::max_element(density.begin(), density.end())));
-  if (contrast == Contrast::kT2 || contrast == Contrast::kFlair) return highest;
+  if (contrast == Contrast::kT2w || contrast == Contrast::kFlair) return highest;
   std::vector<std::size_t> peaks;
   for (std::size_t i = 1; i + 1 < density.size(); ++i) {
     if (density[i] > density[i - 1] && density[i] > density[i + 1]) peaks.push_back(i);
   }
   if (peaks.empty()) return highest;
-  return contrast == Contrast::kT1 ? peaks.back() : peaks.front();
+  return contrast == Contrast::kT1w ? peaks.back() : peaks.front();
 }
 
 }  // namespace

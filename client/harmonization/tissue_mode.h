@@ -9,26 +9,23 @@
 #include "client/harmonization/masked_intensities.h"
 #include "client/harmonization/masked_normalization.h"
 #include "client/imaging/volume.h"
+#include "common/study/harmonization_plan.h"
 
 namespace isoscan {
 
-/// Decides which peak of a brain's histogram is white matter.
-enum class Contrast {
-  kT1,     ///< The last peak below the 96th percentile: white matter is brightest.
-  kT2,     ///< The highest peak of all.
-  kFlair,  ///< As kT2.
-  kPd,     ///< The first peak below the 99th percentile.
-};
+/// Decides which peak of a brain's histogram is white matter:
+///   kT1w           the last below the 96th percentile: white matter is brightest
+///   kT2w, kFlair   the highest of all
+///   kPdw           the first below the 99th percentile
+using Contrast = HarmonizationPlan::Contrast;
 
-/// Width of the kernel that smooths the histogram.
-enum class Bandwidth {
-  kScott,  ///< n^(-1/5) times the standard deviation (n - 1): follows a scale.
-           ///< Source: docs/references.md#scott1992.
-  /// Greatest intensity / 80 times the standard deviation, as intensity-normalization 3.0.1 has it
-  /// for its KDE: a width times a width, so it does not follow a scale; wherever the greatest
-  /// intensity is above some 200, the only peak left is the mean. For comparison with that package.
-  kPackage,
-};
+/// Width of the kernel that smooths the histogram:
+///   kScott    n^(-1/5) times the standard deviation (n - 1): follows a scale.
+///             Source: docs/references.md#scott1992.
+///   kPackage  greatest intensity / 80 times the standard deviation, as intensity-normalization
+///             3.0.1 has it for its KDE: a width times a width, so it does not follow a scale;
+///             wherever the greatest intensity is above some 200, the only peak left is the mean.
+using Bandwidth = HarmonizationPlan::Bandwidth;
 
 /// Places at which a density is looked at, from the least to the greatest intensity.
 inline constexpr std::size_t kDensityPoints = 80;

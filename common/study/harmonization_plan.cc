@@ -55,6 +55,13 @@ Step NormalizeStep(const Plan& plan) {
     step["contrasts"] = fmt::format("[{}]", fmt::join(contrasts, ","));
   }
   if (plan.normalize == Plan::Normalizer::kFcm) step["tissue"] = Quoted(ToString(plan.tissue));
+  if (plan.normalize == Plan::Normalizer::kKde) {
+    step["bandwidth"] = Quoted(ToString(plan.bandwidth));
+  }
+  if (StandardLength(plan.normalize) > 0) {
+    step["standard"] = plan.standard.empty() ? "\"population\""
+                                             : fmt::format("[{}]", fmt::join(plan.standard, ","));
+  }
   return step;
 }
 
@@ -170,6 +177,10 @@ std::string_view ToString(Plan::Tissue tissue) {
       return "white_matter";
   }
   return "";
+}
+
+std::string_view ToString(Plan::Bandwidth bandwidth) {
+  return bandwidth == Plan::Bandwidth::kPackage ? "package" : "scott";
 }
 
 std::string_view ToString(Plan::Interpolation interpolation) {

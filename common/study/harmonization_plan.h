@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -49,6 +50,7 @@ struct HarmonizationPlan {
   };
   enum class Contrast { kT1w, kT2w, kFlair, kPdw };
   enum class Tissue { kCsf, kGrayMatter, kWhiteMatter };
+  enum class Bandwidth { kPackage, kScott };  ///< client/harmonization/tissue_mode.h.
   enum class Interpolation { kLinear, kBSpline };
 
   std::optional<N4Plan> n4;
@@ -58,6 +60,10 @@ struct HarmonizationPlan {
   Normalizer normalize = Normalizer::kInstance;
   std::vector<Contrast> contrasts;       ///< One per channel where NeedsContrast(), else empty.
   Tissue tissue = Tissue::kWhiteMatter;  ///< For kFcm.
+  Bandwidth bandwidth = Bandwidth::kPackage;  ///< For kKde.
+  /// StandardLength() numbers per channel, channel after channel; empty: the mean over the training
+  /// cases of all sites, which takes this place once the study has started.
+  std::vector<double> standard;
   std::array<double, 3> spacing_mm{0, 0, 0};  ///< z, y, x; 0 keeps the case's own spacing.
   Interpolation interpolation = Interpolation::kLinear;
 
@@ -70,6 +76,7 @@ std::string_view ToString(HarmonizationPlan::Outside outside);
 std::string_view ToString(HarmonizationPlan::Normalizer normalizer);
 std::string_view ToString(HarmonizationPlan::Contrast contrast);
 std::string_view ToString(HarmonizationPlan::Tissue tissue);
+std::string_view ToString(HarmonizationPlan::Bandwidth bandwidth);
 std::string_view ToString(HarmonizationPlan::Interpolation interpolation);
 
 /// For people: "N4, then instance normalisation over Otsu's foreground".
@@ -83,12 +90,18 @@ constexpr bool RemovesScaleAndBias(HarmonizationPlan::Normalizer normalizer) {
          normalizer == HarmonizationPlan::Normalizer::kWhiteStripe;
 }
 
-/// Which tissue is bright depends on the contrast.
+/// Which peak is white matter depends on the contrast.
 constexpr bool NeedsContrast(HarmonizationPlan::Normalizer normalizer) {
   return normalizer == HarmonizationPlan::Normalizer::kWhiteStripe ||
-         normalizer == HarmonizationPlan::Normalizer::kKde ||
-         normalizer == HarmonizationPlan::Normalizer::kFcm ||
-         normalizer == HarmonizationPlan::Normalizer::kLsq;
+         normalizer == HarmonizationPlan::Normalizer::kKde;
+}
+
+/// Numbers per channel that a population's standard has: landmarks of kNyul, tissue means of kLsq;
+/// 0: the normaliser looks at one case alone.
+constexpr std::size_t StandardLength(HarmonizationPlan::Normalizer normalizer) {
+  return normalizer == HarmonizationPlan::Normalizer::kNyul  ? 11
+         : normalizer == HarmonizationPlan::Normalizer::kLsq ? 3
+                                                             : 0;
 }
 
 /// The contrast that a channel's name says, such as "T1w", "t1" or "FLAIR"; nothing for others.

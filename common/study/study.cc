@@ -137,6 +137,27 @@ std::vector<HarmonizationPlan::Contrast> ReadContrasts(ConfigReader& table,
   return contrasts;
 }
 
+// A standard that the study gives, channel after channel; empty: the sites' own.
+std::vector<double> ReadStandard(ConfigReader& table, HarmonizationPlan::Normalizer normalizer,
+                                 std::size_t channels) {
+  const std::vector<double> standard =
+      table.Numbers("standard", {.minimum = -1e6, .maximum = 1e6}, std::vector<double>());
+  const std::size_t length = StandardLength(normalizer);
+  if (standard.empty() || length == 0) return {};
+  if (standard.size() != length * channels) {
+    table.Refuse("standard",
+                 fmt::format("has {} numbers, {} channels with normalize = \"{}\" have {}",
+                             standard.size(), channels, ToString(normalizer), length * channels));
+    return {};
+  }
+  for (std::size_t i = 0; i < standard.size(); ++i) {
+    if (i % length == 0 || standard[i] > standard[i - 1]) continue;
+    table.Refuse("standard",
+                 fmt::format("does not ascend: {} follows {}", standard[i], standard[i - 1]));
+  }
+  return standard;
+}
+
 HarmonizationPlan ReadHarmonization(ConfigReader table, const std::vector<std::string>& channels) {
   using Plan = HarmonizationPlan;
   Plan plan;
@@ -155,6 +176,9 @@ HarmonizationPlan ReadHarmonization(ConfigReader table, const std::vector<std::s
   plan.contrasts = ReadContrasts(table, plan.normalize, channels);
   plan.tissue = OneOf<Plan::Tissue>(
       table, "tissue", {Plan::Tissue::kWhiteMatter, Plan::Tissue::kGrayMatter, Plan::Tissue::kCsf});
+  plan.bandwidth = OneOf<Plan::Bandwidth>(table, "bandwidth",
+                                          {Plan::Bandwidth::kPackage, Plan::Bandwidth::kScott});
+  plan.standard = ReadStandard(table, plan.normalize, channels.size());
   plan.spacing_mm = ToTriple(
       table, "spacing_mm",
       table.Numbers("spacing_mm", {.minimum = 0, .maximum = 100}, std::vector<double>(3, 0.0)));
@@ -339,11 +363,12 @@ void CheckHarmonizationPlan(const HarmonizationPlan& plan, ConfigReader table) {
                                         "\"{}\"; use 'keep'",
                                         ToString(plan.normalize)));
   }
-  if (plan.normalize != Normalizer::kInstance && plan.normalize != Normalizer::kZScore &&
-      plan.normalize != Normalizer::kNone) {
-    table.Refuse("normalize", fmt::format("is '{}', which this version cannot do yet; use "
-                                          "'instance', 'zscore' or 'none'",
-                                          ToString(plan.normalize)));
+  if (plan.standard.empty() && StandardLength(plan.normalize) > 0) {
+    table.Refuse(
+        "normalize",
+        fmt::format("is '{}', which needs `standard`, {} numbers per channel: this version "
+                    "does not take the sites' mean yet",
+                    ToString(plan.normalize), StandardLength(plan.normalize)));
   }
 }
 

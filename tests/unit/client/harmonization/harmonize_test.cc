@@ -83,13 +83,50 @@ TEST(Harmonize, WithoutNormalisationOnlyChecks) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("1 of 4807 voxels")));
 }
 
-TEST(Harmonize, RefusesANormaliserThatIsNotThereYet) {
+TEST(Harmonize, TakesContrastAndStandardOfTheChannel) {
   HarmonizationPlan plan;
   plan.normalize = Normalizer::kNyul;
-  Volume volume = Anatomy();
+  for (int i = 0; i < 22; ++i) plan.standard.push_back(i < 11 ? i : 100 * i);
+  Volume first = Anatomy();
+  Volume second = Anatomy();
 
-  EXPECT_THAT(Harmonize(volume, plan),
-              StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("'nyul'")));
+  ASSERT_OK_AND_ASSIGN(const HarmonizationRecord record, Harmonize(first, plan));
+  ASSERT_OK(Harmonize(second, plan, std::nullopt, /*channel=*/1));
+
+  for (std::size_t i = 0; i < first.voxels.size(); ++i) {
+    ASSERT_NEAR(second.voxels[i], 1100 + 100 * first.voxels[i], 1e-2);
+  }
+  EXPECT_EQ(std::get<PiecewiseLinearMap>(record.map).to.size(), 11);
+}
+
+TEST(Harmonize, ErasesWhatIsOutsideAGivenMaskOnRequest) {
+  HarmonizationPlan plan;
+  plan.normalize = Normalizer::kFcm;
+  plan.mask = HarmonizationPlan::Mask::kGiven;
+  plan.outside = HarmonizationPlan::Outside::kZero;
+  Volume volume = Anatomy();
+  const Mask mask = HalfOf(volume);
+
+  ASSERT_OK(Harmonize(volume, plan, mask));
+
+  for (std::size_t i = 0; i < mask.size(); ++i) {
+    ASSERT_EQ(volume.voxels[i] == 0, mask[i] == 0) << "voxel " << i;
+  }
+}
+
+TEST(Harmonize, NeedsTheStandardOfAPopulation) {
+  HarmonizationPlan plan;
+  for (const Normalizer normalizer : {Normalizer::kNyul, Normalizer::kLsq}) {
+    plan.normalize = normalizer;
+    Volume volume = Anatomy();
+
+    EXPECT_THAT(Harmonize(volume, plan),
+                StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("needs a standard")));
+    ASSERT_OK_AND_ASSIGN(plan.standard, StandardOf(volume, plan));
+    EXPECT_EQ(plan.standard.size(), StandardLength(normalizer));
+    EXPECT_OK(Harmonize(volume, plan));
+    plan.standard.clear();
+  }
 }
 
 }  // namespace

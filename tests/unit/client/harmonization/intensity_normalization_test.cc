@@ -57,7 +57,7 @@ TEST(IntensityNormalization, HasSeenThePhantomThatTheseTestsBuild) {
 TEST(ZScore, IsThatOfIntensityNormalization) {
   Brain brain = PhantomBrain(0);
   const IntensityStatistics statistics = StatisticsOf(brain.volume, brain.mask);
-  ASSERT_OK(NormalizeOverMask(brain.volume, brain.mask, Preprocessing::Outside::kKeep));
+  ASSERT_OK(NormalizeOverMask(brain.volume, brain.mask, HarmonizationPlan::Outside::kKeep));
 
   EXPECT_THAT(Differences({statistics.mean, statistics.standard_deviation}, Golden("zscore")),
               Each(Le(1)));
@@ -93,10 +93,10 @@ struct NamedContrast {
 
 class EveryContrast : public testing::TestWithParam<NamedContrast> {};
 INSTANTIATE_TEST_SUITE_P(Contrasts, EveryContrast,
-                         testing::Values(NamedContrast{"t1", Contrast::kT1},
-                                         NamedContrast{"t2", Contrast::kT2},
+                         testing::Values(NamedContrast{"t1", Contrast::kT1w},
+                                         NamedContrast{"t2", Contrast::kT2w},
                                          NamedContrast{"flair", Contrast::kFlair},
-                                         NamedContrast{"pd", Contrast::kPd}),
+                                         NamedContrast{"pd", Contrast::kPdw}),
                          [](const auto& which) { return which.param.name; });
 
 TEST_P(EveryContrast, HasTheTissueModeOfIntensityNormalization) {

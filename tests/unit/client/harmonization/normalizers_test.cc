@@ -45,22 +45,23 @@ struct Normalizer {
 
 std::ostream& operator<<(std::ostream& out, const Normalizer& method) { return out << method.name; }
 
-const Normalizer kZScore{"z_score", [](const Volume& volume, const Mask& mask) {
-                           Volume result = volume;
-                           const absl::Status status =
-                               NormalizeOverMask(result, mask, Preprocessing::Outside::kKeep);
-                           return status.ok() ? absl::StatusOr<Volume>(result) : status;
-                         }};
+const Normalizer kZScore{
+    "z_score", [](const Volume& volume, const Mask& mask) {
+      Volume result = volume;
+      const absl::Status status =
+          NormalizeOverMask(result, mask, HarmonizationPlan::Outside::kKeep).status();
+      return status.ok() ? absl::StatusOr<Volume>(result) : status;
+    }};
 const Normalizer kNyul{"nyul", [](const Volume& volume, const Mask& mask) {
                          return After(FitNyul(volume, mask, kScale), volume);
                        }};
 const Normalizer kWhiteStripe{
     "white_stripe", [](const Volume& volume, const Mask& mask) -> absl::StatusOr<Volume> {
-      ASSIGN_OR_RETURN(const WhiteStripe stripe, FitWhiteStripe(volume, mask, Contrast::kT1));
+      ASSIGN_OR_RETURN(const WhiteStripe stripe, FitWhiteStripe(volume, mask, Contrast::kT1w));
       return After(absl::StatusOr<AffineMap>(stripe.Map()), volume);
     }};
 const Normalizer kKde{"kde", [](const Volume& volume, const Mask& mask) {
-                        return After(FitTissueMode(volume, mask, Contrast::kT1, Bandwidth::kScott),
+                        return After(FitTissueMode(volume, mask, Contrast::kT1w, Bandwidth::kScott),
                                      volume);
                       }};
 const Normalizer kFcm{"fcm", [](const Volume& volume, const Mask& mask) {
@@ -128,7 +129,7 @@ TEST_P(KeepsBias, AndIsRefusedWhereItWouldTurnTheContrastOver) {
 TEST(TissueMode, WithThePackagesBandwidthDoesNotFollowAScale) {
   const Brain brain = PhantomBrain(0);
   const auto mode = [&](double scale, Bandwidth bandwidth) {
-    return *TissueMode(Mapped(brain.volume, scale, 0), brain.mask, Contrast::kT1, bandwidth) /
+    return *TissueMode(Mapped(brain.volume, scale, 0), brain.mask, Contrast::kT1w, bandwidth) /
            scale;
   };
 
@@ -244,7 +245,7 @@ TEST(WhiteStripe, NeedsTwoDistinctValuesInItsStripe) {
   Volume volume = FewValues(3);
 
   EXPECT_THAT(
-      FitWhiteStripe(volume, Mask(1200, 1), Contrast::kT1),
+      FitWhiteStripe(volume, Mask(1200, 1), Contrast::kT1w),
       StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("too few distinct values there")));
 }
 
@@ -252,11 +253,11 @@ TEST(WhiteStripe, NeedsTwoDistinctValuesInItsStripe) {
 TEST(WhiteStripe, LeavesOutVoxelsBeyondTheMaskAlsoWhereItHoldsZero) {
   Brain brain = PhantomBrain(0);
   ASSERT_OK_AND_ASSIGN(const WhiteStripe stripe,
-                       FitWhiteStripe(brain.volume, brain.mask, Contrast::kT1));
+                       FitWhiteStripe(brain.volume, brain.mask, Contrast::kT1w));
   const Volume moved = Mapped(brain.volume, 1, -std::round(stripe.mean));
 
   ASSERT_OK_AND_ASSIGN(const WhiteStripe around_zero,
-                       FitWhiteStripe(moved, brain.mask, Contrast::kT1));
+                       FitWhiteStripe(moved, brain.mask, Contrast::kT1w));
 
   EXPECT_EQ(around_zero.voxels, stripe.voxels);
   EXPECT_NEAR(around_zero.standard_deviation, stripe.standard_deviation, 1e-9);

@@ -22,7 +22,7 @@ Plan Complete() {
   Plan plan;
   plan.n4 = N4Plan();
   plan.mask = Plan::Mask::kThreshold;
-  plan.normalize = Plan::Normalizer::kFcm;
+  plan.normalize = Plan::Normalizer::kKde;
   plan.contrasts = {Plan::Contrast::kT1w, Plan::Contrast::kFlair};
   plan.spacing_mm = {0, 2, 0.9375};
   return plan;
@@ -39,15 +39,25 @@ TEST(CanonicalText, IsOneLineOfSortedJson) {
             R"({"control_points":4,"convergence":0.001,"iterations":50,"levels":4,"shrink":4,)"
             R"("step":"n4"},)"
             R"({"kind":"threshold","outside":"keep","step":"mask","threshold":0.1},)"
-            R"({"contrasts":["T1w","FLAIR"],"method":"fcm","step":"normalize",)"
-            R"("tissue":"white_matter"},)"
+            R"({"bandwidth":"package","contrasts":["T1w","FLAIR"],"method":"kde",)"
+            R"("step":"normalize"},)"
             R"({"interpolation":"linear","spacing_mm":[0,2,0.9375],"step":"resample"}])");
+}
+
+TEST(CanonicalText, HasTheStandardOrSaysThatThePopulationsIsMeant) {
+  Plan plan;
+  plan.normalize = Plan::Normalizer::kLsq;
+  EXPECT_THAT(CanonicalText(plan), HasSubstr(R"("standard":"population")"));
+  plan.standard = {1, 1.9, 2.6};
+  EXPECT_THAT(CanonicalText(plan), HasSubstr(R"("standard":[1,1.9,2.6])"));
 }
 
 TEST(CanonicalText, LeavesOutWhatNoStepUses) {
   Plan plan;
   plan.threshold = 0.7;
   plan.tissue = Plan::Tissue::kCsf;
+  plan.bandwidth = Plan::Bandwidth::kScott;
+  plan.standard = {1, 2, 3};
   plan.contrasts = {Plan::Contrast::kT2w};
   plan.interpolation = Plan::Interpolation::kBSpline;
 
@@ -55,7 +65,7 @@ TEST(CanonicalText, LeavesOutWhatNoStepUses) {
 }
 
 TEST(HarmonizationDigest, ChangesWithEveryParameterThatIsUsed) {
-  std::vector<Plan> plans(14, Complete());
+  std::vector<Plan> plans(17, Complete());
   plans[1].n4.reset();
   plans[2].n4->shrink = 3;
   plans[3].n4->levels = 3;
@@ -66,9 +76,14 @@ TEST(HarmonizationDigest, ChangesWithEveryParameterThatIsUsed) {
   plans[8].threshold = 0.1000000001;
   plans[9].normalize = Plan::Normalizer::kLsq;
   plans[10].contrasts[1] = Plan::Contrast::kPdw;
-  plans[11].tissue = Plan::Tissue::kGrayMatter;
+  plans[11].bandwidth = Plan::Bandwidth::kScott;
   plans[12].spacing_mm[0] = 1;
   plans[13].interpolation = Plan::Interpolation::kBSpline;
+  plans[14].normalize = Plan::Normalizer::kFcm;
+  plans[15].normalize = Plan::Normalizer::kFcm;
+  plans[15].tissue = Plan::Tissue::kGrayMatter;
+  plans[16].normalize = Plan::Normalizer::kLsq;
+  plans[16].standard = {1, 1.9, 2.6};
   std::set<std::string> digests;
   for (const Plan& plan : plans) digests.insert(HarmonizationDigest(plan));
 

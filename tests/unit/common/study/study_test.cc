@@ -5,8 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <numeric>
 #include <ostream>
 #include <string>
+#include <vector>
 
 #include "common/weights/sha256.h"
 #include "tests/support/status_matchers.h"
@@ -249,8 +251,14 @@ INSTANTIATE_TEST_SUITE_P(
                 "outside is 'zero'"},
         Refusal{"ZeroOutsideOfRawIntensities", "normalize = \"instance\"", "normalize = \"none\"",
                 "outside is 'zero'"},
-        Refusal{"NormalizerOfALaterVersion", "normalize = \"instance\"",
-                "normalize = \"white_stripe\"", "normalize is 'white_stripe', which this version"},
+        Refusal{"NyulWithoutAStandard", "normalize = \"instance\"", "normalize = \"nyul\"",
+                "normalize is 'nyul', which needs `standard`, 11 numbers per channel"},
+        Refusal{"StandardForOneOfTwoChannels", "normalize = \"instance\"",
+                "normalize = \"lsq\"\nstandard = [1, 2, 3]",
+                "standard has 3 numbers, 2 channels with normalize = \"lsq\" have 6"},
+        Refusal{"StandardThatFalls", "normalize = \"instance\"",
+                "normalize = \"lsq\"\nstandard = [1, 2, 3, 1, 3, 2]",
+                "standard does not ascend: 2 follows 3"},
         Refusal{"ContrastThatNobodyKnows",
                 "normalize = \"instance\"\ncontrasts = [\"T1w\", \"FLAIR\"]",
                 "normalize = \"kde\"\ncontrasts = [\"T1w\", \"CT\"]", "contrasts has 'CT'"},
@@ -315,15 +323,22 @@ TEST(ParseStudy, TurnsN4OnByItsTableAlone) {
   EXPECT_EQ(study->harmonization.n4, N4Plan());
 }
 
-TEST(ParseStudy, ReadsEveryNormaliserThatThisVersionHas) {
+TEST(ParseStudy, ReadsEveryNormaliser) {
   using Normalizer = HarmonizationPlan::Normalizer;
   for (const Normalizer normalizer :
-       {Normalizer::kInstance, Normalizer::kZScore, Normalizer::kNone}) {
-    const auto study = ParseStudy(
-        fmt::format("{}[harmonization]\nnormalize = \"{}\"\n", kSmallest, ToString(normalizer)),
-        "study.toml");
+       {Normalizer::kInstance, Normalizer::kZScore, Normalizer::kNyul, Normalizer::kWhiteStripe,
+        Normalizer::kKde, Normalizer::kFcm, Normalizer::kLsq, Normalizer::kNone}) {
+    std::vector<std::int64_t> standard(StandardLength(normalizer));
+    std::iota(standard.begin(), standard.end(), 1);
+    const auto study =
+        ParseStudy(fmt::format("{}[harmonization]\nnormalize = \"{}\"\ncontrasts = [\"T1w\"]\n"
+                               "bandwidth = \"scott\"\nstandard = [{}]\n",
+                               kSmallest, ToString(normalizer), fmt::join(standard, ", ")),
+                   "study.toml");
     ASSERT_OK(study);
     EXPECT_EQ(study->harmonization.normalize, normalizer);
+    EXPECT_EQ(study->harmonization.bandwidth, HarmonizationPlan::Bandwidth::kScott);
+    EXPECT_THAT(study->harmonization.standard, testing::ElementsAreArray(standard));
   }
 }
 
