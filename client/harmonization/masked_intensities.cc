@@ -12,17 +12,18 @@ namespace isoscan {
 namespace {
 
 /// Pieces that a volume is cut into, whatever the number of threads; joined in their order.
-constexpr std::size_t kPieces = 16;
+std::size_t PiecesOf(std::size_t voxels) { return std::clamp<std::size_t>(voxels >> 15, 1, 16); }
 
 /// A range, or a divisor, below this fraction of the greatest magnitude is rounding noise.
 constexpr double kRelativeFloor = 1e-6;
 
-/// Calls piece(number, first, end) for kPieces parts of `voxels` voxels, on all threads.
+/// Calls piece(number, first, end) for every piece of `voxels` voxels, on all threads.
 template <typename Piece>
 void ForEachPiece(std::size_t voxels, Piece piece) {
-#pragma omp parallel for schedule(dynamic, 1) if (voxels > 100'000)
-  for (std::size_t number = 0; number < kPieces; ++number) {
-    piece(number, voxels * number / kPieces, voxels * (number + 1) / kPieces);
+  const std::size_t pieces = PiecesOf(voxels);
+#pragma omp parallel for schedule(dynamic, 1) if (pieces > 1)
+  for (std::size_t number = 0; number < pieces; ++number) {
+    piece(number, voxels * number / pieces, voxels * (number + 1) / pieces);
   }
 }
 
@@ -53,7 +54,7 @@ struct Bin {
 
 std::vector<Bin> SumBins(const Volume& volume, const Mask& mask, const IntensityRange& range) {
   const BinOf bin_of(range);
-  std::vector<std::vector<Bin>> pieces(kPieces);
+  std::vector<std::vector<Bin>> pieces(PiecesOf(mask.size()));
   ForEachPiece(mask.size(), [&](std::size_t piece, std::size_t first, std::size_t end) {
     std::vector<Bin>& bins = pieces[piece];
     bins.resize(kIntensityBins);
@@ -79,7 +80,7 @@ std::vector<Bin> SumBins(const Volume& volume, const Mask& mask, const Intensity
 std::map<std::size_t, std::vector<float>> ValuesIn(const std::vector<std::uint8_t>& wanted,
                                                    const Volume& volume, const Mask& mask,
                                                    const BinOf& bin_of) {
-  std::vector<std::map<std::size_t, std::vector<float>>> pieces(kPieces);
+  std::vector<std::map<std::size_t, std::vector<float>>> pieces(PiecesOf(mask.size()));
   ForEachPiece(mask.size(), [&](std::size_t piece, std::size_t first, std::size_t end) {
     for (std::size_t i = first; i < end; ++i) {
       if (mask[i] == 0) continue;
@@ -109,7 +110,7 @@ absl::StatusOr<IntensityRange> RangeOverMask(const Volume& volume, const Mask& m
     std::int64_t voxels = 0;
     std::int64_t not_finite = 0;
   };
-  std::vector<Piece> pieces(kPieces);
+  std::vector<Piece> pieces(PiecesOf(mask.size()));
   ForEachPiece(mask.size(), [&](std::size_t number, std::size_t first, std::size_t end) {
     Piece piece;
     for (std::size_t i = first; i < end; ++i) {
@@ -202,7 +203,7 @@ std::vector<IntensityBin> BinsOverMask(const Volume& volume, const Mask& mask,
 }
 
 std::int64_t VoxelsBelow(const Volume& volume, const Mask& mask, double value) {
-  std::vector<std::int64_t> pieces(kPieces, 0);
+  std::vector<std::int64_t> pieces(PiecesOf(mask.size()), 0);
   ForEachPiece(mask.size(), [&](std::size_t number, std::size_t first, std::size_t end) {
     std::int64_t below = 0;
     for (std::size_t i = first; i < end; ++i) {
