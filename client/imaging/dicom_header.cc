@@ -4,44 +4,24 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cctype>
-#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstring>
-#include <exception>
-#include <fstream>
-#include <mutex>
 #include <random>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
-#include "common/status/file_error.h"
+#include "absl/status/status.h"
+
+#include "client/imaging/dicom_elements.h"
 #include "common/status/status_macros.h"
 #include "common/weights/sha256.h"
-#include <gdcmDataSet.h>
-#include <gdcmFile.h>
-#include <gdcmReader.h>
-#include <gdcmSequenceOfItems.h>
-#include <gdcmSplitMosaicFilter.h>
-#include <gdcmTrace.h>
-#include <gdcmTransferSyntax.h>
 
 namespace isoscan {
 namespace {
-
-using gdcm::DataSet;
-using gdcm::Tag;
-
-const Tag kPixelData(0x7fe0, 0x0010);
-
-/// An element's value as it is stored; empty when it is missing or a sequence.
-std::string Bytes(const DataSet& data, const Tag& tag) {
-  if (!data.FindDataElement(tag)) return "";
-  const gdcm::ByteValue* value = data.GetDataElement(tag).GetByteValue();
-  if (value == nullptr || value->GetPointer() == nullptr) return "";
-  return {value->GetPointer(), static_cast<std::size_t>(value->GetLength())};
-}
 
 std::string Trimmed(std::string text) {
   text = text.substr(0, text.find('\0'));
@@ -50,7 +30,7 @@ std::string Trimmed(std::string text) {
   return text.substr(first, text.find_last_not_of(' ') - first + 1);
 }
 
-std::string Text(const DataSet& data, const Tag& tag) { return Trimmed(Bytes(data, tag)); }
+std::string Text(const DicomElements& data, std::uint32_t tag) { return Trimmed(data.Bytes(tag)); }
 
 /// For what is kept and shown: no control characters, no text of any length.
 std::string Printable(const std::string& text) {
@@ -71,10 +51,6 @@ std::vector<std::string> Codes(const std::string& text) {
     begin = end + 1;
   }
   return codes;
-}
-
-std::optional<double> Finite(double value) {
-  return std::isfinite(value) ? std::optional<double>(value) : std::nullopt;
 }
 
 /// Decimal strings (DS, IS), all of them or none.
@@ -98,17 +74,17 @@ std::optional<double> Decimal(const std::string& text) {
   return numbers.empty() ? std::nullopt : std::optional<double>(numbers.front());
 }
 
-/// Binary values (US, FL, FD), which GDCM has brought into this machine's order of bytes.
+/// Binary values (US, SS, FL, FD).
 template <typename T>
-std::optional<double> Binary(const std::string& bytes) {
+std::optional<double> Binary(std::string bytes, bool big_endian) {
   T value{};
   if (bytes.size() < sizeof(value)) return std::nullopt;
+  bytes.resize(sizeof(value));
+  if (big_endian != (std::endian::native == std::endian::big)) {
+    std::reverse(bytes.begin(), bytes.end());
+  }
   std::memcpy(&value, bytes.data(), sizeof(value));
-  return Finite(static_cast<double>(value));
-}
-
-int UnsignedShort(const DataSet& data, const Tag& tag) {
-  return static_cast<int>(Binary<std::uint16_t>(Bytes(data, tag)).value_or(0));
+  return std::isfinite(static_cast<double>(value)) ? std::optional<double>(value) : std::nullopt;
 }
 
 template <std::size_t N>
@@ -148,29 +124,22 @@ ImageComponent ComponentOf(const std::vector<std::string>& image_type) {
 }
 
 /// GE leaves ImageType alone and says it in a private element.
-ImageComponent GeComponent(const DataSet& data) {
-  const std::string creator = Text(data, Tag(0x0043, 0x0010));
-  const std::string type = Bytes(data, Tag(0x0043, 0x102f));
-  if (!creator.starts_with("GEMS_PARM_01") || type.size() != 2) return ImageComponent::kMagnitude;
-  switch (type[0]) {
-    case 1:
-      return ImageComponent::kPhase;
-    case 2:
-      return ImageComponent::kReal;
-    case 3:
-      return ImageComponent::kImaginary;
-    default:
-      return ImageComponent::kMagnitude;
-  }
+ImageComponent GeComponent(const DicomElements& data, bool big_endian) {
+  if (!Text(data, 0x00430010).starts_with("GEMS_PARM_01")) return ImageComponent::kMagnitude;
+  const double type = Binary<std::int16_t>(data.Bytes(0x0043102f), big_endian).value_or(0);
+  return type == 1   ? ImageComponent::kPhase
+         : type == 2 ? ImageComponent::kReal
+         : type == 3 ? ImageComponent::kImaginary
+                     : ImageComponent::kMagnitude;
 }
 
 /// Philips' scale slope, (2005,100E) in the block that its creator has reserved.
-std::optional<double> PhilipsScaleSlope(const DataSet& data) {
-  for (std::uint16_t block = 0x10; block <= 0x1f; ++block) {
-    if (!Text(data, Tag(0x2005, block)).starts_with("Philips MR Imaging DD 001")) continue;
-    const std::string bytes =
-        Bytes(data, Tag(0x2005, static_cast<std::uint16_t>((block << 8) | 0x0e)));
-    return bytes.size() == sizeof(float) ? Binary<float>(bytes) : Decimal(bytes);
+std::optional<double> PhilipsScaleSlope(const DicomElements& data, bool big_endian) {
+  for (std::uint32_t block = 0x10; block <= 0x13; ++block) {
+    if (!Text(data, 0x20050000 | block).starts_with("Philips MR Imaging DD 001")) continue;
+    const std::string& bytes = data.Bytes(0x2005000e | block << 8);
+    return bytes.size() == sizeof(float) ? Binary<float>(bytes, big_endian)
+                                         : Decimal(Trimmed(bytes));
   }
   return std::nullopt;
 }
@@ -193,191 +162,156 @@ std::array<double, 2> SpacingOf(const std::string& text) {
   return {rows_columns[1], rows_columns[0]};
 }
 
-void ReadAcquisition(const DataSet& data, Acquisition& acquisition) {
-  const auto text = [&data](std::uint16_t group, std::uint16_t element) {
-    return Printable(Text(data, Tag(group, element)));
-  };
-  const auto number = [&data](std::uint16_t group, std::uint16_t element) {
-    return Decimal(Text(data, Tag(group, element)));
-  };
-  acquisition.modality = text(0x0008, 0x0060);
-  acquisition.manufacturer = text(0x0008, 0x0070);
-  acquisition.model = text(0x0008, 0x1090);
-  acquisition.software = text(0x0018, 0x1020);
-  acquisition.receive_coil = text(0x0018, 0x1250);
-  acquisition.field_tesla = number(0x0018, 0x0087);
+void ReadAcquisition(const DicomElements& data, bool big_endian, Acquisition& acquisition) {
+  const auto text = [&data](std::uint32_t tag) { return Printable(Text(data, tag)); };
+  const auto number = [&data](std::uint32_t tag) { return Decimal(Text(data, tag)); };
+  acquisition.modality = text(0x00080060);
+  acquisition.manufacturer = text(0x00080070);
+  acquisition.model = text(0x00081090);
+  acquisition.software = text(0x00181020);
+  acquisition.receive_coil = text(0x00181250);
+  acquisition.field_tesla = number(0x00180087);
   // Old files say it in gauss.
   if (acquisition.field_tesla.value_or(0) > 100) *acquisition.field_tesla /= 1e4;
-  acquisition.repetition_ms = number(0x0018, 0x0080);
-  acquisition.echo_ms = number(0x0018, 0x0081);
-  acquisition.inversion_ms = number(0x0018, 0x0082);
-  acquisition.flip_degrees = number(0x0018, 0x1314);
-  if (const auto echo = number(0x0018, 0x0086); echo.has_value() && std::abs(*echo) < 1e6) {
+  acquisition.repetition_ms = number(0x00180080);
+  acquisition.echo_ms = number(0x00180081);
+  acquisition.inversion_ms = number(0x00180082);
+  acquisition.flip_degrees = number(0x00181314);
+  if (const auto echo = number(0x00180086); echo.has_value() && std::abs(*echo) < 1e6) {
     acquisition.echo_number = static_cast<int>(*echo);
   }
-  acquisition.sequence = Codes(Text(data, Tag(0x0018, 0x0020)));
-  acquisition.sequence_variant = Codes(Text(data, Tag(0x0018, 0x0021)));
-  acquisition.dimensions = text(0x0018, 0x0023);
-  acquisition.image_type = Codes(Text(data, Tag(0x0008, 0x0008)));
+  acquisition.sequence = Codes(Text(data, 0x00180020));
+  acquisition.sequence_variant = Codes(Text(data, 0x00180021));
+  acquisition.dimensions = text(0x00180023);
+  acquisition.image_type = Codes(Text(data, 0x00080008));
   acquisition.component = ComponentOf(acquisition.image_type);
   if (acquisition.component == ImageComponent::kMagnitude) {
-    acquisition.component = GeComponent(data);
+    acquisition.component = GeComponent(data, big_endian);
   }
 }
 
 /// The functional groups of a multi-frame file: an attribute stands in the frame's own item or in
 /// the one that all frames share. Source: docs/references.md#dicom, part 3, C.7.6.16.
-class FrameGroups {
- public:
-  explicit FrameGroups(const DataSet& data)
-      : shared_(SequenceAt(data, Tag(0x5200, 0x9229))),
-        frames_(SequenceAt(data, Tag(0x5200, 0x9230))) {}
-
-  std::size_t frames() const { return frames_ ? frames_->GetNumberOfItems() : 0; }
-
-  std::string BytesOf(std::size_t frame, const Tag& macro, const Tag& attribute) const {
-    std::string bytes = InItem(*frames_, frame + 1, macro, attribute);
-    if (bytes.empty() && shared_ && shared_->GetNumberOfItems() > 0) {
-      bytes = InItem(*shared_, 1, macro, attribute);
-    }
-    return bytes;
-  }
-  std::string TextOf(std::size_t frame, const Tag& macro, const Tag& attribute) const {
-    return Trimmed(BytesOf(frame, macro, attribute));
-  }
-
- private:
-  using Sequence = gdcm::SmartPointer<gdcm::SequenceOfItems>;
-
-  static Sequence SequenceAt(const DataSet& data, const Tag& tag) {
-    return data.FindDataElement(tag) ? data.GetDataElement(tag).GetValueAsSQ() : Sequence();
-  }
-
-  static std::string InItem(const gdcm::SequenceOfItems& items, std::size_t item, const Tag& macro,
-                            const Tag& attribute) {
-    const Sequence nested = SequenceAt(items.GetItem(item).GetNestedDataSet(), macro);
-    if (!nested || nested->GetNumberOfItems() < 1) return "";
-    const DataSet& data = nested->GetItem(1).GetNestedDataSet();
-    // Philips keeps its scale in a private macro of the frame.
-    if (attribute == Tag(0x2005, 0x100e)) {
-      const std::optional<double> slope = PhilipsScaleSlope(data);
-      return slope.has_value() ? fmt::format("{:.17g}", *slope) : "";
-    }
-    return Bytes(data, attribute);
-  }
-
-  Sequence shared_;
-  Sequence frames_;
-};
-
-void ReadMultiFrame(const DataSet& data, DicomHeader& header) {
-  const FrameGroups groups(data);
-  if (groups.frames() != static_cast<std::size_t>(header.declared_frames)) return;
-  Acquisition& acquisition = header.acquisition;
-  const std::string component = Text(data, Tag(0x0008, 0x9208));
-  const std::string pulse = Text(data, Tag(0x0018, 0x9008));
-  if (acquisition.sequence.empty()) {
-    if (pulse == "SPIN" || pulse == "BOTH") acquisition.sequence.push_back("SE");
-    if (pulse == "GRADIENT" || pulse == "BOTH") acquisition.sequence.push_back("GR");
-    if (Text(data, Tag(0x0018, 0x9018)) == "YES") acquisition.sequence.push_back("EP");
-    if (Text(data, Tag(0x0018, 0x9009)) == "YES") acquisition.sequence.push_back("IR");
-  }
-  const Tag timing(0x0018, 0x9112);
+void ReadMultiFrame(const DicomElements& data, bool big_endian, DicomHeader& header) {
+  const std::vector<DicomElements>& frames = data.Items(0x52009230);
+  if (frames.size() != static_cast<std::size_t>(header.declared_frames)) return;
+  const std::vector<DicomElements>& shared = data.Items(0x52009229);
+  const auto bytes = [&](std::size_t frame, std::uint32_t macro, std::uint32_t attribute) {
+    const std::string& own = frames[frame].InFirst(macro, attribute);
+    return own.empty() && !shared.empty() ? shared.front().InFirst(macro, attribute) : own;
+  };
+  const auto text = [&](std::size_t frame, std::uint32_t macro, std::uint32_t attribute) {
+    return Trimmed(bytes(frame, macro, attribute));
+  };
   const auto set = [](std::optional<double>& value, std::optional<double> found) {
     if (found.has_value()) value = found;
   };
-  set(acquisition.repetition_ms, Decimal(groups.TextOf(0, timing, Tag(0x0018, 0x0080))));
-  set(acquisition.flip_degrees, Decimal(groups.TextOf(0, timing, Tag(0x0018, 0x1314))));
-  set(acquisition.inversion_ms,
-      Binary<double>(groups.BytesOf(0, Tag(0x0018, 0x9115), Tag(0x0018, 0x9079))));
+  Acquisition& acquisition = header.acquisition;
+  if (acquisition.sequence.empty()) {
+    const std::string pulse = Text(data, 0x00189008);
+    if (pulse == "SPIN" || pulse == "BOTH") acquisition.sequence.push_back("SE");
+    if (pulse == "GRADIENT" || pulse == "BOTH") acquisition.sequence.push_back("GR");
+    if (Text(data, 0x00189018) == "YES") acquisition.sequence.push_back("EP");
+    if (Text(data, 0x00189009) == "YES") acquisition.sequence.push_back("IR");
+  }
+  set(acquisition.repetition_ms, Decimal(text(0, 0x00189112, 0x00180080)));
+  set(acquisition.flip_degrees, Decimal(text(0, 0x00189112, 0x00181314)));
+  set(acquisition.inversion_ms, Binary<double>(bytes(0, 0x00189115, 0x00189079), big_endian));
   if (acquisition.receive_coil.empty()) {
-    acquisition.receive_coil =
-        Printable(groups.TextOf(0, Tag(0x0018, 0x9042), Tag(0x0018, 0x1250)));
+    acquisition.receive_coil = Printable(text(0, 0x00189042, 0x00181250));
   }
 
-  header.frames.resize(groups.frames());
-  for (std::size_t i = 0; i < header.frames.size(); ++i) {
+  header.frames.resize(frames.size());
+  for (std::size_t i = 0; i < frames.size(); ++i) {
     DicomFrame& frame = header.frames[i];
-    frame.position_mm = Point<3>(groups.TextOf(i, Tag(0x0020, 0x9113), Tag(0x0020, 0x0032)));
-    frame.orientation = Point<6>(groups.TextOf(i, Tag(0x0020, 0x9116), Tag(0x0020, 0x0037)));
-    frame.spacing_mm = SpacingOf(groups.TextOf(i, Tag(0x0028, 0x9110), Tag(0x0028, 0x0030)));
-    const Tag scale(0x0028, 0x9145);
-    SetScale(frame, Decimal(groups.TextOf(i, scale, Tag(0x0028, 0x1053))),
-             Decimal(groups.TextOf(i, scale, Tag(0x0028, 0x1052))),
-             Decimal(groups.TextOf(i, Tag(0x2005, 0x140f), Tag(0x2005, 0x100e))));
-    frame.echo_ms = Binary<double>(groups.BytesOf(i, Tag(0x0018, 0x9114), Tag(0x0018, 0x9082)));
-    if (!frame.echo_ms.has_value()) frame.echo_ms = acquisition.echo_ms;
-    const Tag type(0x0018, 0x9226);
-    frame.image_type = Codes(groups.TextOf(i, type, Tag(0x0008, 0x9007)));
+    frame.position_mm = Point<3>(text(i, 0x00209113, 0x00200032));
+    frame.orientation = Point<6>(text(i, 0x00209116, 0x00200037));
+    frame.spacing_mm = SpacingOf(text(i, 0x00289110, 0x00280030));
+    const std::vector<DicomElements>& philips = frames[i].Items(0x2005140f);
+    SetScale(frame, Decimal(text(i, 0x00289145, 0x00281053)),
+             Decimal(text(i, 0x00289145, 0x00281052)),
+             philips.empty() ? std::nullopt : PhilipsScaleSlope(philips.front(), big_endian));
+    frame.echo_ms = acquisition.echo_ms;
+    set(frame.echo_ms, Binary<double>(bytes(i, 0x00189114, 0x00189082), big_endian));
+    frame.image_type = Codes(text(i, 0x00189226, 0x00089007));
     if (frame.image_type.empty()) frame.image_type = acquisition.image_type;
-    std::string of_frame = groups.TextOf(i, type, Tag(0x0008, 0x9208));
-    if (of_frame.empty()) of_frame = component;
-    frame.component = ComponentOf(of_frame.empty() ? frame.image_type
-                                                   : std::vector<std::string>{"", "", of_frame});
+    std::string component = text(i, 0x00189226, 0x00089208);
+    if (component.empty()) component = Text(data, 0x00089208);
+    frame.component =
+        ComponentOf(component.empty() ? frame.image_type
+                                      : std::vector<std::string>{"", "", std::move(component)});
   }
 }
 
+/// Values of one entry of Siemens' private header, written as text. Its layout is not published:
+/// docs/references.md#nibabel-siemens, "CSA2".
+std::vector<double> SiemensNumbers(const std::string& header, std::string_view name) {
+  const auto number = [&header](std::size_t at) -> std::size_t {
+    std::uint32_t value = 0;
+    if (at + sizeof(value) <= header.size()) std::memcpy(&value, header.data() + at, sizeof(value));
+    return value;
+  };
+  if (!header.starts_with("SV10")) return {};
+  const std::size_t entries = std::min<std::size_t>(number(8), 1024);
+  std::size_t at = 16;
+  for (std::size_t entry = 0; entry < entries && at + 84 <= header.size(); ++entry) {
+    const bool wanted = Trimmed(header.substr(at, 64)) == name;
+    const std::size_t items = number(at + 76);
+    at += 84;
+    std::vector<double> numbers;
+    for (std::size_t item = 0; item < items && at + 16 <= header.size(); ++item) {
+      const std::size_t length = number(at + 4);
+      at += 16;
+      if (length > header.size() - at) return {};
+      if (wanted && length > 0) {
+        const std::optional<double> value = Decimal(Trimmed(header.substr(at, length)));
+        if (value.has_value()) numbers.push_back(*value);
+      }
+      at += (length + 3) / 4 * 4;
+    }
+    if (wanted) return numbers;
+  }
+  return {};
+}
+
 /// A mosaic is stored as one big plane whose position is that of its corner, as if the plane were
-/// the first slice. Source: docs/references.md#nibabel-mosaic.
-void ReadMosaic(const gdcm::File& file, DicomHeader& header) {
-  const DataSet& data = file.GetDataSet();
-  const auto tiles =
-      static_cast<std::int64_t>(gdcm::SplitMosaicFilter::GetNumberOfImagesInMosaic(file));
-  const std::optional<double> gap_mm = Decimal(Text(data, Tag(0x0018, 0x0088)));
-  DicomFrame first = header.frames.front();
+/// the first slice. Source: docs/references.md#nibabel-siemens.
+void ReadMosaic(const DicomElements& data, DicomHeader& header) {
+  const DicomFrame first = std::move(header.frames.front());
   header.frames.clear();
   header.mosaic = true;
-  if (tiles < 2 || tiles > 4096 || !gap_mm.has_value() || !(*gap_mm > 0) ||
-      !first.position_mm.has_value() || !first.orientation.has_value()) {
+  const std::string& private_header = data.Bytes(0x00291010);
+  const std::vector<double> count = SiemensNumbers(private_header, "NumberOfImagesInMosaic");
+  const std::vector<double> normal = SiemensNumbers(private_header, "SliceNormalVector");
+  const std::optional<double> gap_mm = Decimal(Text(data, 0x00180088));
+  if (count.empty() || !(count.front() >= 2 && count.front() <= 4096) || normal.size() != 3 ||
+      !gap_mm.has_value() || !(*gap_mm > 0) || !first.position_mm.has_value() ||
+      !first.orientation.has_value()) {
     return;
   }
-  const auto side = static_cast<std::int64_t>(std::ceil(std::sqrt(static_cast<double>(tiles))));
+  const auto side = static_cast<std::int64_t>(std::ceil(std::sqrt(count.front())));
   if (header.columns % side != 0 || header.rows % side != 0) return;
-  gdcm::SplitMosaicFilter filter;
-  filter.SetFile(file);
-  std::array<double, 3> normal{};
-  bool inverted = false;
-  if (!filter.ComputeMOSAICSliceNormal(normal.data(), inverted)) return;
   header.columns /= side;
   header.rows /= side;
   header.mosaic_side = side;
 
   const std::array<double, 6>& axes = *first.orientation;
-  for (std::int64_t tile = 0; tile < tiles; ++tile) {
+  for (int tile = 0; tile < static_cast<int>(count.front()); ++tile) {
     DicomFrame frame = first;
     for (std::size_t i = 0; i < 3; ++i) {
       const double to_tile = 0.5 * static_cast<double>(side - 1) *
                              (first.spacing_mm[0] * static_cast<double>(header.columns) * axes[i] +
                               first.spacing_mm[1] * static_cast<double>(header.rows) * axes[i + 3]);
-      (*frame.position_mm)[i] += to_tile + static_cast<double>(tile) * *gap_mm * normal[i];
+      (*frame.position_mm)[i] += to_tile + tile * *gap_mm * normal[i];
     }
     header.frames.push_back(std::move(frame));
   }
 }
 
-/// Where the pixels' values begin: GDCM stops behind the element's tag and length.
-std::int64_t PixelsAt(std::ifstream& file) {
-  file.clear();
-  const auto at = static_cast<std::int64_t>(file.tellg());
-  for (const std::int64_t back : {8, 12}) {  // Implicit and explicit representation.
-    if (at < back) continue;
-    std::array<char, 4> tag{};
-    file.seekg(at - back);
-    file.read(tag.data(), tag.size());
-    const std::string_view found(tag.data(), tag.size());
-    if (file && (found == std::string_view("\xe0\x7f\x10\x00", 4) ||
-                 found == std::string_view("\x7f\xe0\x00\x10", 4))) {
-      return at;
-    }
-    file.clear();
-  }
-  return -1;
-}
-
-bool SaysLocaliser(const DataSet& data, const std::vector<std::string>& image_type) {
+bool SaysLocaliser(const DicomElements& data, const std::vector<std::string>& image_type) {
   std::string names;
   for (const std::string& code : image_type) names += code + ' ';
-  for (const Tag& tag : {Tag(0x0008, 0x103e), Tag(0x0018, 0x1030)}) {
+  for (const std::uint32_t tag : {0x0008103e, 0x00181030}) {
     names += Text(data, tag) + ' ';
   }
   for (const std::string_view word :
@@ -387,103 +321,76 @@ bool SaysLocaliser(const DataSet& data, const std::vector<std::string>& image_ty
   return false;
 }
 
-void Interpret(const gdcm::File& file, DicomHeader& header) {
-  const DataSet& data = file.GetDataSet();
-  header.class_uid = Text(data, Tag(0x0008, 0x0016));
-  header.instance_uid = Text(data, Tag(0x0008, 0x0018));
-  header.series_uid = Text(data, Tag(0x0020, 0x000e));
-  header.patient = PatientDigest(Text(data, Tag(0x0010, 0x0020)));
-  header.rows = UnsignedShort(data, Tag(0x0028, 0x0010));
-  header.columns = UnsignedShort(data, Tag(0x0028, 0x0011));
-  header.samples = UnsignedShort(data, Tag(0x0028, 0x0002));
-  header.bits_allocated = UnsignedShort(data, Tag(0x0028, 0x0100));
-  header.bits_stored = UnsignedShort(data, Tag(0x0028, 0x0101));
-  header.high_bit = UnsignedShort(data, Tag(0x0028, 0x0102));
-  header.is_signed = UnsignedShort(data, Tag(0x0028, 0x0103)) == 1;
-  header.photometric = Printable(Text(data, Tag(0x0028, 0x0004)));
-  header.burned_in = Text(data, Tag(0x0028, 0x0301)) == "YES";
-  const double frames = Decimal(Text(data, Tag(0x0028, 0x0008))).value_or(1);
+DicomHeader::Encoding EncodingOf(const std::string& transfer_syntax) {
+  using Encoding = DicomHeader::Encoding;
+  static constexpr std::string_view kRoot = "1.2.840.10008.1.2";
+  if (transfer_syntax.empty() || transfer_syntax == "1.2.840.113619.5.2") return Encoding::kPlain;
+  if (!transfer_syntax.starts_with(kRoot)) return Encoding::kUnknown;
+  const std::string_view leaf = std::string_view(transfer_syntax).substr(kRoot.size());
+  for (const std::string_view plain : {"", ".1", ".2"}) {
+    if (leaf == plain) return Encoding::kPlain;
+  }
+  for (const std::string_view jpeg :
+       {".4.50", ".4.51", ".4.57", ".4.70", ".4.80", ".4.81", ".4.90", ".4.91"}) {
+    if (leaf == jpeg) return Encoding::kJpeg;
+  }
+  return leaf == ".5" ? Encoding::kRle : Encoding::kUnknown;
+}
+
+}  // namespace
+
+absl::StatusOr<DicomHeader> ReadDicomHeader(const std::filesystem::path& path) {
+  ASSIGN_OR_RETURN(const DicomFile file, ReadDicomElements(path));
+  const DicomElements& data = file.elements;
+  const auto count = [&](std::uint32_t tag) {
+    return static_cast<int>(Binary<std::uint16_t>(data.Bytes(tag), file.big_endian).value_or(0));
+  };
+  DicomHeader header;
+  header.file_bytes = file.file_bytes;
+  header.pixels_at = file.pixels_at;
+  header.transfer_syntax = Printable(file.transfer_syntax);
+  header.is_directory = Text(data, 0x00020002) == "1.2.840.10008.1.3.10";
+  header.class_uid = Text(data, 0x00080016);
+  header.instance_uid = Text(data, 0x00080018);
+  header.series_uid = Text(data, 0x0020000e);
+  header.patient = PatientDigest(Text(data, 0x00100020));
+  header.rows = count(0x00280010);
+  header.columns = count(0x00280011);
+  header.samples = count(0x00280002);
+  header.bits_allocated = count(0x00280100);
+  header.bits_stored = count(0x00280101);
+  header.high_bit = count(0x00280102);
+  header.is_signed = count(0x00280103) == 1;
+  header.photometric = Printable(Text(data, 0x00280004));
+  header.burned_in = Text(data, 0x00280301) == "YES";
+  const double frames = Decimal(Text(data, 0x00280008)).value_or(1);
   header.declared_frames = frames >= 1 && frames <= 1e6 ? static_cast<std::int64_t>(frames) : 1;
-  ReadAcquisition(data, header.acquisition);
+  header.encoding = EncodingOf(header.transfer_syntax);
+  // GE's own syntax is little endian in all but the pixels.
+  header.big_endian_pixels = file.big_endian || header.transfer_syntax == "1.2.840.113619.5.2";
+  if (header.big_endian_pixels && header.bits_allocated == 8) {
+    header.encoding = DicomHeader::Encoding::kUnknown;  // Pairs of pixels are swapped, or not.
+  }
+  ReadAcquisition(data, file.big_endian, header.acquisition);
   header.localiser = SaysLocaliser(data, header.acquisition.image_type);
 
-  if (data.FindDataElement(Tag(0x5200, 0x9230)) || header.declared_frames > 1) {
-    ReadMultiFrame(data, header);
-    return;
+  if (!data.Items(0x52009230).empty() || header.declared_frames > 1) {
+    ReadMultiFrame(data, file.big_endian, header);
+    return header;
   }
   DicomFrame frame;
-  frame.position_mm = Point<3>(Text(data, Tag(0x0020, 0x0032)));
-  frame.orientation = Point<6>(Text(data, Tag(0x0020, 0x0037)));
-  frame.spacing_mm = SpacingOf(Text(data, Tag(0x0028, 0x0030)));
+  frame.position_mm = Point<3>(Text(data, 0x00200032));
+  frame.orientation = Point<6>(Text(data, 0x00200037));
+  frame.spacing_mm = SpacingOf(Text(data, 0x00280030));
   const bool philips = Contains(header.acquisition.manufacturer, "philips");
-  SetScale(frame, Decimal(Text(data, Tag(0x0028, 0x1053))),
-           Decimal(Text(data, Tag(0x0028, 0x1052))),
-           philips ? PhilipsScaleSlope(data) : std::nullopt);
+  SetScale(frame, Decimal(Text(data, 0x00281053)), Decimal(Text(data, 0x00281052)),
+           philips ? PhilipsScaleSlope(data, file.big_endian) : std::nullopt);
   frame.echo_ms = header.acquisition.echo_ms;
   frame.image_type = header.acquisition.image_type;
   frame.component = header.acquisition.component;
   header.frames.push_back(std::move(frame));
   const std::vector<std::string>& type = header.acquisition.image_type;
-  if (std::find(type.begin(), type.end(), "MOSAIC") != type.end()) ReadMosaic(file, header);
-}
-
-/// What GDCM 3 decodes: everything but films.
-bool IsDecodable(const gdcm::TransferSyntax& syntax) {
-  switch (syntax) {
-    case gdcm::TransferSyntax::MPEG2MainProfile:
-    case gdcm::TransferSyntax::MPEG2MainProfileHighLevel:
-    case gdcm::TransferSyntax::MPEG4AVCH264HighProfileLevel4_1:
-    case gdcm::TransferSyntax::MPEG4AVCH264BDcompatibleHighProfileLevel4_1:
-    case gdcm::TransferSyntax::JPIPReferenced:
-    case gdcm::TransferSyntax::TS_END:
-      return false;
-    default:
-      return true;
-  }
-}
-
-}  // namespace
-
-bool HasDicomSignature(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::array<char, 132> start{};
-  file.read(start.data(), start.size());
-  return file && std::string_view(start.data() + 128, 4) == "DICM";
-}
-
-absl::StatusOr<DicomHeader> ReadDicomHeader(const std::filesystem::path& path) {
-  static std::once_flag silenced;
-  std::call_once(silenced, [] {  // It would print names of files and of elements to stderr.
-    gdcm::Trace::DebugOff();
-    gdcm::Trace::WarningOff();
-    gdcm::Trace::ErrorOff();
-  });
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return FileError("cannot open", path.filename().string(), errno);
-  DicomHeader header;
-  std::error_code error;
-  header.file_bytes = static_cast<std::int64_t>(std::filesystem::file_size(path, error));
-  if (error) return FileError("cannot open", path.filename().string(), error);
-  try {
-    gdcm::Reader reader;
-    reader.SetStream(file);
-    if (!reader.ReadUpToTag(kPixelData, {kPixelData})) {
-      return absl::DataLossError(
-          "its header cannot be decoded: it is damaged or not what it says; copy it again");
-    }
-    const gdcm::TransferSyntax& syntax = reader.GetFile().GetHeader().GetDataSetTransferSyntax();
-    header.transfer_syntax = Text(reader.GetFile().GetHeader(), Tag(0x0002, 0x0010));
-    header.decodable = IsDecodable(syntax);
-    header.plain = syntax == gdcm::TransferSyntax::ImplicitVRLittleEndian ||
-                   syntax == gdcm::TransferSyntax::ExplicitVRLittleEndian;
-    // In a deflated file no place is known.
-    header.pixels_at =
-        syntax == gdcm::TransferSyntax::DeflatedExplicitVRLittleEndian ? 0 : PixelsAt(file);
-    Interpret(reader.GetFile(), header);
-  } catch (const std::exception&) {
-    return absl::DataLossError(
-        "its header cannot be decoded: it is damaged or not what it says; copy it again");
-  }
+  if (std::find(type.begin(), type.end(), "MOSAIC") != type.end()) ReadMosaic(data, header);
   return header;
 }
 

@@ -33,9 +33,11 @@ struct DicomHeader {
   std::string series_uid;
   std::string instance_uid;
   std::string transfer_syntax;  ///< UID.
-  bool decodable = true;        ///< Isoscan or GDCM knows the transfer syntax.
-  /// Uncompressed little endian: pixels lie at `pixels_at`, frame after frame, as they are.
-  bool plain = false;
+  enum class Encoding { kPlain, kRle, kJpeg, kUnknown };
+  /// Plain pixels lie at `pixels_at`, frame after frame; the others in fragments. GDCM decodes
+  /// JPEG, JPEG-LS and JPEG 2000.
+  Encoding encoding = Encoding::kPlain;
+  bool big_endian_pixels = false;
   std::int64_t pixels_at = -1;  ///< Byte offset of the pixels' values; -1 without pixels.
   std::int64_t file_bytes = 0;
   std::string patient;  ///< DicomSeries::patient.
@@ -49,6 +51,7 @@ struct DicomHeader {
   int samples = 1;  ///< Values per pixel.
   std::string photometric;
   bool burned_in = false;
+  bool is_directory = false;         ///< DICOMDIR, the table of contents of a disc.
   bool localiser = false;            ///< Says so in its image type or its names.
   std::int64_t declared_frames = 1;  ///< NumberOfFrames.
   bool mosaic = false;               ///< A Siemens mosaic: one big plane, tiled with the slices.
@@ -65,10 +68,6 @@ struct DicomHeader {
   }
 };
 
-/// True when the file begins as DICOM files do.
-bool HasDicomSignature(const std::filesystem::path& path);
-
-/// GDCM ends here and in dicom_pixels.cc.
 /// Errors: DATA_LOSS with a reason without the path; NOT_FOUND when it cannot be opened.
 absl::StatusOr<DicomHeader> ReadDicomHeader(const std::filesystem::path& path);
 

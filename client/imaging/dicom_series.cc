@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 
+#include "client/imaging/dicom_elements.h"
 #include "client/imaging/dicom_header.h"
 #include "common/status/status_macros.h"
 
@@ -136,6 +137,18 @@ std::optional<std::string> ComputedKind(const std::vector<std::string>& image_ty
 /// What one file says against itself.
 std::optional<Refusal> RefusalOf(const DicomHeader& header) {
   const Acquisition& acquisition = header.acquisition;
+  if (header.encoding == DicomHeader::Encoding::kUnknown) {
+    return Refusal{DicomFault::kTransferSyntax,
+                   fmt::format("their transfer syntax {} cannot be decoded: export them "
+                               "uncompressed, or convert them with dcmdjpeg, dcmconv +ti or "
+                               "gdcmconv --raw",
+                               header.transfer_syntax)};
+  }
+  if (header.pixels_at < 0 && header.rows > 0 && header.columns > 0) {
+    return Refusal{
+        DicomFault::kTruncated,
+        "they end too early: their pixels are missing; they are damaged, copy them again"};
+  }
   if (header.pixels_at < 0 || header.rows == 0 || header.columns == 0) {
     return Refusal{DicomFault::kNoImage,
                    fmt::format("they hold no image (modality \"{}\"): reports, protocols and raw "
@@ -172,12 +185,6 @@ std::optional<Refusal> RefusalOf(const DicomHeader& header) {
                     "{}: Isoscan reads 8, 16 or 32 bits with the highest stored bit at "
                     "the number of stored bits less one; convert them with dcm2niix",
                     header.bits_allocated, header.bits_stored, header.high_bit)};
-  }
-  if (!header.decodable) {
-    return Refusal{DicomFault::kTransferSyntax,
-                   fmt::format("their transfer syntax {} cannot be decoded: export them "
-                               "uncompressed, or convert them with dcmdjpeg or gdcmconv --raw",
-                               header.transfer_syntax)};
   }
   if (header.localiser) {
     return Refusal{DicomFault::kLocaliser,
@@ -223,7 +230,7 @@ std::optional<Refusal> RefusalOf(const DicomHeader& header) {
       return Refusal{DicomFault::kPixels, "their RescaleSlope is 0: every voxel would be the same"};
     }
   }
-  if (header.plain) {
+  if (header.encoding == DicomHeader::Encoding::kPlain) {
     const std::int64_t frames = header.mosaic ? 1 : static_cast<std::int64_t>(header.frames.size());
     const std::int64_t needed = header.bytes_per_frame() * frames;
     const std::int64_t there = header.file_bytes - header.pixels_at;
@@ -415,20 +422,26 @@ std::variant<Stack, Refusal> StackOf(const std::vector<Plane>& planes,
 
   // Every slice must lie straight above the first one.
   const double edge_mm = std::min({spacing_mm[0], spacing_mm[1], usual_mm});
+  double aside_mm = 0;
+  double angle = 0;
+  const Plane* furthest = &planes.front();
   for (const Plane& plane : planes) {
     const Vector step = Minus(plane.position_mm, planes.front().position_mm);
-    const double height = Dot(step, axes[2]);
-    const double aside = Length(Minus(step, Scaled(axes[2], height)));
-    const double angle = std::atan2(aside, height);
-    if (aside > 0.01 * edge_mm && (angle > kGreatestAngle || aside > 0.25 * edge_mm)) {
-      return Refusal{
-          DicomFault::kNotParallel,
-          fmt::format("their stack is sheared: {} lies {:.3g} mm beside the normal of {} "
-                      "({:.3g} degrees, {:.1f} are allowed), as with a tilted gantry; "
-                      "resample it onto a rigid grid, for example with dcm2niix",
-                      Name(plane.slice), aside, Name(planes.front().slice), Degrees(angle),
-                      Degrees(kGreatestAngle))};
-    }
+    const double height_mm = Dot(step, axes[2]);
+    const double beside_mm = Length(Minus(step, Scaled(axes[2], height_mm)));
+    if (beside_mm <= aside_mm) continue;
+    aside_mm = beside_mm;
+    angle = std::atan2(beside_mm, height_mm);
+    furthest = &plane;
+  }
+  if (aside_mm > 0.25 * edge_mm || (aside_mm > 0.01 * edge_mm && angle > kGreatestAngle)) {
+    return Refusal{DicomFault::kNotParallel,
+                   fmt::format("their stack is sheared: {} lies {:.3g} mm beside the normal of {} "
+                               "({:.3g} degrees; {:.1f} degrees and a quarter of a voxel are "
+                               "allowed), as with a tilted gantry; resample it onto a rigid grid, "
+                               "for example with dcm2niix",
+                               Name(furthest->slice), aside_mm, Name(planes.front().slice),
+                               Degrees(angle), Degrees(kGreatestAngle))};
   }
   const double extent = place(planes.back()) - place(planes.front());
   return Stack{.gap_mm = extent / static_cast<double>(places - 1)};
@@ -440,12 +453,9 @@ class Lister {
   explicit Lister(const std::filesystem::path& folder) : folder_(folder) {}
 
   void Add(const std::filesystem::path& file) {
-    if (!HasDicomSignature(file)) {
-      if (!IsNamedLikeDicom(file)) {
-        ++listing_.other_files;
-        return;
-      }
-      // Old files have no signature; GDCM knows them by their first elements.
+    if (!HasDicomSignature(file) && !IsNamedLikeDicom(file)) {
+      ++listing_.other_files;
+      return;
     }
     ++listing_.dicom_files;
     absl::StatusOr<DicomHeader> header = ReadDicomHeader(file);
@@ -454,8 +464,7 @@ class Lister {
                std::string(header.status().message()));
       return;
     }
-    // The table of contents of a disc.
-    if (header->class_uid.empty() && header->series_uid.empty() && header->pixels_at < 0) {
+    if (header->is_directory) {
       --listing_.dicom_files;
       ++listing_.other_files;
       return;

@@ -24,6 +24,7 @@
 #include <system_error>
 #include <vector>
 
+#include "client/imaging/dicom_series.h"
 #include "common/process/resources.h"
 #include "common/status/file_error.h"
 #include "common/status/status_macros.h"
@@ -400,6 +401,10 @@ absl::Status WriteNifti(const std::filesystem::path& path, const Geometry& geome
 }  // namespace
 
 absl::StatusOr<Volume> ReadVolume(const std::filesystem::path& path) {
+  if (MayBeDicom(path)) {
+    ASSIGN_OR_RETURN(const DicomSeries series, FindDicomSeries(path));
+    return ReadDicomSeries(series);
+  }
   ASSIGN_OR_RETURN(const OpenedImage image, OpenImage(path));
   // ITK decodes into a buffer of its own first. In floating point, since a broken header may ask
   // for more than 64 bits can count.
@@ -428,6 +433,10 @@ absl::StatusOr<Volume> ReadLabelValues(const std::filesystem::path& path) {
 }
 
 absl::StatusOr<Geometry> ReadGeometry(const std::filesystem::path& path) {
+  if (MayBeDicom(path)) {
+    ASSIGN_OR_RETURN(const DicomSeries series, FindDicomSeries(path));
+    return series.geometry;
+  }
   ASSIGN_OR_RETURN(const OpenedImage image, OpenImage(path));
   return image.geometry;
 }

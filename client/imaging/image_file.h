@@ -9,7 +9,8 @@
 
 namespace isoscan {
 
-/// Reads one NIfTI (.nii, .nii.gz), NRRD or MetaImage file of any scalar type, in its own grid.
+/// Reads one NIfTI (.nii, .nii.gz), NRRD or MetaImage file of any scalar type, in its own grid; or
+/// the DICOM series that a folder or one of its files means (FindDicomSeries).
 /// Intensities are the stored ones after the file's own rescale slope and intercept. ITK ends here.
 ///
 /// Errors: NOT_FOUND no such file; INVALID_ARGUMENT not one scalar 3D image (a 4D file with one
