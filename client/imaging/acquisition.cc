@@ -20,8 +20,9 @@ Contrast OfGradientEcho(const Acquisition& acquisition, double repetition_ms, do
   const bool spoiled =
       Has(acquisition.sequence_variant, "SP") || Has(acquisition.sequence_variant, "MP");
   if (Has(acquisition.sequence_variant, "SS") && !spoiled) return Contrast::kUnknown;
-  if (echo_ms >= 12) return Contrast::kT2starw;
   const double flip_degrees = acquisition.flip_degrees.value_or(0);
+  // Larger flip angles are those of single-shot series, which not every scanner calls EP.
+  if (echo_ms >= 12) return flip_degrees <= 60 ? Contrast::kT2starw : Contrast::kUnknown;
   const bool slab = repetition_ms <= 50 && flip_degrees >= 5;
   const bool slices = repetition_ms > 50 && repetition_ms <= 1000 && flip_degrees >= 50;
   return echo_ms <= 10 && (slab || slices) ? Contrast::kT1w : Contrast::kUnknown;

@@ -52,6 +52,7 @@ TEST(Contrast, OfCommonProtocolsIsTold) {
 TEST(Contrast, IsNotGuessedWhereTheTimingDoesNotSay) {
   for (const Protocol& protocol : std::vector<Protocol>{
            {"EPI", {"EP", "GR"}, {}, 2000, 30, 0, 80, Contrast::kUnknown},
+           {"EPI without a code", {"GR"}, {"SK"}, 2000, 30, 0, 90, Contrast::kUnknown},
            {"diffusion", {"EP", "SE"}, {}, 8000, 90, 0, 90, Contrast::kUnknown},
            {"STIR", {"SE", "IR"}, {}, 5000, 60, 160, 150, Contrast::kUnknown},
            {"bSSFP", {"GR"}, {"SS"}, 5, 2.5, 0, 45, Contrast::kUnknown},
