@@ -37,6 +37,8 @@ struct Acquisition {
 };
 
 enum class Contrast { kUnknown, kT1w, kT2w, kPdw, kFlair, kT2starw };
+inline constexpr Contrast kContrasts[] = {Contrast::kT1w, Contrast::kT2w, Contrast::kPdw,
+                                          Contrast::kFlair, Contrast::kT2starw};
 
 /// The contrast that the timing alone makes certain enough to be told; otherwise kUnknown: echo
 /// planar imaging, phase, steady states without spoiling, timings between the classes, nothing

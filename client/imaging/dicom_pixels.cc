@@ -328,12 +328,12 @@ absl::StatusOr<Volume> ReadDicomSeries(const DicomSeries& series) {
       if (!source.has_value() || source->path() != slice.file) {
         source.reset();
         ASSIGN_OR_RETURN(source, PixelSource::Open(slice.file));
-        if (!IsAsListed(source->header(), series, slice.frame)) {
-          return absl::InvalidArgumentError(fmt::format(
-              "{} has changed since its folder was listed, or is no image of the series "
-              "{}: list it again",
-              slice.file.string(), series.key));
-        }
+      }
+      if (!IsAsListed(source->header(), series, slice.frame)) {
+        return absl::InvalidArgumentError(
+            fmt::format("{} has changed since its folder was listed, or is no image of the series "
+                        "{}: list it again",
+                        slice.file.string(), series.key));
       }
       RETURN_IF_ERROR(ReadPlane(*source, slice.frame, voxels));
       voxels += plane;

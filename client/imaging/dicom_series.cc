@@ -6,6 +6,7 @@
 #include <array>
 #include <cctype>
 #include <cmath>
+#include <fstream>
 #include <map>
 #include <numbers>
 #include <optional>
@@ -60,6 +61,13 @@ std::optional<Axes> AxesOf(const std::array<double, 6>& orientation) {
   return Axes{x, y, Cross(x, y)};
 }
 
+/// No scanner is larger, and larger numbers would overflow when they are multiplied.
+bool IsPlace(const Vector& position_mm) {
+  return std::all_of(position_mm.begin(), position_mm.end(),
+                     [](double coordinate) { return std::abs(coordinate) < 1e5; });
+}
+bool IsSpacing(double spacing_mm) { return spacing_mm > 1e-3 && spacing_mm < 1e3; }
+
 /// A plane while its folder is listed.
 struct Plane {
   DicomSlice slice;
@@ -86,7 +94,10 @@ struct Refusal {
   std::string reason;
 };
 
-std::string Name(const DicomSlice& slice) { return slice.file.filename().string(); }
+std::string Name(const DicomSlice& slice) {
+  const std::string file = slice.file.filename().string();
+  return slice.frame == 0 ? file : fmt::format("{} (frame {})", file, slice.frame + 1);
+}
 
 bool IsOneOf(const std::string& code, std::initializer_list<std::string_view> codes) {
   return std::find(codes.begin(), codes.end(), code) != codes.end();
@@ -211,14 +222,15 @@ std::optional<Refusal> RefusalOf(const DicomHeader& header) {
                                *computed)};
   }
   for (const DicomFrame& frame : header.frames) {
-    if (!frame.position_mm.has_value() || !frame.orientation.has_value()) {
+    if (!frame.position_mm.has_value() || !frame.orientation.has_value() ||
+        !IsPlace(*frame.position_mm)) {
       return Refusal{DicomFault::kNoPosition,
                      "they do not say where they lie (ImagePositionPatient, "
                      "ImageOrientationPatient): export the series from the scanner or the archive "
                      "again"};
     }
-    if (!AxesOf(*frame.orientation).has_value() || !(frame.spacing_mm[0] > 0) ||
-        !(frame.spacing_mm[1] > 0)) {
+    if (!AxesOf(*frame.orientation).has_value() || !IsSpacing(frame.spacing_mm[0]) ||
+        !IsSpacing(frame.spacing_mm[1])) {
       return Refusal{
           DicomFault::kNoPosition,
           fmt::format("their rows and columns are no grid: directions ({:.4g}), pixels of "
@@ -453,6 +465,12 @@ class Lister {
   explicit Lister(const std::filesystem::path& folder) : folder_(folder) {}
 
   void Add(const std::filesystem::path& file) {
+    if (!std::ifstream(file).is_open()) {
+      ++listing_.dicom_files;
+      SetAside(file.string(), file, DicomFault::kUnreadable,
+               "they cannot be opened: check who may read them");
+      return;
+    }
     if (!HasDicomSignature(file) && !IsNamedLikeDicom(file)) {
       ++listing_.other_files;
       return;

@@ -427,6 +427,10 @@ INSTANTIATE_TEST_SUITE_P(
         Broken{
             "NoNumbers", "no_position: they do not say where they lie",
             [](std::int64_t, RawDicom& file) { file.Text(0x00200032, "DS", "nan\\inf\\1e999"); }},
+        Broken{"FarAway", "no_position: they do not say where they lie",
+               [](std::int64_t slice, RawDicom& file) {
+                 file.Text(0x00200032, "DS", fmt::format("1e300\\-1e300\\{}e299", slice));
+               }},
         Broken{"NoScale", "pixels: their RescaleSlope is 0",
                [](std::int64_t, RawDicom& file) { file.Text(0x00281053, "DS", "0"); }},
         Broken{"OddBits",
