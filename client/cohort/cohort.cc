@@ -35,6 +35,8 @@ bool HasDatasetJson(const std::filesystem::path& folder) {
   return std::filesystem::exists(folder / "dataset.json", ignored);
 }
 
+}  // namespace
+
 absl::StatusOr<CohortFolder::Layout> DetectLayout(const std::filesystem::path& folder) {
   if (HasDatasetJson(folder)) return LayoutOfDatasetJson(folder);
   if (LooksLikeBids(folder)) return CohortFolder::Layout::kBids;
@@ -55,8 +57,6 @@ absl::StatusOr<CohortFolder::Layout> DetectLayout(const std::filesystem::path& f
       "name the cohort's own folder",
       folder.string(), WhatIsIn(folder), hint));
 }
-
-}  // namespace
 
 absl::StatusOr<std::vector<CaseFiles>> ListCases(const CohortFolder& folder, const Study& study,
                                                  std::vector<std::string>* left_out) {
