@@ -23,6 +23,7 @@ CohortFolder::Layout LayoutOf(const std::string& name) {
   if (name == "bids") return CohortFolder::Layout::kBids;
   if (name == "decathlon") return CohortFolder::Layout::kDecathlon;
   if (name == "nnunet") return CohortFolder::Layout::kNnunet;
+  if (name == "dicom") return CohortFolder::Layout::kDicom;
   return CohortFolder::Layout::kAuto;
 }
 
@@ -32,7 +33,8 @@ CohortFolder ReadCohort(ConfigReader& table, const fs::path& folder) {
   const std::string path = table.Text("folder");
   if (table.Has("folder") && path.empty()) table.Refuse("folder", "is empty");
   cohort.folder = folder / path;
-  cohort.layout = LayoutOf(table.Choice("layout", {"auto", "bids", "decathlon", "nnunet"}, "auto"));
+  cohort.layout =
+      LayoutOf(table.Choice("layout", {"auto", "bids", "decathlon", "nnunet", "dicom"}, "auto"));
   cohort.geometry =
       GeometrySourceOf(table.Choice("geometry", {"agreed", "qform", "sform"}, "agreed"));
   ConfigReader labels = table.Table("labels");

@@ -26,6 +26,7 @@ struct CommandLine {
   std::string folder;
   std::string server;
   std::string study;
+  InspectRequest inspection;
   EvaluationRequest evaluation;
   ClientConfig::Device device;
   HarmonizeRequest harmonize;
@@ -74,6 +75,30 @@ absl::Status CertifyCohort(const CommandLine& line, const std::stop_token& stop)
   }
   RETURN_IF_ERROR(config.status());
   return Certify(*config, line.certificate, stop);
+}
+
+void AddInspect(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
+  CLI::App* const app = program.add_subcommand(
+      "inspect", "What is in a folder of scans, and which of them cannot be used");
+  app->add_option("folder", line.inspection.folder,
+                  "A cohort's folder; without it the folders of client.toml");
+  app->add_option("--study", line.inspection.study, "A study's file, or an approved study's name");
+  app->add_flag("--headers", line.inspection.headers_only, "Read headers only, no voxels");
+  app->add_option("--threads", line.inspection.threads, "Cases at a time; 0 takes every core")
+      ->check(CLI::Range(0, 1024));
+  const std::map<std::string, GeometrySource> sources{{"agreed", GeometrySource::kAgreed},
+                                                      {"qform", GeometrySource::kQform},
+                                                      {"sform", GeometrySource::kSform}};
+  app->add_option("--geometry", line.inspection.geometry,
+                  "Which form counts where a NIfTI's qform and sform disagree: qform or sform")
+      ->transform(CLI::Transformer(sources, CLI::ignore_case));
+  app->add_flag("--json", line.inspection.json, "Print JSON");
+  app->callback([&line, &stop] {
+    line.command = [&line, &stop] {
+      line.inspection.config = line.config;
+      return Report(Inspect(line.inspection, stop));
+    };
+  });
 }
 
 void AddEvaluate(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
@@ -208,14 +233,6 @@ void AddOthers(CLI::App& program, CommandLine& line, const std::stop_token& stop
         line.command = [&line, &stop] { return static_cast<int>(CheckSite(line.config, stop)); };
       });
 
-  CLI::App* const inspect =
-      program.add_subcommand("inspect", "What is in this site's cases, and which cannot be used");
-  inspect->add_option("--study", line.study, "A study's file, or an approved study's name");
-  inspect->add_flag("--json", line.json, "Print JSON");
-  Choose(inspect, line, [&line, &stop](const ClientConfig& config) {
-    return Inspect(config, line.study, line.json, stop);
-  });
-
   CLI::App* const run = program.add_subcommand("run", "Work on the approved studies");
   run->add_flag("--until-ended", line.until_ended, "Exit with 0 when all of them have ended");
   Choose(run, line, [&line, &stop](const ClientConfig& config) {
@@ -251,6 +268,7 @@ int Main(int argc, char** argv) {
   AddOthers(program, line, stop);
   AddEvaluate(program, line, stop);
   AddHarmonize(program, line, stop);
+  AddInspect(program, line, stop);
   AddStudy(program, line, stop);
 
   try {

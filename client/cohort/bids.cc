@@ -111,25 +111,41 @@ std::vector<NamedValues> ReadTable(const std::filesystem::path& path) {
   return labels;
 }
 
-/// The table of a dseg file: beside it under the same name, or, by BIDS's inheritance, the nearest
-/// *dseg.tsv up to the pipeline's folder.
-std::vector<NamedValues> TableOf(const std::filesystem::path& dseg,
-                                 const std::filesystem::path& pipeline) {
-  std::error_code ignored;
-  const std::filesystem::path own = dseg.parent_path() / (StemOf(dseg) + ".tsv");
-  if (std::filesystem::exists(own, ignored)) return ReadTable(own);
-  for (std::filesystem::path folder = dseg.parent_path();; folder = folder.parent_path()) {
+/// Finds the table of a dseg file: beside it under the same name, or, by BIDS's inheritance, the
+/// nearest *dseg.tsv up to the pipeline's folder. Each folder is searched once.
+class Tables {
+ public:
+  std::vector<NamedValues> Of(const std::filesystem::path& dseg,
+                              const std::filesystem::path& pipeline) {
+    std::error_code ignored;
+    const std::filesystem::path own = dseg.parent_path() / (StemOf(dseg) + ".tsv");
+    if (std::filesystem::exists(own, ignored)) return ReadTable(own);
+    for (std::filesystem::path folder = dseg.parent_path();; folder = folder.parent_path()) {
+      const std::optional<std::vector<NamedValues>>& table = In(folder);
+      if (table.has_value()) return *table;
+      if (folder == pipeline || folder == folder.root_path()) return {};
+    }
+  }
+
+ private:
+  const std::optional<std::vector<NamedValues>>& In(const std::filesystem::path& folder) {
+    const auto [found, inserted] = tables_.try_emplace(folder);
+    if (!inserted) return found->second;
     for (const std::filesystem::path& entry : SortedEntries(folder)) {
       const std::string name = entry.filename().string();
       if (name == "dseg.tsv" || (name.ends_with("_dseg.tsv") && !name.starts_with("sub-"))) {
-        return ReadTable(entry);
+        found->second = ReadTable(entry);
+        break;
       }
     }
-    if (folder == pipeline || folder == folder.root_path()) return {};
+    return found->second;
   }
-}
 
-Derivative DerivativeOf(const std::filesystem::path& path, const std::filesystem::path& pipeline) {
+  std::map<std::filesystem::path, std::optional<std::vector<NamedValues>>> tables_;
+};
+
+Derivative DerivativeOf(const std::filesystem::path& path, const std::filesystem::path& pipeline,
+                        Tables& tables) {
   Derivative derivative{.path = path,
                         .pipeline = pipeline.filename().string(),
                         .stem = StemOf(path),
@@ -155,7 +171,7 @@ Derivative DerivativeOf(const std::filesystem::path& path, const std::filesystem
   if (description.empty() && follows_scan_suffix && !suffix.empty()) description = {suffix};
   derivative.names = NamesOf(description);
   derivative.is_dseg = suffix == "dseg";
-  if (derivative.is_dseg) derivative.values = TableOf(path, pipeline);
+  if (derivative.is_dseg) derivative.values = tables.Of(path, pipeline);
   return derivative;
 }
 
@@ -210,6 +226,7 @@ struct BidsFiles {
 
 BidsFiles FindFiles(const std::filesystem::path& dataset) {
   BidsFiles files;
+  Tables tables;
   for (const std::filesystem::path& subject : SubjectsOf(dataset)) {
     for (const std::filesystem::path& path : AnatomyFiles(subject)) {
       if (!IsNifti(path)) continue;
@@ -223,7 +240,8 @@ BidsFiles FindFiles(const std::filesystem::path& dataset) {
     for (const std::filesystem::path& subject : SubjectsOf(pipeline)) {
       for (const std::filesystem::path& path : AnatomyFiles(subject)) {
         if (!IsLabelFile(path)) continue;
-        files.derivatives[subject.filename().string()].push_back(DerivativeOf(path, pipeline));
+        files.derivatives[subject.filename().string()].push_back(
+            DerivativeOf(path, pipeline, tables));
       }
     }
   }
@@ -475,7 +493,68 @@ const Scan* Companion(const std::vector<Scan>& scans, const Scan& first,
   return found == 1 ? only : nullptr;
 }
 
+/// The labels of one derivative under the names that it has here. `taken`: the names that other
+/// derivatives of the scan have already.
+ScanFiles::LabelFile LabelFileOf(const Derivative& derivative, std::set<std::string>& taken) {
+  ScanFiles::LabelFile file{.path = derivative.path, .names = {}};
+  if (derivative.is_dseg) {
+    for (const NamedValues& label : derivative.values) {
+      for (const std::int64_t value : label.values) {
+        if (value != 0) file.names[value] = label.name;
+      }
+    }
+    file.closed = !file.names.empty();
+    return file;
+  }
+  std::string name = derivative.names.empty() ? derivative.stem : derivative.names.front();
+  // The spinal cord toolbox's seg-manual says what was done, not what is shown.
+  if (derivative.longest_name().starts_with("seg-")) name = derivative.longest_name();
+  if (!taken.insert(name).second) {
+    name = fmt::format("{}/{}", derivative.pipeline, derivative.longest_name());
+  }
+  file.names = {{1, std::move(name)}};
+  file.any_positive = true;
+  file.closed = true;
+  return file;
+}
+
 }  // namespace
+
+absl::StatusOr<std::vector<ScanFiles>> ListBidsScans(const CohortFolder& folder,
+                                                     std::vector<std::string>* left_out) {
+  const BidsFiles files = FindFiles(folder.folder);
+  Sidecars sidecars(folder.folder);
+  std::vector<ScanFiles> listed;
+  std::set<const Derivative*> used;
+  for (const auto& [subject, scans] : files.scans) {
+    const auto derivatives = files.derivatives.find(subject);
+    for (const Scan& scan : scans) {
+      ScanFiles entry;
+      entry.name = scan.stem;
+      entry.cohort = folder.name;
+      entry.patient = SubjectOf(scan.entities);
+      entry.images.push_back({.path = scan.path, .channel = scan.suffix});
+      entry.sidecar = sidecars.Of(scan.path);
+      std::set<std::string> taken;
+      if (derivatives != files.derivatives.end()) {
+        for (const Derivative& derivative : derivatives->second) {
+          if (!Agreement(derivative, {.name = scan.name(), .scans = {&scan}}).has_value()) continue;
+          used.insert(&derivative);
+          entry.labels.push_back(LabelFileOf(derivative, taken));
+        }
+      }
+      listed.push_back(std::move(entry));
+    }
+  }
+  for (const auto& [subject, derivatives] : files.derivatives) {
+    for (const Derivative& derivative : derivatives) {
+      if (used.contains(&derivative)) continue;
+      left_out->push_back(
+          fmt::format("{}: there is no scan that it belongs to", derivative.path.string()));
+    }
+  }
+  return listed;
+}
 
 absl::StatusOr<std::vector<CaseFiles>> ListBidsCases(const CohortFolder& folder, const Study& study,
                                                      std::vector<std::string>* left_out) {

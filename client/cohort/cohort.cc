@@ -35,9 +35,12 @@ bool HasDatasetJson(const std::filesystem::path& folder) {
   return std::filesystem::exists(folder / "dataset.json", ignored);
 }
 
+}  // namespace
+
 absl::StatusOr<CohortFolder::Layout> DetectLayout(const std::filesystem::path& folder) {
   if (HasDatasetJson(folder)) return LayoutOfDatasetJson(folder);
   if (LooksLikeBids(folder)) return CohortFolder::Layout::kBids;
+  if (LooksLikeDicom(folder)) return CohortFolder::Layout::kDicom;
 
   std::string hint;
   for (const std::filesystem::path& entry : SortedEntries(folder)) {
@@ -49,12 +52,11 @@ absl::StatusOr<CohortFolder::Layout> DetectLayout(const std::filesystem::path& f
     }
   }
   return absl::NotFoundError(fmt::format(
-      "no case in {}: neither dataset.json (Medical Segmentation Decathlon, nnU-Net) nor sub-* "
-      "folders (BIDS) are there, {}{}; `folder` in client.toml must name the cohort's own folder",
+      "no case in {}: neither dataset.json (Medical Segmentation Decathlon, nnU-Net), sub-* "
+      "folders (BIDS) nor folders of DICOM files are there, {}{}; `folder` in client.toml must "
+      "name the cohort's own folder",
       folder.string(), WhatIsIn(folder), hint));
 }
-
-}  // namespace
 
 absl::StatusOr<std::vector<CaseFiles>> ListCases(const CohortFolder& folder, const Study& study,
                                                  std::vector<std::string>* left_out) {
@@ -74,6 +76,7 @@ absl::StatusOr<std::vector<CaseFiles>> ListCases(const CohortFolder& folder, con
   absl::StatusOr<std::vector<CaseFiles>> cases =
       layout == CohortFolder::Layout::kBids        ? ListBidsCases(folder, study, lines)
       : layout == CohortFolder::Layout::kDecathlon ? ListDecathlonCases(folder, study, lines)
+      : layout == CohortFolder::Layout::kDicom     ? ListDicomCases(folder, study, lines)
                                                    : ListNnunetCases(folder, study, lines);
   if (!cases.ok()) return cases;
   if (cases->empty()) {

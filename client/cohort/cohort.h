@@ -19,14 +19,15 @@ namespace isoscan {
 struct CohortFolder {
   std::string name;  ///< Travels with the scores when a site has several folders; "" otherwise.
   std::filesystem::path folder;
-  enum class Layout { kAuto, kBids, kDecathlon, kNnunet };
+  enum class Layout { kAuto, kBids, kDecathlon, kNnunet, kDicom };
   Layout layout = Layout::kAuto;
   /// Study's label -> this cohort's values (integers as text) or mask entities (BIDS `label-NAME`).
   /// A label without an entry is looked up by its own name, case-insensitively: in dataset.json, in
   /// a BIDS dseg.tsv, as a mask's `label-` entity. The values of entries that the study has no
   /// label for, "background" among them, count as background.
   std::map<std::string, std::vector<std::string>> labels;
-  /// Study's channel -> this cohort's name for it (BIDS suffix such as "FLAIR", dataset.json name);
+  /// Study's channel -> this cohort's name for it (BIDS suffix such as "FLAIR", dataset.json name,
+  /// a folder of DICOM files or a contrast by its timing);
   /// a study of one channel takes a cohort's only channel whatever it is called.
   std::map<std::string, std::string> channels;
   /// Which form counts where a NIfTI's qform and sform contradict each other.
@@ -37,7 +38,7 @@ struct CohortFolder {
 struct CaseFiles {
   std::string name;
   std::string cohort;
-  std::vector<std::filesystem::path> images;  ///< One per channel of the study.
+  std::vector<std::filesystem::path> images;  ///< For ReadVolume; one per channel of the study.
   /// Label values of one file -> labels of the network (1, 2, ...). BIDS: a file per label.
   struct LabelFile {
     std::filesystem::path path;
@@ -47,14 +48,15 @@ struct CaseFiles {
   };
   std::vector<LabelFile> labels;
   std::filesystem::path mask;  ///< For Mask::kGiven; empty otherwise.
-  /// Who was scanned (BIDS `sub-`); empty: `name`. All cases of a patient are held out or none is.
+  /// Who was scanned (BIDS `sub-`; of DICOM, the patient's first case); empty: `name`. All cases of
+  /// a patient are held out or none is.
   std::string patient = "";
   GeometrySource geometry = GeometrySource::kAgreed;  ///< For every one of these files.
 };
 
-/// Every case of a folder, sorted by name. Names only are read, no voxel. A scan that lacks a label
-/// file or a channel of the study is no case; `left_out`, where given, gets one line for each of
-/// them, for the site's own terminal.
+/// Every case of a folder, sorted by name. Names only are read, of DICOM the headers, no voxel. A
+/// scan that lacks a label file or a channel of the study is no case; `left_out`, where given, gets
+/// one line for each of them, for the site's own terminal.
 ///
 /// Errors: NOT_FOUND no such folder, or no case in it (the message says which layouts were looked
 ///         for and what was found); INVALID_ARGUMENT a label or channel of the study that this

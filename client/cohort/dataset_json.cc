@@ -111,24 +111,56 @@ absl::Status CheckStaysInside(const std::string& named, const std::filesystem::p
                   (folder / "dataset.json").string(), named));
 }
 
-/// The entries of Decathlon's "training" that name both files.
+/// The entries of Decathlon's "training" that name both files. Of the others, and of those that
+/// leave the folder, `left_out` gets a line; without it the latter are errors.
 absl::StatusOr<std::vector<ListedCase>> TrainingOf(const json& dataset,
-                                                   const std::filesystem::path& folder) {
+                                                   const std::filesystem::path& folder,
+                                                   std::vector<std::string>* left_out = nullptr) {
   std::vector<ListedCase> listed;
   if (!dataset.contains("training") || !dataset["training"].is_array()) return listed;
   for (const json& entry : dataset["training"]) {
     if (!entry.is_object() || !entry.contains("image") || !entry["image"].is_string() ||
         !entry.contains("label") || !entry["label"].is_string()) {
+      if (left_out != nullptr) {
+        left_out->push_back(
+            fmt::format("{}: an entry of \"training\" names not both image and label",
+                        (folder / "dataset.json").string()));
+      }
       continue;
     }
     const auto image = entry["image"].get<std::string>();
     const auto label = entry["label"].get<std::string>();
-    RETURN_IF_ERROR(CheckStaysInside(image, folder));
-    RETURN_IF_ERROR(CheckStaysInside(label, folder));
+    absl::Status inside = CheckStaysInside(image, folder);
+    inside.Update(CheckStaysInside(label, folder));
+    if (!inside.ok()) {
+      if (left_out == nullptr) return inside;
+      left_out->emplace_back(inside.message());
+      continue;
+    }
     listed.push_back({.image = (folder / image).lexically_normal(),
                       .label = (folder / label).lexically_normal()});
   }
   return listed;
+}
+
+/// The values of a label file by name; of a region's values, those that have no name of their own
+/// are called by the region.
+ScanFiles::LabelFile LabelFileOf(const json& dataset, std::filesystem::path path) {
+  ScanFiles::LabelFile file{.path = std::move(path), .names = {}};
+  std::vector<NamedValues> labels = LabelsOf(dataset);
+  std::stable_sort(labels.begin(), labels.end(),
+                   [](const NamedValues& left, const NamedValues& right) {
+                     return left.values.size() < right.values.size();
+                   });
+  for (const NamedValues& label : labels) {
+    // nnU-Net's "ignore" says that nobody knows what is there: a study cannot use it.
+    if (SameName(label.name, "ignore")) continue;
+    for (const std::int64_t value : label.values) {
+      if (value != 0) file.names.emplace(value, label.name);
+    }
+  }
+  file.closed = !labels.empty();
+  return file;
 }
 
 /// Which of the cohort's channels is the study's `channel`.
@@ -256,6 +288,70 @@ absl::StatusOr<std::vector<CaseFiles>> ListNnunetCases(const CohortFolder& folde
     AddCase(folder, study, std::move(files), label, cases, *left_out);
   }
   return cases;
+}
+
+absl::StatusOr<std::vector<ScanFiles>> ListDecathlonScans(const CohortFolder& folder,
+                                                          std::vector<std::string>* left_out) {
+  ASSIGN_OR_RETURN(const json dataset, ReadDatasetJson(folder.folder));
+  const std::vector<std::string> channels = ChannelsOf(dataset);
+  ASSIGN_OR_RETURN(const std::vector<ListedCase> listed,
+                   TrainingOf(dataset, folder.folder, left_out));
+  Sidecars sidecars(folder.folder);
+  std::vector<ScanFiles> scans;
+  for (const ListedCase& entry : listed) {
+    ScanFiles& scan = scans.emplace_back();
+    scan.name = StemOf(entry.image);
+    scan.cohort = folder.name;
+    scan.images.push_back(
+        {.path = entry.image, .channel = channels.size() == 1 ? channels.front() : ""});
+    scan.labels.push_back(LabelFileOf(dataset, entry.label));
+    scan.sidecar = sidecars.Of(entry.image);
+  }
+  return scans;
+}
+
+absl::StatusOr<std::vector<ScanFiles>> ListNnunetScans(const CohortFolder& folder,
+                                                       std::vector<std::string>* left_out) {
+  ASSIGN_OR_RETURN(const json dataset, ReadDatasetJson(folder.folder));
+  const std::vector<std::string> channels = ChannelsOf(dataset);
+  const std::string ending = FileEndingOf(dataset);
+  Sidecars sidecars(folder.folder);
+  std::map<std::string, ScanFiles> scans;
+  for (const std::filesystem::path& path : SortedEntries(folder.folder / "imagesTr")) {
+    const std::string file = path.filename().string();
+    if (!file.ends_with(ending)) continue;
+    const std::string stem = file.substr(0, file.size() - ending.size());
+    const std::size_t underscore = stem.rfind('_');
+    const std::optional<std::int64_t> channel =
+        underscore == std::string::npos ? std::nullopt : ToInteger(stem.substr(underscore + 1));
+    if (!channel.has_value() || *channel < 0) {
+      left_out->push_back(fmt::format(
+          "{}: its name does not end in a channel's number, such as _0000", path.string()));
+      continue;
+    }
+    const std::string name = stem.substr(0, underscore);
+    ScanFiles& scan = scans[name];
+    const auto number = static_cast<std::size_t>(*channel);
+    scan.images.push_back(
+        {.path = path, .channel = number < channels.size() ? channels[number] : ""});
+    if (scan.images.size() > 1) continue;
+    scan.name = name;
+    scan.cohort = folder.name;
+    scan.sidecar = sidecars.Of(path);
+  }
+  for (const std::filesystem::path& label : SortedEntries(folder.folder / "labelsTr")) {
+    const std::string file = label.filename().string();
+    if (!file.ends_with(ending)) continue;
+    const auto scan = scans.find(file.substr(0, file.size() - ending.size()));
+    if (scan == scans.end()) {
+      left_out->push_back(fmt::format("{}: there is no image in imagesTr", label.string()));
+    } else {
+      scan->second.labels = {LabelFileOf(dataset, label)};
+    }
+  }
+  std::vector<ScanFiles> listed;
+  for (auto& [name, scan] : scans) listed.push_back(std::move(scan));
+  return listed;
 }
 
 }  // namespace isoscan

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "absl/status/status.h"
 
 #include "client/client_config.h"
+#include "client/imaging/image_file.h"
 #include "common/process/exit_code.h"
 #include "common/study/study.h"
 
@@ -28,11 +30,23 @@ absl::Status Enrol(const std::filesystem::path& invitation, const std::filesyste
 /// to do. Answers with the exit code of the first FAIL.
 ExitCode CheckSite(const std::filesystem::path& config_path, std::stop_token stop);
 
-/// Reads every case of the site's folders as the study would and prints one line for each, the
-/// refused ones with their reasons. `study`: a file, or the name of an approved study; empty: the
-/// only approved one.
-absl::Status Inspect(const ClientConfig& config, const std::string& study, bool json,
-                     std::stop_token stop);
+/// What `inspect` looks at, and how.
+struct InspectRequest {
+  std::filesystem::path config;  ///< client.toml; read only where it is needed.
+  std::filesystem::path folder;  ///< Empty: the cohorts of client.toml.
+  /// A file, or the name of an approved study; empty: the only approved one, or, of a folder, what
+  /// lies there.
+  std::string study;
+  bool json = false;
+  bool headers_only = false;
+  int threads = 0;                         ///< 0: every available core.
+  std::optional<GeometrySource> geometry;  ///< Instead of the cohort's own.
+};
+
+/// Reads every case once and prints what it holds and what is wrong with it (docs/intake.md). Cases
+/// that cannot be used are quarantined and named; they never end the run.
+/// Errors: NOT_FOUND no cohort there; DATA_LOSS no case can be used, after everything was printed.
+absl::Status Inspect(const InspectRequest& request, std::stop_token stop);
 
 struct EvaluationRequest {
   std::string study;            ///< As ChooseStudy() takes it.

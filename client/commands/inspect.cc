@@ -1,161 +1,183 @@
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
+#include <iterator>
+#include <optional>
+#include <system_error>
+#include <utility>
 #include <vector>
 
+#include "client/approved_studies.h"
+#include "client/cohort/cohort.h"
+#include "client/cohort/scans.h"
 #include "client/commands/commands.h"
+#include "client/commands/inspect_report.h"
 #include "client/commands/study_choice.h"
-#include "client/study_cohort.h"
+#include "client/intake/cohort_findings.h"
+#include "client/intake/intake.h"
+#include "client/state_folder.h"
 #include "common/process/progress.h"
-#include "common/status/printable.h"
+#include "common/process/resources.h"
 #include "common/status/status_macros.h"
 
 namespace isoscan {
 namespace {
 
-/// What one case holds, as the study would read it.
-struct CaseSight {
-  CaseFiles files;
-  bool held_out = false;
-  std::string refusal;  ///< Empty: it can be used.
-  Geometry stored;
-  std::vector<std::pair<float, float>> ranges;  ///< Least and greatest intensity per channel.
-  std::vector<double> label_millilitres;        ///< Per label of the study.
-};
-
-void LookAt(const LoadedCase& loaded, const Study& study, CaseSight& sight) {
-  sight.stored = loaded.stored;
-  for (const Volume& channel : loaded.channels) {
-    const auto [least, greatest] =
-        std::minmax_element(channel.voxels.begin(), channel.voxels.end());
-    sight.ranges.emplace_back(*least, *greatest);
-  }
-  std::vector<std::int64_t> voxels(static_cast<std::size_t>(study.classes()));
-  for (const std::uint8_t label : loaded.labels.voxels) ++voxels[label];
-  const auto& spacing = loaded.labels.geometry.spacing_mm;
-  const double voxel_millilitres = spacing[0] * spacing[1] * spacing[2] / 1000;
-  for (std::size_t label = 1; label < voxels.size(); ++label) {
-    sight.label_millilitres.push_back(static_cast<double>(voxels[label]) * voxel_millilitres);
-  }
+bool IsFile(const std::string& study) {
+  std::error_code ignored;
+  return study.ends_with(".toml") || std::filesystem::exists(study, ignored);
 }
 
-CaseSight Look(const CaseFiles& files, bool held_out, const Study& study) {
-  CaseSight sight{.files = files,
-                  .held_out = held_out,
-                  .refusal = "",
-                  .stored = {},
-                  .ranges = {},
-                  .label_millilitres = {}};
-  const absl::StatusOr<LoadedCase> loaded = LoadCase(files, study);
-  if (!loaded.ok()) {
-    sight.refusal = std::string(loaded.status().message());
-    return sight;
+/// The study that is asked for; without a name the only approved one, if there is one.
+absl::StatusOr<std::optional<Study>> StudyOf(const std::optional<ClientConfig>& config,
+                                             const std::string& name) {
+  if (name.empty()) {
+    if (!config.has_value()) return std::nullopt;
+    ASSIGN_OR_RETURN(const std::vector<Study> approved,
+                     ApprovedStudies(SiteStateFolder(config->state).approved()).All());
+    if (approved.size() != 1) {
+      fmt::print(stderr, "{} studies are approved; --study NAME inspects for one of them\n",
+                 approved.size());
+      return std::nullopt;
+    }
   }
-  LookAt(*loaded, study, sight);
-  const absl::Status prepared = PrepareCase(*loaded, files, study).status();
-  if (!prepared.ok()) sight.refusal = std::string(prepared.message());
-  return sight;
+  ASSIGN_OR_RETURN(Study study, ChooseStudy(config.value_or(ClientConfig()), name));
+  return study;
 }
 
-void PrintTable(const std::vector<CaseSight>& sights, const Study& study) {
-  std::size_t width = 4;
-  for (const CaseSight& sight : sights) width = std::max(width, sight.files.name.size());
-  fmt::print("{:>4}  {:<{}}  {:<8}  {:<13}  {:<17}  {:<21}  {}\n", "#", "case", width, "used for",
-             "size x y z", "spacing mm", "intensity", "labels in mL");
-  for (std::size_t index = 0; index < sights.size(); ++index) {
-    const CaseSight& sight = sights[index];
-    const std::string start =
-        fmt::format("{:>4}  {:<{}}", index, Printable(sight.files.name), width);
-    if (!sight.refusal.empty()) {
-      fmt::print("{}  refused   {}\n", start, Printable(sight.refusal));
+/// The folders to look at: the one that is named, as client.toml describes it where it does, or all
+/// of client.toml.
+absl::StatusOr<std::vector<CohortFolder>> ChooseFolders(const std::optional<ClientConfig>& config,
+                                                        const std::filesystem::path& folder) {
+  if (folder.empty()) {
+    if (!config->cohorts.empty()) return config->cohorts;
+    return absl::InvalidArgumentError(
+        "client.toml names no folder of MRI; add one: [[cohort]] and folder = \"/path\", or "
+        "inspect "
+        "FOLDER");
+  }
+  if (config.has_value()) {
+    for (const CohortFolder& known : config->cohorts) {
+      std::error_code ignored;
+      if (std::filesystem::equivalent(known.folder, folder, ignored)) return std::vector{known};
+    }
+  }
+  return std::vector{CohortFolder{.name = "", .folder = folder, .labels = {}, .channels = {}}};
+}
+
+/// Fills the report's cohorts and what was left out; with a study the cases are its own.
+absl::StatusOr<std::vector<ScanFiles>> List(const std::vector<CohortFolder>& folders,
+                                            const std::optional<Study>& study,
+                                            const ClientConfig& config, InspectReport& report) {
+  std::vector<ScanFiles> scans;
+  std::vector<CaseFiles> cases;
+  for (const CohortFolder& folder : folders) {
+    report.cohorts.push_back(
+        {.name = folder.name, .folder = folder.folder.string(), .layout = "", .advice = {}});
+    if (!study.has_value()) {
+      ASSIGN_OR_RETURN(CohortScans found, ListScans(folder));
+      report.cohorts.back().layout = found.layout;
+      std::move(found.scans.begin(), found.scans.end(), std::back_inserter(scans));
+      std::move(found.left_out.begin(), found.left_out.end(), std::back_inserter(report.left_out));
       continue;
     }
-    const auto& size = sight.stored.size;
-    const auto& spacing = sight.stored.spacing_mm;
-    std::string ranges;
-    for (const auto& [least, greatest] : sight.ranges) {
-      ranges += fmt::format("{}{:.4g} to {:.4g}", ranges.empty() ? "" : ", ", least, greatest);
+    ASSIGN_OR_RETURN(std::vector<CaseFiles> found, ListCases(folder, *study, &report.left_out));
+    report.cohorts.back().layout = "as the study reads it";
+    Sidecars sidecars(folder.folder);
+    for (CaseFiles& files : found) {
+      scans.push_back(AsScan(files, *study, sidecars));
+      cases.push_back(std::move(files));
     }
-    std::string labels;
-    for (std::size_t label = 0; label < study.labels.size(); ++label) {
-      labels += fmt::format("{}{} {:.2f}", labels.empty() ? "" : ", ", study.labels[label],
-                            sight.label_millilitres[label]);
-    }
-    fmt::print(
-        "{}  {:<8}  {:<13}  {:<17}  {:<21}  {}\n", start, sight.held_out ? "held-out" : "training",
-        fmt::format("{} {} {}", size[0], size[1], size[2]),
-        fmt::format("{:.2f} {:.2f} {:.2f}", spacing[0], spacing[1], spacing[2]), ranges, labels);
   }
+  if (study.has_value()) {
+    ASSIGN_OR_RETURN(report.held_out, HeldOut(cases, study->held_out, config.held_out_cases));
+  }
+  return scans;
 }
 
-void PrintJson(const std::vector<CaseSight>& sights, const std::vector<std::string>& left_out,
-               const Study& study) {
-  nlohmann::ordered_json cases = nlohmann::ordered_json::array();
-  for (const CaseSight& sight : sights) {
-    nlohmann::ordered_json entry{
-        {"name", sight.files.name}, {"cohort", sight.files.cohort}, {"held_out", sight.held_out}};
-    if (!sight.refusal.empty()) {
-      entry["refused"] = sight.refusal;
-    } else {
-      entry["size"] = sight.stored.size;
-      entry["spacing_mm"] = sight.stored.spacing_mm;
-      for (std::size_t channel = 0; channel < sight.ranges.size(); ++channel) {
-        entry["intensity"][study.channels[channel]] = {sight.ranges[channel].first,
-                                                       sight.ranges[channel].second};
-      }
-      for (std::size_t label = 0; label < study.labels.size(); ++label) {
-        entry["label_millilitres"][study.labels[label]] = sight.label_millilitres[label];
-      }
-    }
-    cases.push_back(std::move(entry));
+/// Headers, then voxels, then the cases beside each other.
+absl::Status LookAt(std::vector<ScanFiles> scans, const std::stop_token& stop,
+                    InspectReport& report) {
+  {
+    Progress progress("reading headers", static_cast<std::int64_t>(scans.size()));
+    ASSIGN_OR_RETURN(report.cases,
+                     InspectHeaders(std::move(scans), report.threads, stop,
+                                    [&progress](auto done, auto) { progress.Advance(done); }));
   }
-  const nlohmann::ordered_json report{
-      {"study", study.name}, {"cases", cases}, {"left_out", left_out}};
-  fmt::print("{}\n", report.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  if (!report.headers_only) {
+    const ReadingPlan plan =
+        PlanReading(report.cases, report.threads, AvailableMemoryBytes() / 10 * 9);
+    report.budget_bytes = plan.bytes;
+    fmt::print(
+        stderr,
+        "reading {} cases, {} at a time, in at most {:.2f} GiB (the largest case takes {:.2f} "
+        "GiB)\n",
+        report.cases.size(), plan.threads, static_cast<double>(plan.bytes) / (1 << 30),
+        static_cast<double>(plan.largest_bytes) / (1 << 30));
+    Progress progress("reading voxels", static_cast<std::int64_t>(report.cases.size()));
+    RETURN_IF_ERROR(InspectVoxels(report.cases, plan, stop,
+                                  [&progress](auto done, auto) { progress.Advance(done); }));
+  }
+  CompareCases(report.cases);
+  for (InspectReport::Cohort& cohort : report.cohorts) {
+    std::vector<const CaseSight*> of_cohort;
+    for (const CaseSight& sight : report.cases) {
+      if (sight.files.cohort == cohort.name && !sight.quarantined()) of_cohort.push_back(&sight);
+    }
+    cohort.advice = AdviseMask(of_cohort);
+  }
+  return absl::OkStatus();
+}
+
+/// OK when something can be used: with a study, on both sides of the held-out split.
+absl::Status CheckThatSomeAreLeft(const InspectReport& report) {
+  std::size_t usable = 0;
+  std::size_t held_out = 0;
+  for (std::size_t i = 0; i < report.cases.size(); ++i) {
+    if (report.cases[i].quarantined()) continue;
+    ++usable;
+    held_out += !report.held_out.empty() && report.held_out[i] ? 1 : 0;
+  }
+  if (usable > 0 && report.held_out.empty()) return absl::OkStatus();
+  if (held_out > 0 && held_out < usable) return absl::OkStatus();
+  const char* const side = report.held_out.empty() ? ""
+                           : held_out == usable    ? "training "
+                                                   : "held-out ";
+  return absl::DataLossError(
+      fmt::format("no {}case can be used: mend the quarantined ones, or add cases", side));
 }
 
 }  // namespace
 
-absl::Status Inspect(const ClientConfig& config, const std::string& study_choice, bool json,
-                     std::stop_token stop) {
-  ASSIGN_OR_RETURN(const Study study, ChooseStudy(config, study_choice));
-  ASSIGN_OR_RETURN(const SiteCases cases, ListSiteCases(config, study));
-  std::vector<CaseSight> sights;
-  std::size_t refused = 0;
-  std::size_t held_out = 0;
-  {
-    Progress progress("reading cases", static_cast<std::int64_t>(cases.files.size()));
-    for (std::size_t index = 0; index < cases.files.size(); ++index) {
-      if (stop.stop_requested()) return absl::CancelledError("interrupted");
-      sights.push_back(Look(cases.files[index], cases.held_out[index], study));
-      if (!sights.back().refusal.empty()) {
-        ++refused;
-      } else if (sights.back().held_out) {
-        ++held_out;
-      }
-      progress.Advance(static_cast<std::int64_t>(index) + 1);
-    }
+absl::Status Inspect(const InspectRequest& request, std::stop_token stop) {
+  const auto start = std::chrono::steady_clock::now();
+  std::optional<ClientConfig> config;
+  if (request.folder.empty() || (!request.study.empty() && !IsFile(request.study))) {
+    ASSIGN_OR_RETURN(config, LoadClientConfig(request.config));
   }
-  const std::size_t training = sights.size() - held_out - refused;
-  if (json) {
-    PrintJson(sights, cases.left_out, study);
+  ASSIGN_OR_RETURN(const std::optional<Study> study, StudyOf(config, request.study));
+  ASSIGN_OR_RETURN(std::vector<CohortFolder> folders, ChooseFolders(config, request.folder));
+  if (request.geometry.has_value()) {
+    for (CohortFolder& folder : folders) folder.geometry = *request.geometry;
+  }
+
+  InspectReport report;
+  report.study = study.has_value() ? study->name : "";
+  report.headers_only = request.headers_only;
+  report.threads = request.threads > 0 ? request.threads : AvailableCores();
+  ASSIGN_OR_RETURN(std::vector<ScanFiles> scans,
+                   List(folders, study, config.value_or(ClientConfig()), report));
+  RETURN_IF_ERROR(LookAt(std::move(scans), stop, report));
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report.peak_bytes = PeakMemoryBytes();
+  if (request.json) {
+    PrintInspectJson(report);
   } else {
-    PrintTable(sights, study);
-    for (const std::string& reason : cases.left_out) {
-      fmt::print("left out  {}\n", Printable(reason));
-    }
-    fmt::print("{} cases: {} for training, {} held out, {} refused", sights.size(), training,
-               held_out, refused);
-    if (!cases.left_out.empty()) fmt::print("; {} scans left out", cases.left_out.size());
-    fmt::print("\n");
-    std::fflush(stdout);
+    PrintInspectTable(report);
   }
-  if (training > 0 && held_out > 0) return absl::OkStatus();
-  return absl::DataLossError(
-      fmt::format("no {} case can be used: mend the refused ones, or add cases",
-                  training == 0 ? "training" : "held-out"));
+  return CheckThatSomeAreLeft(report);
 }
 
 }  // namespace isoscan

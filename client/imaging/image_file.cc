@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "client/imaging/dicom_series.h"
 #include "client/imaging/nifti_header.h"
 #include "client/imaging/nifti_stream.h"
 #include "common/process/resources.h"
@@ -472,6 +473,10 @@ GeometrySource GeometrySourceOf(std::string_view name) {
 }
 
 absl::StatusOr<Volume> ReadVolume(const std::filesystem::path& path, GeometrySource source) {
+  if (MayBeDicom(path)) {
+    ASSIGN_OR_RETURN(const DicomSeries series, FindDicomSeries(path));
+    return ReadDicomSeries(series);
+  }
   try {
     return ReadAny(path, source);
   } catch (const itk::ExceptionObject& failure) {
@@ -492,6 +497,13 @@ absl::StatusOr<Geometry> ReadGeometry(const std::filesystem::path& path, Geometr
 
 absl::StatusOr<GeometryAudit> AuditGeometry(const std::filesystem::path& path,
                                             GeometrySource source) {
+  if (MayBeDicom(path)) {
+    ASSIGN_OR_RETURN(const DicomSeries series, FindDicomSeries(path));
+    GeometryAudit audit;
+    audit.geometry = series.geometry;
+    audit.form = "file";
+    return audit;
+  }
   try {
     return AuditAny(path, source);
   } catch (const itk::ExceptionObject& failure) {

@@ -42,7 +42,8 @@ struct GeometryAudit {
 };
 
 /// Reads one NIfTI (.nii, .nii.gz, .hdr/.img), NRRD or MetaImage file of any scalar type, in its
-/// own grid. Intensities are the stored ones after the file's own rescale slope and intercept; NaN
+/// own grid; or the DICOM series that a folder or one of its files means (FindDicomSeries).
+/// Intensities are the stored ones after the file's own rescale slope and intercept; NaN
 /// and infinity are kept. ITK ends here.
 ///
 /// Memory: the volume and less than 10 MB, for NIfTI and for float32 in any format; nothing is

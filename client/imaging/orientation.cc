@@ -61,16 +61,9 @@ Geometry Reordered(const Geometry& geometry, const AxisOrder& order) {
   return result;
 }
 
-/// Steps through a stored buffer in canonical order: element (x, y, z) lies at first + x * step[0]
-/// + y * step[1] + z * step[2].
-struct Walk {
-  std::int64_t first = 0;
-  std::array<std::int64_t, 3> step{};
-};
-
-Walk WalkOf(const Geometry& stored, const AxisOrder& order) {
+CanonicalWalk WalkOf(const Geometry& stored, const AxisOrder& order) {
   const std::array<std::int64_t, 3> stride{1, stored.size[0], stored.size[0] * stored.size[1]};
-  Walk walk;
+  CanonicalWalk walk;
   for (std::size_t axis = 0; axis < 3; ++axis) {
     const std::size_t source = order.source[axis];
     walk.step[axis] = order.flipped[axis] ? -stride[source] : stride[source];
@@ -81,7 +74,8 @@ Walk WalkOf(const Geometry& stored, const AxisOrder& order) {
 
 /// Calls copy(canonical index, stored index) for every voxel.
 template <typename Copy>
-void ForEachPair(const std::array<std::int64_t, 3>& canonical_size, const Walk& walk, Copy copy) {
+void ForEachPair(const std::array<std::int64_t, 3>& canonical_size, const CanonicalWalk& walk,
+                 Copy copy) {
   // A small volume is done before another thread wakes up.
   const bool large = canonical_size[0] * canonical_size[1] * canonical_size[2] > (1 << 18);
 #pragma omp parallel for if (large)
@@ -147,6 +141,10 @@ Image InOrderOf(const Image& image, const Geometry& original) {
 
 Geometry CanonicalGeometry(const Geometry& geometry) {
   return Reordered(geometry, NearestToLps(geometry));
+}
+
+CanonicalWalk CanonicalWalkOf(const Geometry& stored) {
+  return WalkOf(stored, NearestToLps(stored));
 }
 
 Volume ToCanonical(const Volume& volume) { return Canonical(volume); }

@@ -1,0 +1,250 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <map>
+#include <optional>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "absl/status/status.h"
+
+#include "client/cohort/label_names.h"
+#include "client/cohort/layouts.h"
+#include "client/imaging/dicom_series.h"
+#include "common/status/status_macros.h"
+
+// A folder of DICOM series for each case, labels beside them: docs/dicom.md.
+
+namespace isoscan {
+namespace {
+
+constexpr std::size_t kFilesToLookAt = 64;
+
+bool Exists(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return std::filesystem::is_regular_file(path, ignored);
+}
+
+/// `labels/CASE.nii.gz`, or with another ending.
+std::optional<std::filesystem::path> FileOfCase(const std::filesystem::path& folder,
+                                                const std::string& name) {
+  for (const char* ending : {".nii.gz", ".nii", ".nrrd", ".mha"}) {
+    std::filesystem::path path = folder / (name + ending);
+    if (Exists(path)) return path;
+  }
+  return std::nullopt;
+}
+
+bool IsContrastName(const std::string& name) {
+  return std::any_of(std::begin(kContrasts), std::end(kContrasts),
+                     [&name](Contrast contrast) { return SameName(ContrastName(contrast), name); });
+}
+
+/// Whether a folder on the way to the series' files has this name.
+bool LiesIn(const DicomSeries& series, const std::string& name) {
+  const std::filesystem::path key = series.key.substr(0, series.key.rfind('#'));
+  return std::any_of(key.begin(), key.end(), [&name](const std::filesystem::path& part) {
+    return SameName(part.string(), name);
+  });
+}
+
+/// The series of a case that may be meant by a channel: those in a folder of its name; or else
+/// those of its contrast; or else, for a study's only channel that the configuration does not name,
+/// those whose contrast does not contradict it. Originals go before derived images.
+std::vector<const DicomSeries*> Fitting(const DicomListing& listing, const std::string& channel,
+                                        bool any) {
+  std::vector<const DicomSeries*> fitting;
+  const auto take = [&](auto fits) {
+    if (!fitting.empty()) return;
+    for (const DicomSeries& series : listing.series) {
+      if (fits(series)) fitting.push_back(&series);
+    }
+  };
+  const auto contrast_of = [](const DicomSeries& series) {
+    return GuessContrast(series.acquisition);
+  };
+  take([&](const DicomSeries& series) { return LiesIn(series, channel); });
+  take([&](const DicomSeries& series) {
+    return contrast_of(series) != Contrast::kUnknown &&
+           SameName(ContrastName(contrast_of(series)), channel);
+  });
+  if (any) {
+    take([&](const DicomSeries& series) {
+      return series.acquisition.component == ImageComponent::kMagnitude &&
+             (contrast_of(series) == Contrast::kUnknown || !IsContrastName(channel));
+    });
+  }
+  const auto is_original = [](const DicomSeries* series) { return !series->derived; };
+  if (std::any_of(fitting.begin(), fitting.end(), is_original)) {
+    std::erase_if(fitting, [](const DicomSeries* series) { return series->derived; });
+  }
+  return fitting;
+}
+
+/// What a case has, for the message about what it lacks.
+std::string WhatIsThere(const DicomListing& listing) {
+  std::vector<std::string> parts;
+  for (const DicomSeries& series : listing.series) {
+    parts.push_back(
+        fmt::format("{} ({})", series.key, ContrastName(GuessContrast(series.acquisition))));
+  }
+  for (const DicomSetAside& aside : listing.set_aside) {
+    parts.push_back(fmt::format("{} set aside ({} {}): {}", aside.first.filename().string(),
+                                aside.files, aside.files == 1 ? "file" : "files", aside.reason));
+  }
+  if (parts.empty()) return "no DICOM file";
+  const std::size_t shown = std::min<std::size_t>(parts.size(), 4);
+  return fmt::format(
+      "{}{}", fmt::join(parts.begin(), parts.begin() + static_cast<std::ptrdiff_t>(shown), "; "),
+      shown < parts.size() ? fmt::format("; and {} more", parts.size() - shown) : "");
+}
+
+/// A path by which ReadVolume finds this series again: the case's folder when it is alone there, or
+/// one of its files.
+absl::StatusOr<std::filesystem::path> PathOf(const DicomSeries& series, const DicomListing& listing,
+                                             const std::filesystem::path& folder) {
+  if (listing.series.size() == 1) return folder;
+  const std::filesystem::path& first = series.slices.front().file;
+  for (const DicomSlice& slice : series.slices) {
+    if (slice.file.parent_path() == first.parent_path()) continue;
+    return absl::InvalidArgumentError(fmt::format(
+        "the files of its series {} lie in several folders, beside other series: put each series "
+        "into a folder of its own",
+        series.key));
+  }
+  for (const DicomSeries& other : listing.series) {
+    if (&other == &series || other.slices.front().file != first) continue;
+    return absl::InvalidArgumentError(
+        fmt::format("its file {} holds several series: export each into a file of its own, or "
+                    "convert them with dcm2niix",
+                    first.filename().string()));
+  }
+  return first;
+}
+
+/// The image of each channel; what is wrong, otherwise.
+absl::StatusOr<std::vector<std::filesystem::path>> ImagesOf(
+    const CohortFolder& folder, const Study& study, const DicomListing& listing,
+    const std::filesystem::path& case_folder, std::set<std::string>& patients) {
+  std::vector<std::filesystem::path> images;
+  for (const std::string& channel : study.channels) {
+    const auto configured = folder.channels.find(channel);
+    const bool is_named = configured != folder.channels.end();
+    const std::string& wanted = is_named ? configured->second : channel;
+    const std::vector<const DicomSeries*> fitting =
+        Fitting(listing, wanted, /*any=*/study.channels.size() == 1 && !is_named);
+    if (fitting.empty()) {
+      return absl::NotFoundError(fmt::format(
+          "no series for \"{}\", neither in a folder of that name nor by its timing; it "
+          "has {}",
+          wanted, WhatIsThere(listing)));
+    }
+    if (fitting.size() > 1) {
+      return absl::InvalidArgumentError(fmt::format(
+          "{} series may be \"{}\" ({} and {}): put the right one into a folder {} of the case",
+          fitting.size(), wanted, fitting[0]->key, fitting[1]->key, wanted));
+    }
+    ASSIGN_OR_RETURN(std::filesystem::path path, PathOf(*fitting.front(), listing, case_folder));
+    images.push_back(std::move(path));
+    if (!fitting.front()->patient.empty()) patients.insert(fitting.front()->patient);
+  }
+  return images;
+}
+
+absl::StatusOr<CaseFiles::LabelFile> LabelsOf(const CohortFolder& folder, const Study& study) {
+  if (study.labels.size() == 1 && !folder.labels.contains(study.labels.front())) {
+    return CaseFiles::LabelFile{.path = {}, .values = {{1, 1}}, .any_positive = true};
+  }
+  ASSIGN_OR_RETURN(auto values, MapValues(folder, study, {}, (folder.folder / "labels").string()));
+  return CaseFiles::LabelFile{.path = {}, .values = std::move(values)};
+}
+
+}  // namespace
+
+std::vector<std::filesystem::path> DicomCaseFolders(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> folders = SortedEntries(folder);
+  std::erase_if(folders, [](const std::filesystem::path& entry) {
+    std::error_code ignored;
+    const std::string name = entry.filename().string();
+    return !std::filesystem::is_directory(entry, ignored) || SameName(name, "labels") ||
+           SameName(name, "masks");
+  });
+  return folders;
+}
+
+bool LooksLikeDicom(const std::filesystem::path& folder) {
+  for (const std::filesystem::path& case_folder : DicomCaseFolders(folder)) {
+    std::size_t files = 0;
+    std::error_code error;
+    using Iterator = std::filesystem::recursive_directory_iterator;
+    const auto options = std::filesystem::directory_options::skip_permission_denied;
+    for (Iterator entry(case_folder, options, error), end;
+         !error && entry != end && files < kFilesToLookAt; entry.increment(error)) {
+      std::error_code ignored;
+      if (!entry->is_regular_file(ignored)) continue;
+      ++files;
+      if (MayBeDicom(entry->path())) return true;
+    }
+  }
+  return false;
+}
+
+absl::StatusOr<std::vector<CaseFiles>> ListDicomCases(const CohortFolder& folder,
+                                                      const Study& study,
+                                                      std::vector<std::string>* left_out) {
+  ASSIGN_OR_RETURN(const CaseFiles::LabelFile labels, LabelsOf(folder, study));
+  std::vector<CaseFiles> cases;
+  std::map<std::string, std::vector<std::size_t>> of_patient;  // Digest -> cases.
+  for (const std::filesystem::path& case_folder : DicomCaseFolders(folder.folder)) {
+    CaseFiles files{.name = case_folder.filename().string(),
+                    .cohort = folder.name,
+                    .images = {},
+                    .labels = {labels},
+                    .mask = {}};
+    const auto leave_out = [&](const std::string& reason) {
+      left_out->push_back(fmt::format("{}: {}", files.name, reason));
+    };
+    ASSIGN_OR_RETURN(const DicomListing listing, ListDicomSeries(case_folder));
+    std::set<std::string> patients;
+    auto images = ImagesOf(folder, study, listing, case_folder, patients);
+    if (!images.ok()) {
+      leave_out(std::string(images.status().message()));
+      continue;
+    }
+    files.images = *std::move(images);
+    if (patients.size() > 1) {
+      leave_out("its series show different patients");
+      continue;
+    }
+    const auto label = FileOfCase(folder.folder / "labels", files.name);
+    if (!label.has_value()) {
+      leave_out(fmt::format("there is no {}",
+                            (folder.folder / "labels" / (files.name + ".nii.gz")).string()));
+      continue;
+    }
+    files.labels.front().path = *label;
+    if (study.preprocessing.mask == Preprocessing::Mask::kGiven) {
+      const auto mask = FileOfCase(folder.folder / "masks", files.name);
+      if (!mask.has_value()) {
+        leave_out(fmt::format("there is no {}",
+                              (folder.folder / "masks" / (files.name + ".nii.gz")).string()));
+        continue;
+      }
+      files.mask = *mask;
+    }
+    if (!patients.empty()) of_patient[*patients.begin()].push_back(cases.size());
+    cases.push_back(std::move(files));
+  }
+  // The digests are of this process alone: a patient is called by the first case's name. One number
+  // in all files is an anonymiser's, not a patient's.
+  if (of_patient.size() > 1) {
+    for (const auto& [digest, members] : of_patient) {
+      for (const std::size_t member : members) cases[member].patient = cases[members[0]].name;
+    }
+  }
+  return cases;
+}
+
+}  // namespace isoscan

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "client/imaging/volume.h"
+#include "client/intake/case_sight.h"
+
+namespace isoscan {
+
+/// Fills in what the masks `otsu` and `threshold` (at the plan's default) hold of a case's labelled
+/// voxels. `labels` is canonical, one byte per voxel. Volumes above 16 million voxels are measured
+/// on every second voxel of each axis, or every third, ..., so that no full copy is made.
+void MeasureMasks(CaseSight& sight, const Volume& volume, const std::vector<std::uint8_t>& labels);
+
+/// Which mask of the plan suits a cohort.
+struct MaskAdvice {
+  std::string mask;    ///< "whole", "otsu", "threshold" or "given"; empty: nothing was measured.
+  std::string reason;  ///< In one sentence with the numbers.
+  std::int64_t crops = 0;
+  std::int64_t in_air = 0;
+  std::int64_t skull_stripped = 0;
+  /// Over the cases with labels: the share of labelled voxels that a mask holds.
+  struct Held {
+    double median = 0;
+    double least = 0;
+    std::int64_t below_half = 0;  ///< Cases that lose more than half of their labelled voxels.
+  };
+  Held otsu;
+  Held threshold;
+  std::int64_t labelled = 0;  ///< Cases that these are taken over.
+};
+
+/// Crops, where tissue reaches the border, are normalised over the whole: a mask would part tissue
+/// from tissue. Heads in air need a mask that leaves out the air and keeps what is labelled.
+MaskAdvice AdviseMask(const std::vector<const CaseSight*>& cases);
+
+}  // namespace isoscan

@@ -1,0 +1,111 @@
+/// The real program on a folder in which nearly everything is wrong.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <string>
+
+#include "deploy/sandbox/child_process.h"
+#include "tests/broken_inputs/broken_inputs.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temporary_directory.h"
+
+namespace isoscan {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+class Inspect : public testing::Test {
+ protected:
+  /// Ends with `code`; its output, and what it says besides, lie in log().
+  void Run(std::vector<std::string> arguments, int code) {
+    arguments.insert(arguments.begin(),
+                     {std::string(ISOSCAN_PROGRAMS) + "/isoscan-client", "inspect"});
+    auto child = ChildProcess::Start(
+        {.title = "inspect", .arguments = arguments, .log = log(), .environment = {}});
+    ASSERT_OK(child);
+    ASSERT_TRUE(child->WaitFor(std::chrono::minutes(2), {})) << "inspect hangs";
+    EXPECT_EQ(child->exit_code(), code) << Log();
+  }
+
+  std::filesystem::path log() const { return folder_.path() / "log"; }
+  std::string Log() const {
+    std::ifstream file(log());
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  /// Standard output, behind the lines on standard error.
+  json Report() const {
+    const std::string text = Log();
+    return json::parse(text.substr(text.find("{\n")), nullptr, /*allow_exceptions=*/false);
+  }
+
+  TemporaryDirectory folder_;
+};
+
+void ExpectAllNamed(const json& report, const BrokenInputs& inputs) {
+  ASSERT_TRUE(report.is_object());
+  for (const BrokenInput& broken : inputs.broken) {
+    const json& list = report[broken.quarantined ? "quarantined" : "flagged"];
+    EXPECT_TRUE(std::any_of(list.begin(), list.end(),
+                            [&broken](const json& finding) {
+                              return finding["case"].get<std::string>().starts_with(broken.name) &&
+                                     finding["fault"] == broken.fault &&
+                                     !finding["path"].get<std::string>().empty() &&
+                                     !finding["reason"].get<std::string>().empty();
+                            }))
+        << broken.name << " " << broken.fault;
+  }
+  std::set<std::string> told;
+  for (const char* list : {"quarantined", "flagged"}) {
+    for (const json& finding : report[list]) told.insert(finding["case"].get<std::string>());
+  }
+  for (const std::string& sound : inputs.sound) EXPECT_FALSE(told.contains(sound)) << sound;
+}
+
+TEST_F(Inspect, NamesEachFaultOfABrokenCohort) {
+  const BrokenInputs inputs = MakeBrokenCohort(folder_.path() / "bids");
+
+  Run({(folder_.path() / "bids").string(), "--json"}, 0);
+
+  ExpectAllNamed(Report(), inputs);
+}
+
+TEST_F(Inspect, NamesEachFaultOfBrokenDicom) {
+  const BrokenInputs inputs = MakeBrokenDicom(folder_.path() / "dicom");
+
+  Run({(folder_.path() / "dicom").string(), "--json"}, 0);
+
+  ExpectAllNamed(Report(), inputs);
+}
+
+TEST_F(Inspect, ReadsNoVoxelForHeaders) {
+  const BrokenInputs inputs = MakeBrokenCohort(folder_.path() / "bids");
+
+  Run({(folder_.path() / "bids").string(), "--json", "--headers"}, 0);
+
+  const json report = Report();
+  ASSERT_TRUE(report.is_object());
+  EXPECT_EQ(report["summary"]["cases"], inputs.broken.size() + inputs.sound.size() + 1);
+  EXPECT_EQ(report["summary"]["budget_bytes"], 0);
+  EXPECT_TRUE(report["summary"]["faults"].contains("grid"));
+  EXPECT_FALSE(report["summary"]["faults"].contains("not_finite"));
+}
+
+TEST_F(Inspect, EndsWithTheCodeOfDataWhereNothingCanBeUsed) {
+  std::filesystem::create_directory(folder_.path() / "none");
+  Run({(folder_.path() / "none").string()}, 3);
+  EXPECT_THAT(Log(), HasSubstr("it is empty"));
+
+  std::ofstream(folder_.path() / "none/x.nii.gz") << "no image";
+  Run({(folder_.path() / "none").string()}, 3);
+  EXPECT_THAT(Log(), HasSubstr("no case can be used"));
+}
+
+}  // namespace
+}  // namespace isoscan

@@ -1,0 +1,50 @@
+#include "tests/fuzz/intake_fuzz.h"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <utility>
+
+#include "client/cohort/scans.h"
+#include "client/imaging/dicom_series.h"
+#include "client/intake/case_sight.h"
+
+namespace isoscan {
+namespace {
+
+void Write(const std::filesystem::path& file, std::string_view bytes) {
+  std::ofstream(file, std::ios::binary) << bytes;
+}
+
+}  // namespace
+
+void FuzzNifti(std::string_view bytes, const std::filesystem::path& folder) {
+  const std::filesystem::path file = folder / "x.nii";
+  Write(file, bytes);
+  for (const GeometrySource source : {GeometrySource::kAgreed, GeometrySource::kSform}) {
+    ScanFiles files;
+    files.name = "x";
+    files.geometry = source;
+    files.images.push_back({.path = file, .channel = ""});
+    files.labels.emplace_back().path = file;
+    CaseSight sight = LookAtHeaders(std::move(files));
+    if (sight.bytes < (std::int64_t{64} << 20)) LookAtVoxels(sight);
+  }
+}
+
+void FuzzDicom(std::string_view bytes, const std::filesystem::path& folder) {
+  int number = 0;
+  while (number < 8) {
+    const std::size_t end = bytes.find(kNextFile);
+    Write(folder / fmt::format("{}.dcm", number++), bytes.substr(0, end));
+    if (end == std::string_view::npos) break;
+    bytes.remove_prefix(end + kNextFile.size());
+  }
+  const auto listing = ListDicomSeries(folder);
+  if (!listing.ok()) return;
+  for (const DicomSeries& series : listing->series) {
+    if (series.geometry.voxels() < (std::int64_t{16} << 20)) (void)ReadDicomSeries(series);
+  }
+}
+
+}  // namespace isoscan

@@ -1,0 +1,28 @@
+/// What the fuzzers feed: bytes from anywhere, as a hospital's disk might hold them. Neither may
+/// crash, hang, or take memory that the bytes do not pay for; what they answer does not matter.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace isoscan {
+
+/// `bytes` as a NIfTI file, which is both the image and the label map of one case. `folder` is
+/// empty and may be written to; the caller empties it.
+void FuzzNifti(std::string_view bytes, const std::filesystem::path& folder);
+
+/// `bytes` as the files of one folder, parted by kNextFile, listed and read as DICOM series.
+void FuzzDicom(std::string_view bytes, const std::filesystem::path& folder);
+inline constexpr std::string_view kNextFile = "\nNEXT FILE\n";
+
+/// Small files to start from: of every kind that the readers know. Named by what they are.
+struct FuzzSeed {
+  std::string name;
+  std::string bytes;
+};
+std::vector<FuzzSeed> NiftiSeeds();
+std::vector<FuzzSeed> DicomSeeds();
+
+}  // namespace isoscan

@@ -1,0 +1,133 @@
+#include "client/cohort/scans.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/unit/client/cohort/cohort_on_disk.h"
+
+namespace isoscan {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Optional;
+using testing::Pair;
+using testing::SizeIs;
+using testing::UnorderedElementsAre;
+
+std::vector<std::string> NamesOf(const CohortScans& scans) {
+  std::vector<std::string> names;
+  for (const ScanFiles& scan : scans.scans) names.push_back(scan.name);
+  return names;
+}
+
+TEST(ListScans, OfBidsTakesEveryScanWithTheLabelsThatBelongToIt) {
+  const CohortOnDisk cohort;
+  cohort.Touch("sub-01/anat/sub-01_T1w.nii.gz");
+  cohort.Touch("sub-01/anat/sub-01_run-2_T2w.nii.gz");
+  cohort.Touch("derivatives/a/sub-01/anat/sub-01_label-tumor_mask.nii.gz");
+  cohort.Touch("derivatives/b/sub-01/anat/sub-01_run-2_dseg.nii.gz");
+  cohort.Text("derivatives/b/dseg.tsv", "index\tname\n1\tGM\n");
+
+  ASSERT_OK_AND_ASSIGN(const CohortScans found, ListScans(cohort.folder()));
+
+  EXPECT_EQ(found.layout, "BIDS");
+  ASSERT_THAT(NamesOf(found), ElementsAre("sub-01_T1w", "sub-01_run-2_T2w"));
+  EXPECT_EQ(found.scans[0].images[0].channel, "T1w");
+  EXPECT_EQ(found.scans[0].patient, "sub-01");
+  ASSERT_THAT(found.scans[0].labels, SizeIs(1));
+  EXPECT_TRUE(found.scans[0].labels[0].any_positive);
+  EXPECT_THAT(found.scans[0].labels[0].names, ElementsAre(Pair(1, "tumor")));
+  ASSERT_THAT(found.scans[1].labels, SizeIs(2));
+  EXPECT_THAT(found.scans[1].labels[1].names, ElementsAre(Pair(1, "GM")));
+}
+
+TEST(ListScans, OfBidsNamesLabelsThatHaveNoScan) {
+  const CohortOnDisk cohort;
+  cohort.Touch("sub-01/anat/sub-01_T1w.nii.gz");
+  cohort.Touch("derivatives/a/sub-02/anat/sub-02_label-tumor_mask.nii.gz");
+
+  ASSERT_OK_AND_ASSIGN(const CohortScans found, ListScans(cohort.folder()));
+
+  EXPECT_THAT(found.left_out, ElementsAre(HasSubstr("sub-02_label-tumor_mask")));
+}
+
+TEST(ListScans, OfDecathlonListsMissingFilesTooAndLeavesOutWhatLeavesTheFolder) {
+  const CohortOnDisk cohort;
+  cohort.Text("dataset.json", R"({"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "A"},
+    "training": [{"image": "imagesTr/x.nii.gz", "label": "labelsTr/x.nii.gz"}, "imagesTr/y.nii.gz",
+                 {"image": "../../etc/z.nii.gz", "label": "labelsTr/z.nii.gz"}]})");
+
+  ASSERT_OK_AND_ASSIGN(const CohortScans found, ListScans(cohort.folder()));
+
+  EXPECT_THAT(NamesOf(found), ElementsAre("x"));
+  EXPECT_THAT(found.scans[0].labels[0].names, ElementsAre(Pair(1, "A")));
+  EXPECT_TRUE(found.scans[0].labels[0].closed);
+  EXPECT_THAT(found.left_out,
+              UnorderedElementsAre(HasSubstr("names not both"), HasSubstr("not in its folder")));
+}
+
+TEST(ListScans, OfNnunetGathersChannelsAndListsImagesWithoutLabels) {
+  const CohortOnDisk cohort;
+  cohort.Text("dataset.json",
+              R"({"channel_names": {"0": "T2", "1": "ADC"}, "file_ending": ".nii.gz",
+    "labels": {"background": 0, "gland": [1, 2], "TZ": 2, "ignore": 3}})");
+  for (const char* file : {"imagesTr/p1_0000", "imagesTr/p1_0001", "imagesTr/p2_0000",
+                           "imagesTr/odd", "labelsTr/p1", "labelsTr/p3"}) {
+    cohort.Touch(std::string(file) + ".nii.gz");
+  }
+
+  ASSERT_OK_AND_ASSIGN(const CohortScans found, ListScans(cohort.folder()));
+
+  ASSERT_THAT(NamesOf(found), ElementsAre("p1", "p2"));
+  EXPECT_EQ(found.scans[0].images[1].channel, "ADC");
+  EXPECT_THAT(found.scans[0].labels[0].names, ElementsAre(Pair(1, "gland"), Pair(2, "TZ")));
+  EXPECT_THAT(found.scans[1].labels, IsEmpty());
+  EXPECT_THAT(found.left_out, UnorderedElementsAre(HasSubstr("odd.nii.gz"), HasSubstr("p3")));
+}
+
+TEST(ListScans, TakesLooseFilesAndRefusesAFolderWithoutAScan) {
+  const CohortOnDisk cohort;
+  EXPECT_THAT(ListScans(cohort.folder()),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("empty")));
+  cohort.Touch("b.nii.gz");
+  cohort.Touch("a.mha");
+  cohort.Touch("notes.txt");
+
+  ASSERT_OK_AND_ASSIGN(const CohortScans found, ListScans(cohort.folder()));
+
+  EXPECT_EQ(found.layout, "loose files");
+  EXPECT_THAT(NamesOf(found), ElementsAre("a", "b"));
+}
+
+TEST(Sidecars, AreInheritedAndTheNearerOneWins) {
+  const CohortOnDisk cohort;
+  cohort.Text("T1w.json",
+              R"({"Manufacturer": "ACME", "MagneticFieldStrength": 1.5, "EchoTime": 0.003})");
+  cohort.Text("T2w.json", R"({"Manufacturer": "other"})");
+  cohort.Text("sub-01/sub-01_acq-fast_T1w.json", R"({"Manufacturer": "no: another acquisition"})");
+  cohort.Text("sub-01/anat/sub-01_run-1_T1w.json", R"({"MagneticFieldStrength": "3"})");
+  Sidecars sidecars(cohort.path());
+
+  const Sidecar sidecar = sidecars.Of(cohort.path() / "sub-01/anat/sub-01_run-1_T1w.nii.gz");
+
+  EXPECT_EQ(sidecar.acquisition.manufacturer, "ACME");
+  EXPECT_THAT(sidecar.acquisition.field_tesla, Optional(3.0));
+  EXPECT_THAT(sidecar.acquisition.echo_ms, Optional(3.0));
+  EXPECT_EQ(sidecar.fault, "");
+}
+
+TEST(Sidecars, TellAboutAFileThatIsNoJson) {
+  const CohortOnDisk cohort;
+  cohort.Text("x.json", "[1, 2");
+  Sidecars sidecars(cohort.path());
+
+  EXPECT_THAT(sidecars.Of(cohort.path() / "x.nii.gz").fault, HasSubstr("x.json"));
+}
+
+}  // namespace
+}  // namespace isoscan
