@@ -225,7 +225,7 @@ absl::StatusOr<std::vector<CaseFiles>> ListDicomCases(const CohortFolder& folder
       continue;
     }
     files.labels.front().path = *label;
-    if (study.preprocessing.mask == Preprocessing::Mask::kGiven) {
+    if (study.harmonization.mask == HarmonizationPlan::Mask::kGiven) {
       const auto mask = FileOfCase(folder.folder / "masks", files.name);
       if (!mask.has_value()) {
         leave_out(fmt::format("there is no {}",
