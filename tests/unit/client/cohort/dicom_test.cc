@@ -217,7 +217,7 @@ TEST_F(DicomCohort, TakesAGivenMaskFromItsFolder) {
   for (const char* name : {"a", "b"}) Labelled(name);
   cohort_.Labels("masks/b.nii.gz", BoxLabels(volume_.geometry));
   Study study = StudyOf({"T1w"}, {"box"});
-  study.preprocessing.mask = Preprocessing::Mask::kGiven;
+  study.harmonization.mask = HarmonizationPlan::Mask::kGiven;
 
   ASSERT_OK_AND_ASSIGN(const auto cases, ListCases(folder_, study, &left_out_));
 
