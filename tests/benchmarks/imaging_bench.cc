@@ -2,7 +2,7 @@
 //
 //   imaging_bench TASK SCRATCH IMAGE...
 //
-// TASK is normalise, mask or pipeline. The first two stretch their image to 256x256x176 voxels
+// TASK is normalise, mask, pipeline or n4. The first two stretch their image to 256x256x176 voxels
 // and leave it in SCRATCH, where the peers read the same bytes. Then, for every line of standard
 // input, which names one of the task's ways, they run it once and answer with its milliseconds.
 
@@ -26,6 +26,7 @@
 
 #include "client/harmonization/harmonize.h"
 #include "client/harmonization/masked_normalization.h"
+#include "client/harmonization/n4.h"
 #include "client/imaging/image_file.h"
 #include "client/imaging/orientation.h"
 #include "client/imaging/resampling.h"
@@ -221,10 +222,29 @@ Ways Pipeline(const Paths& images) {
            }}};
 }
 
+/// With the mask made in the same time, as the peers' clock has it, and the peers' parameters.
+Ways N4(const Paths& images) {
+  const auto stored = std::make_shared<const Volume>(Unwrap(ReadVolume(images.front())));
+  return {{"mask and N4", [stored] {
+             Volume volume = *stored;
+             Run run{.milliseconds = Milliseconds([&] {
+                       HarmonizationPlan plan;
+                       plan.mask = HarmonizationPlan::Mask::kOtsu;
+                       const Mask mask = Unwrap(MakeMask(volume, plan));
+                       Unwrap(CorrectBiasField(volume, mask, N4Plan{.convergence = 1e-3}));
+                     })};
+             const IntensityStatistics statistics =
+                 StatisticsOf(volume, Mask(volume.voxels.size(), 1));
+             run.result = fmt::format(R"({{"corrected_mean": {:.4f}}})", statistics.mean);
+             return run;
+           }}};
+}
+
 Ways WaysOf(const std::string& task, const Paths& images, const std::filesystem::path& scratch) {
   if (task == "normalise") return Normalise(images, scratch);
   if (task == "mask") return HeadMask(images, scratch);
   if (task == "pipeline") return Pipeline(images);
+  if (task == "n4") return N4(images);
   Fail("there is no task " + task);
 }
 
