@@ -23,7 +23,7 @@ void FuzzNifti(std::string_view bytes, const std::filesystem::path& folder) {
   Write(file, bytes);
   for (const GeometrySource source : {GeometrySource::kAgreed, GeometrySource::kSform}) {
     ScanFiles files;
-    files.name = "x";
+    files.name = file.stem().string();
     files.geometry = source;
     files.images.push_back({.path = file, .channel = ""});
     files.labels.emplace_back().path = file;
