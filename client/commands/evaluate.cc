@@ -55,7 +55,7 @@ absl::StatusOr<std::vector<CaseFiles>> CasesOf(const ClientConfig& config,
   }
   std::vector<CaseFiles> cases;
   for (const std::filesystem::path& folder : request.folders) {
-    const std::string name = request.folders.size() > 1 ? folder.filename().string() : "";
+    const std::string name = request.folders.size() > 1 ? folder.string() : "";
     ASSIGN_OR_RETURN(
         std::vector<CaseFiles> found,
         ListCases({.name = name, .folder = folder, .labels = {}, .channels = {}}, study));
@@ -194,10 +194,13 @@ absl::Status EvaluateCases(const ClientConfig& config, const EvaluationRequest& 
       progress.Advance(static_cast<std::int64_t>(evaluations.size()));
     }
   }
+  if (evaluations.empty()) {
+    return absl::DataLossError(
+        "no case is held out here; name a folder of cases, or see `isoscan-client inspect`");
+  }
   if (refused == evaluations.size()) {
-    return absl::DataLossError(fmt::format("none of {} cases can be scored; the first: {}",
-                                           evaluations.size(),
-                                           refused > 0 ? evaluations.front().refusal : "none"));
+    return absl::DataLossError(fmt::format("none of {} cases can be scored; the first: {}", refused,
+                                           evaluations.front().refusal));
   }
   const std::string json =
       JsonOf(evaluations, study, digest)

@@ -228,14 +228,14 @@ class GrpcFederationSession final : public FederationSession {
   /// pause that merely slept could go on for ever beside a server that has long been back.
   bool PauseUntilConnected(std::chrono::milliseconds delay, const std::stop_token& stop) const {
     constexpr std::chrono::milliseconds kStopLatency{100};
-    const auto end = std::chrono::system_clock::now() + delay;
+    const auto end = steady_clock::now() + delay;
     grpc_connectivity_state state = channel_->GetState(/*try_to_connect=*/true);
     // The server itself asked for patience.
     if (state == GRPC_CHANNEL_READY) return WaitFor(delay, stop);
-    while (state != GRPC_CHANNEL_READY && !stop.stop_requested()) {
-      const auto now = std::chrono::system_clock::now();
-      if (now >= end) break;
-      channel_->WaitForStateChange(state, std::min(end, now + kStopLatency));
+    // A peer that takes the connection and drops each call must not be tried without a pause.
+    if (!WaitFor(std::min(delay, kStopLatency), stop)) return false;
+    while (state != GRPC_CHANNEL_READY && !stop.stop_requested() && steady_clock::now() < end) {
+      channel_->WaitForStateChange(state, std::chrono::system_clock::now() + kStopLatency);
       state = channel_->GetState(/*try_to_connect=*/true);
     }
     return !stop.stop_requested();

@@ -1,5 +1,7 @@
 #include "deploy/sandbox/case_scores.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -23,9 +25,18 @@ struct Sum {
 
 }  // namespace
 
-CaseScores MeanOverRepetitions(const std::vector<CaseScores>& repetitions) {
+absl::StatusOr<CaseScores> MeanOverRepetitions(const std::vector<CaseScores>& repetitions) {
   CaseScores means;
   for (const auto& [site, first] : repetitions.front()) {
+    for (std::size_t repetition = 1; repetition < repetitions.size(); ++repetition) {
+      const auto scores = repetitions[repetition].find(site);
+      const std::size_t cases = scores == repetitions[repetition].end() ? 0 : scores->second.size();
+      if (cases == first.size()) continue;
+      return absl::FailedPreconditionError(fmt::format(
+          "{} scored {} cases in repetition {} and {} in the first: the cohort has changed, or the "
+          "site was missing; remove the repetition's folder and compare again",
+          site, cases, repetition + 1, first.size()));
+    }
     for (std::size_t index = 0; index < first.size(); ++index) {
       Sum sum;
       for (const CaseScores& scores : repetitions) sum.Add(scores.at(site).at(index));
@@ -33,6 +44,15 @@ CaseScores MeanOverRepetitions(const std::vector<CaseScores>& repetitions) {
     }
   }
   return means;
+}
+
+std::int64_t CasesWithDice(const CaseScores& scores) {
+  std::int64_t cases = 0;
+  for (const auto& [site, dice] : scores) {
+    cases +=
+        std::count_if(dice.begin(), dice.end(), [](double value) { return !std::isnan(value); });
+  }
+  return cases;
 }
 
 double MeanOf(const std::vector<double>& dice) {

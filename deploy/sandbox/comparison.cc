@@ -4,12 +4,17 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <iostream>
+#include <set>
+#include <sstream>
+#include <system_error>
 #include <utility>
 
 #include "absl/status/status.h"
 
+#include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include "common/study/study.h"
 #include "common/transfer/chunks.h"
@@ -37,6 +42,13 @@ absl::StatusOr<ReportedResults> ResultsOf(const std::string& arm, const Federati
                                           std::stop_token stop) {
   const fs::path report = run.out / "report.json";
   if (fs::exists(report)) {
+    ASSIGN_OR_RETURN(const Study done, LoadStudy(run.out / "plan.toml"));
+    if (done.toml != run.study_toml) {
+      return InArm(arm, absl::FailedPreconditionError(fmt::format(
+                            "{} holds the results of another study text (its plan.toml differs); "
+                            "give another --out, or remove that folder",
+                            run.out.string())));
+    }
     std::cerr << arm << ": done before, kept\n";
   } else {
     std::cerr << arm << ": running\n";
@@ -47,13 +59,54 @@ absl::StatusOr<ReportedResults> ResultsOf(const std::string& arm, const Federati
 }
 
 /// The sites' declaration does not hold for an arm of other sites.
-absl::Status CheckNoDeclaredSites(const FederationRun& run) {
-  ASSIGN_OR_RETURN(const Study study, ParseStudy(run.study_toml, run.study_source));
-  if (study.sites.empty() && study.rounds.quorum.all) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      fmt::format("{} declares its sites or a quorum, which the local and pooled arms cannot have; "
-                  "leave out sites and [rounds.quorum] for a comparison",
-                  run.study_source));
+absl::Status CheckNoDeclaredSites(const Comparison& comparison) {
+  if (comparison.arms == std::vector{Arm::kFederated}) return absl::OkStatus();
+  for (const StudyVariant& variant : comparison.variants) {
+    ASSIGN_OR_RETURN(const Study study, ParseStudy(variant.toml, comparison.run.study_source));
+    if (study.sites.empty() && study.rounds.quorum.all) continue;
+    return absl::InvalidArgumentError(fmt::format(
+        "{} declares its sites or a quorum, which the local and pooled arms cannot have; leave out "
+        "sites and [rounds.quorum] for a comparison, or take --arms federated",
+        comparison.run.study_source));
+  }
+  return absl::OkStatus();
+}
+
+/// Which folder each name stands for, a line each.
+std::string CohortsText(const Comparison& comparison) {
+  std::string text;
+  for (const auto& [role, sites] :
+       {std::pair("site", &comparison.run.sites), std::pair("unseen", &comparison.unseen)}) {
+    for (const SandboxSite& site : *sites) {
+      for (const SandboxSite::Cohort& cohort : site.cohorts) {
+        text += fmt::format("{} {}={}\n", role, site.name, cohort.folder.string());
+      }
+    }
+  }
+  return text;
+}
+
+/// What lies in OUT must be of the same cohorts: an arm that is done is not run again.
+absl::Status CheckCohorts(const Comparison& comparison) {
+  std::set<std::string> names;
+  for (const SandboxSite& site : comparison.unseen) {
+    if (!names.insert(site.name).second) {
+      return absl::InvalidArgumentError(fmt::format("--unseen {} is given twice", site.name));
+    }
+  }
+  const fs::path file = comparison.run.out / "cohorts.txt";
+  std::error_code error;
+  fs::create_directories(comparison.run.out, error);
+  if (error) return FileError("cannot make the folder", comparison.run.out.string(), error);
+  const std::string text = CohortsText(comparison);
+  if (!fs::exists(file)) return WriteFileAtomically(file, text);
+  std::ostringstream before;
+  before << std::ifstream(file).rdbuf();
+  if (before.str() == text) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      fmt::format("{} holds a comparison of other cohorts ({} lists them); give another --out, or "
+                  "remove that folder",
+                  comparison.run.out.string(), file.string()));
 }
 
 /// Scores the last model of an arm on cohorts of scanners that it never saw; kept as a report is.
@@ -74,7 +127,6 @@ absl::Status ScoreUnseen(const std::string& arm, const FederationRun& run,
 
 absl::StatusOr<ArmScores> LocalArm(const std::string& title, const FederationRun& run,
                                    std::stop_token stop) {
-  RETURN_IF_ERROR(CheckNoDeclaredSites(run));
   ArmScores scores;
   for (const SandboxSite& site : run.sites) {
     FederationRun alone = run;
@@ -89,7 +141,6 @@ absl::StatusOr<ArmScores> LocalArm(const std::string& title, const FederationRun
 
 absl::StatusOr<ArmScores> PooledArm(const std::string& title, const FederationRun& run,
                                     const std::vector<SandboxSite>& unseen, std::stop_token stop) {
-  RETURN_IF_ERROR(CheckNoDeclaredSites(run));
   FederationRun pooled = run;
   ASSIGN_OR_RETURN(
       pooled.study_toml,
@@ -139,7 +190,8 @@ absl::StatusOr<ArmScores> RunArm(const Comparison& comparison, const StudyVarian
   run.study_toml = variant.toml;
   std::string title = variant.name.empty() ? "" : variant.name + ", ";
   if (!variant.name.empty()) run.out /= variant.name;
-  if (comparison.repetitions > 1) {
+  // The first is the study as it stands, so that repetitions can be added to what is done.
+  if (repetition > 0) {
     ASSIGN_OR_RETURN(run.study_toml, WithSeedMoved(variant.toml, repetition));
     run.out /= fmt::format("repetition-{}", repetition + 1);
     title += fmt::format("repetition {}, ", repetition + 1);
@@ -166,12 +218,14 @@ struct Row {
     double best = -1;
     for (const auto& [site, dice] : scores.sites) {
       const double mean = MeanOf(dice);
+      if (std::isnan(mean)) continue;
       best = std::max(best, mean);
       if (mean < result.worst) {
         result.worst = mean;
         result.worst_site = site;
       }
     }
+    if (best < 0) return {.worst_site = "-", .worst = std::nan(""), .gap = std::nan("")};
     result.gap = best - result.worst;
     return result;
   }
@@ -188,7 +242,8 @@ absl::StatusOr<Row> RunRow(const Comparison& comparison, const StudyVariant& var
     sites.push_back(std::move(scores.sites));
     unseen.push_back(std::move(scores.unseen));
   }
-  row.scores = {.sites = MeanOverRepetitions(sites), .unseen = MeanOverRepetitions(unseen)};
+  ASSIGN_OR_RETURN(row.scores.sites, MeanOverRepetitions(sites));
+  ASSIGN_OR_RETURN(row.scores.unseen, MeanOverRepetitions(unseen));
   return row;
 }
 
@@ -218,7 +273,7 @@ std::string TableOfVariants(const Comparison& comparison, const std::vector<Row>
   const bool several_arms = comparison.arms.size() > 1;
   if (several_arms) table[0].emplace_back("arm");
   for (const SandboxSite& site : comparison.run.sites) table[0].push_back(site.name);
-  for (const char* const title : {"mean", "95 %", "worst site", "gap"}) {
+  for (const char* const title : {"cases", "mean", "95 %", "worst site", "gap"}) {
     table[0].emplace_back(title);
   }
   for (const SandboxSite& site : comparison.unseen) table[0].push_back("unseen " + site.name);
@@ -230,6 +285,7 @@ std::string TableOfVariants(const Comparison& comparison, const std::vector<Row>
     }
     const Interval interval = BootstrapInterval(row.scores.sites);
     const Row::Extremes extremes = row.extremes();
+    line.push_back(std::to_string(CasesWithDice(row.scores.sites)));
     line.push_back(DiceText(MeanOf(row.scores.sites)));
     line.push_back(fmt::format("{}-{}", DiceText(interval.low), DiceText(interval.high)));
     line.push_back(extremes.worst_site);
@@ -257,6 +313,7 @@ absl::Status WriteJson(const Comparison& comparison, const std::vector<Row>& row
     const Row::Extremes extremes = row.extremes();
     entries.push_back({{"variant", row.variant},
                        {"arm", NameOf(row.arm)},
+                       {"cases", CasesWithDice(row.scores.sites)},
                        {"dice",
                         {{"mean", MeanOf(row.scores.sites)},
                          {"low", interval.low},
@@ -284,6 +341,8 @@ absl::StatusOr<Arm> ParseArm(const std::string& text) {
 }
 
 absl::StatusOr<std::string> RunComparison(const Comparison& comparison, std::stop_token stop) {
+  RETURN_IF_ERROR(CheckNoDeclaredSites(comparison));
+  RETURN_IF_ERROR(CheckCohorts(comparison));
   std::vector<Row> rows;
   for (const StudyVariant& variant : comparison.variants) {
     for (const Arm arm : comparison.arms) {

@@ -6,11 +6,14 @@
 #include <cmath>
 #include <limits>
 
+#include "tests/support/status_matchers.h"
+
 namespace isoscan {
 namespace {
 
 using ::testing::DoubleEq;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
@@ -24,11 +27,23 @@ TEST(CaseScores, NeverCountACaseWithoutLabels) {
 }
 
 TEST(CaseScores, AverageTheRepetitionsCaseByCase) {
-  const CaseScores mean = MeanOverRepetitions(
+  const CaseScores mean = *MeanOverRepetitions(
       {{{"north", {0.2, 0.4}}, {"south", {1.0}}}, {{"north", {0.4, kNone}}, {"south", {0.5}}}});
 
   EXPECT_THAT(mean.at("north"), ElementsAre(DoubleEq(0.3), DoubleEq(0.4)));
   EXPECT_THAT(mean.at("south"), ElementsAre(DoubleEq(0.75)));
+}
+
+TEST(CaseScores, RefuseRepetitionsOfOtherCases) {
+  EXPECT_THAT(MeanOverRepetitions({{{"north", {0.2, 0.4}}}, {{"north", {0.2}}}}),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("north scored 1 cases in repetition 2 and 2 in the first")));
+  EXPECT_THAT(MeanOverRepetitions({{{"north", {0.2}}}, {{"south", {0.2}}}}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("north scored 0")));
+}
+
+TEST(CaseScores, CountTheCasesThatHaveADice) {
+  EXPECT_EQ(CasesWithDice({{"north", {0.2, kNone}}, {"south", {0.9}}}), 2);
 }
 
 TEST(BootstrapInterval, HasNoWidthWhereEachSitesCasesAreAlike) {
