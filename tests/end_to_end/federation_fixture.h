@@ -36,8 +36,11 @@ class FederationTest : public ::testing::Test {
   }
 
   static Anatomy Ball() {
-    Anatomy anatomy{.image = {.geometry = {.size = {32, 32, 32}}, .voxels = {}},
-                    .labels = {.geometry = {.size = {32, 32, 32}}, .voxels = {}}};
+    const Geometry grid{.size = {32, 32, 32}};
+    Anatomy anatomy{.field_of_view = grid,
+                    .labels = {.geometry = grid, .voxels = {}},
+                    .image = {.geometry = grid, .voxels = {}},
+                    .tissue = {}};
     for (int i = 0; i < 32 * 32 * 32; ++i) {
       const bool inside = std::hypot(i % 32 - 16, i / 32 % 32 - 15, i / 1024 - 17) < 8;
       anatomy.image.voxels.push_back(inside ? 200.0F : 50.0F);
@@ -50,9 +53,10 @@ class FederationTest : public ::testing::Test {
 
   std::filesystem::path MakeCohort(const std::string& site, double scale, double bias) {
     const std::filesystem::path folder = folder_.path() / "cohorts" / site;
-    EXPECT_OK(WriteSimulatedCohort(folder, Ball(), {{.name = "ball", .values = {1}}},
-                                   {.name = site, .scale = scale, .bias = bias, .noise = 0.03},
-                                   {.displacement_mm = 1.5, .spacing_mm = 2}, 6, 1));
+    EXPECT_OK(WriteSimulatedCohort(
+        folder, Ball(), {{.name = "ball", .values = {1}}},
+        {.name = site, .scale = scale, .bias = bias, .noise = 0.03},
+        {.patients = 6, .variation = {.displacement_mm = 1.5}, .spacing_mm = 2}));
     return folder;
   }
 
