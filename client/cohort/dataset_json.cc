@@ -26,9 +26,10 @@ bool Exists(const std::filesystem::path& path) {
 absl::StatusOr<json> ReadDatasetJson(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "dataset.json";
   std::error_code ignored;
-  std::ifstream file(path);
-  // A stream on a folder opens, and throws when it is read.
-  if (!file || !std::filesystem::is_regular_file(path, ignored)) {
+  std::ifstream file;
+  // A stream on a folder opens, and throws when it is read; one on a pipe waits for its writer.
+  if (std::filesystem::is_regular_file(path, ignored)) file.open(path);
+  if (!file.is_open()) {
     return absl::NotFoundError(
         fmt::format("cannot read {}: the layouts decathlon and nnunet need it", path.string()));
   }
@@ -212,7 +213,8 @@ absl::StatusOr<CohortFolder::Layout> LayoutOfDatasetJson(const std::filesystem::
     return CohortFolder::Layout::kNnunet;
   }
   // nnU-Net's first version kept Decathlon's dataset.json but numbered the channels' files.
-  ASSIGN_OR_RETURN(const std::vector<ListedCase> listed, TrainingOf(dataset, folder));
+  std::vector<std::string> told_later;  // By whoever lists the cases.
+  ASSIGN_OR_RETURN(const std::vector<ListedCase> listed, TrainingOf(dataset, folder, &told_later));
   if (!listed.empty() && !Exists(listed.front().image)) {
     const std::filesystem::path& image = listed.front().image;
     if (Exists(image.parent_path() / (StemOf(image) + "_0000.nii.gz"))) {

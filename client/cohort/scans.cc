@@ -150,7 +150,10 @@ ScanFiles AsScan(const CaseFiles& files, const Study& study, Sidecars& sidecars)
     // What cannot be read is told by the reader.
     absl::StatusOr<DicomSeries> series = FindDicomSeries(image.path);
     if (!series.ok()) continue;
-    if (channel == 0) scan.sidecar.acquisition = series->acquisition;
+    if (channel == 0) {
+      scan.sidecar.acquisition = series->acquisition;
+      scan.patient_digest = series->patient;
+    }
     image.series = *std::move(series);
   }
   for (const CaseFiles::LabelFile& file : files.labels) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "client/cohort/layouts.h"
+#include "common/status/printable.h"
 
 namespace isoscan {
 namespace {
@@ -35,9 +36,12 @@ std::pair<std::set<std::string>, std::string> PartsOf(const std::string& stem) {
   return {std::move(entities), std::move(suffix)};
 }
 
+/// As acquisition.h promises: printable, at most 64 characters.
+std::string Short(const std::string& text) { return Printable(text.substr(0, 64)); }
+
 std::string TextOf(const json& sidecar, const char* key) {
   const auto value = sidecar.find(key);
-  return value != sidecar.end() && value->is_string() ? value->get<std::string>() : "";
+  return value != sidecar.end() && value->is_string() ? Short(value->get<std::string>()) : "";
 }
 
 /// A number, or a text that is one, as some converters write it.
@@ -64,7 +68,7 @@ std::vector<std::string> CodesOf(const json& sidecar, const char* key) {
   if (value == sidecar.end()) return codes;
   if (value->is_array()) {
     for (const json& code : *value) {
-      if (code.is_string()) codes.push_back(code.get<std::string>());
+      if (code.is_string()) codes.push_back(Short(code.get<std::string>()));
     }
     return codes;
   }
@@ -112,12 +116,20 @@ Sidecar Sidecars::Of(const std::filesystem::path& image) {
                          candidate.entities.end())) {
         continue;
       }
-      std::ifstream stream(candidate.path);
-      const json read = json::parse(stream, nullptr, /*allow_exceptions=*/false);
+      std::error_code error;
+      // Opening a pipe would wait for its writer; no sidecar has a megabyte.
+      const bool is_small_file = std::filesystem::is_regular_file(candidate.path, error) &&
+                                 std::filesystem::file_size(candidate.path, error) <= 1'000'000;
+      json read;
+      if (is_small_file) {
+        std::ifstream stream(candidate.path);
+        read = json::parse(stream, nullptr, /*allow_exceptions=*/false);
+      }
       if (read.is_object()) {
         merged.update(read);
       } else {
-        sidecar.fault = fmt::format("{} is not a JSON object", candidate.path.string());
+        sidecar.fault =
+            fmt::format("{} is not a JSON object of at most 1 MB", candidate.path.string());
       }
     }
   }

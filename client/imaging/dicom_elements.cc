@@ -172,6 +172,8 @@ class Parser {
                                   element.length <= kLongestHeader &&
                                   into.Bytes(kImageType).find("MOSAIC") != std::string::npos;
     if (!is_mosaic_header && (element.length > kLongestValue || !IsValue(element.tag))) return true;
+    kept_bytes_ += element.length;
+    if (kept_bytes_ > kMostKeptBytes) return false;
     std::string value(element.length, '\0');
     if (!source_.Read(at, element.length, value.data())) return false;
     into.values[element.tag] = std::move(value);
@@ -219,6 +221,7 @@ class Parser {
       const bool open = item.length == kUndefined;
       if (!open && item.length > end - at) return false;
       const std::int64_t item_end = open ? end : at + item.length;
+      if (items != nullptr && ++kept_items_ > kMostItems) return false;
       DicomElements* into = items != nullptr ? &items->emplace_back() : nullptr;
       if (into == nullptr && !open) {
         at = item_end;
@@ -230,8 +233,14 @@ class Parser {
     return !is_undefined;
   }
 
+  /// Far above every scanner's header; a file of empty items would cost 24 times its size.
+  static constexpr std::int64_t kMostKeptBytes = std::int64_t{64} << 20;
+  static constexpr std::int64_t kMostItems = 500'000;
+
   Source& source_;
   DicomFile& file_;
+  std::int64_t kept_bytes_ = 0;
+  std::int64_t kept_items_ = 0;
 };
 
 constexpr std::string_view kBigEndian = "1.2.840.10008.1.2.2";
@@ -258,6 +267,9 @@ const std::string& DicomElements::InFirst(std::uint32_t sequence, std::uint32_t 
 }
 
 bool HasDicomSignature(const std::filesystem::path& path) {
+  // Opening a pipe would wait for its writer.
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return false;
   std::ifstream file(path, std::ios::binary);
   std::array<char, 132> start{};
   file.read(start.data(), start.size());
@@ -288,7 +300,8 @@ absl::StatusOr<DicomFile> ReadDicomElements(const std::filesystem::path& path) {
   }
   if (is_whole) return file;
   return absl::DataLossError(
-      "its header cannot be decoded: it ends too early or is damaged; copy it again");
+      "its header cannot be decoded: it ends too early, is damaged or is no header of a scan (more "
+      "than 64 MB or 500,000 items); copy it again");
 }
 
 }  // namespace isoscan

@@ -293,6 +293,9 @@ bool SameDirection(const Axes& left, const Axes& right) {
          Length(Minus(left[1], right[1])) <= kGreatestAngle;
 }
 
+/// A series of so many directions is no scan; comparing on would take the square of their number.
+constexpr std::size_t kMostDirections = 64;
+
 /// Planes of one group, parted by the direction in which they lie.
 std::vector<std::vector<Plane>> ByDirection(std::vector<Plane> planes) {
   std::vector<std::vector<Plane>> directions;
@@ -303,6 +306,8 @@ std::vector<std::vector<Plane>> ByDirection(std::vector<Plane> planes) {
                                    });
     if (same != directions.end()) {
       same->push_back(std::move(plane));
+    } else if (directions.size() == kMostDirections) {
+      directions.back().push_back(std::move(plane));  // Refused below, whatever it holds.
     } else {
       directions.push_back({std::move(plane)});
     }
@@ -322,8 +327,9 @@ std::optional<Refusal> RefusalOf(const std::vector<std::vector<Plane>>& directio
     most_angle = std::max(most_angle, angle);
     if (&planes != &directions.front()) least_angle = std::min(least_angle, angle);
   }
-  if (greatest >= kLocaliserSlices && least_angle > 20) return std::nullopt;
-  if (least_angle > 20) {
+  const bool too_many = directions.size() == kMostDirections;
+  if (!too_many && greatest >= kLocaliserSlices && least_angle > 20) return std::nullopt;
+  if (!too_many && least_angle > 20) {
     std::string counts;
     for (const auto& planes : directions) {
       counts += fmt::format("{}{}", counts.empty() ? "" : " + ", planes.size());
@@ -528,7 +534,7 @@ class Lister {
     for (std::size_t i = 0; i < header.frames.size(); ++i) {
       const DicomFrame& frame = header.frames[i];
       const std::string key = fmt::format(
-          "{}|{:.3f}|{}|{}x{}|{:.4f}x{:.4f}|{}|{}|{}", header.series_uid,
+          "{}|{}|{:.3f}|{}|{}x{}|{:.4f}x{:.4f}|{}|{}|{}", header.series_uid, header.patient,
           frame.echo_ms.value_or(-1), header.acquisition.echo_number.value_or(-1), header.columns,
           header.rows, frame.spacing_mm[0], frame.spacing_mm[1], fmt::join(frame.image_type, "\\"),
           static_cast<int>(frame.component), header.photometric);

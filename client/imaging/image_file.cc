@@ -62,7 +62,8 @@ itk::ImageIOBase::Pointer MakeReader(Format format) {
 std::string FirstLine(const itk::ExceptionObject& error) {
   std::string text = error.GetDescription();
   if (const std::size_t prefix = text.find("): ");
-      text.starts_with("ITK ERROR") && prefix != std::string::npos) {
+      (text.starts_with("ITK ERROR") || text.starts_with("itk::ERROR")) &&
+      prefix != std::string::npos) {
     text.erase(0, prefix + 3);
   }
   text.erase(0, text.find_first_not_of(" \n"));
@@ -74,6 +75,26 @@ absl::Status ErrorFrom(const itk::ExceptionObject& error, const std::filesystem:
       fmt::format("{} cannot be decoded ({}): it is damaged or not what its name says; copy or "
                   "convert it again",
                   path.string(), FirstLine(error)));
+}
+
+/// NRRD and MetaImage may hold any matrix; a scan's axes have unit length and right angles, within
+/// the 0.1 degrees that a NIfTI's may be sheared by.
+absl::Status CheckRightAngles(const Geometry& geometry, const std::filesystem::path& path) {
+  constexpr double kTolerance = 1.75e-3;
+  for (std::size_t a = 0; a < 3; ++a) {
+    for (std::size_t b = a; b < 3; ++b) {
+      double dot = 0;
+      for (std::size_t row = 0; row < 3; ++row) {
+        dot += geometry.direction[row][a] * geometry.direction[row][b];
+      }
+      if (std::abs(dot - (a == b ? 1 : 0)) <= kTolerance) continue;
+      return absl::InvalidArgumentError(fmt::format(
+          "{}: its axes {} and {} are no unit vectors at right angles (their product is {:.4g}): a "
+          "sheared grid is no scan; resample it onto a rigid grid, for example with ANTs",
+          path.string(), "xyz"[a], "xyz"[b], dot));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Geometry> GeometryOf(const itk::ImageIOBase& image,
@@ -113,6 +134,7 @@ absl::StatusOr<Geometry> GeometryOf(const itk::ImageIOBase& image,
       geometry.direction[row][axis] = image.GetSpacing(axis) < 0 ? -cosines[row] : cosines[row];
     }
   }
+  RETURN_IF_ERROR(CheckRightAngles(geometry, path));
   return geometry;
 }
 

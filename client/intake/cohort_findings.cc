@@ -192,13 +192,26 @@ void FindPatientsByName(std::vector<CaseSight>& sights) {
 /// Two folders of DICOM that hold the same patient.
 void FindPatientsByDigest(std::vector<CaseSight>& sights) {
   std::map<std::string, const CaseSight*> first;
+  std::set<std::string> patients;
+  for (const CaseSight& sight : sights) patients.insert(sight.files.patient_digest);
+  patients.erase("");
+  // One number in all files is an anonymiser's and says nothing (docs/dicom.md).
+  if (patients.size() < 2) return;
   for (CaseSight& sight : sights) {
     if (sight.quarantined() || sight.files.patient_digest.empty()) continue;
     const auto [known, inserted] = first.emplace(sight.files.patient_digest, &sight);
     if (inserted) continue;
     const std::string& other = known->second->files.name;
     const auto folder_of = [](const std::string& name) { return name.substr(0, name.find('/')); };
-    if (folder_of(other) == folder_of(sight.files.name)) continue;
+    if (folder_of(other) == folder_of(sight.files.name) &&
+        known->second->files.cohort == sight.files.cohort) {
+      continue;
+    }
+    // A study's list of cases knows them for one patient already.
+    if (!sight.files.patient.empty() && known->second->files.patient == sight.files.patient &&
+        known->second->files.cohort == sight.files.cohort) {
+      continue;
+    }
     sight.Flag(Fault::kSamePatient, sight.images.front().file.path,
                fmt::format("its DICOM names the patient of case {}: a study must hold out both or "
                            "neither",
@@ -425,8 +438,8 @@ void CheckSidecar(CaseSight& sight) {
   const std::string_view described = ContrastIn(sight.files.sidecar.description);
   if (!channel.empty() && !described.empty() && channel != described) {
     sight.Flag(Fault::kModality, image.file.path,
-               fmt::format("it stands for {}, and its sidecar describes it as {} ({})",
-                           image.file.channel, described, sight.files.sidecar.description));
+               fmt::format("it stands for {}, and its sidecar describes it as {}",
+                           image.file.channel, described));
     return;
   }
   const Contrast timed = GuessContrast(acquisition);

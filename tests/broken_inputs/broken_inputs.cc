@@ -418,7 +418,7 @@ void WriteWrongCohort(Cohort& cohort, const Head& first, const Head& second, con
   cohort.Expect("ct", "modality", "CT");
   cohort.Write("t2name");
   cohort.Sidecar("t2name", R"({"Modality": "MR", "SeriesDescription": "t2_tse_tra"})");
-  cohort.Expect("t2name", "modality", "t2_tse_tra", false);
+  cohort.Expect("t2name", "modality", "describes it as T2", false);
   cohort.Write("t2timing");
   cohort.Sidecar("t2timing", R"({"ScanningSequence": "SE", "RepetitionTime": 5, "EchoTime": 0.1})");
   cohort.Expect("t2timing", "modality", "TR 5000 ms", false);
