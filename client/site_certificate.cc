@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <utility>
 
 #include "common/status/status_macros.h"
@@ -71,6 +72,12 @@ std::optional<InvarianceCertificate> SendableCertificate(const InvarianceCertifi
     std::erase_if(curve.points, [](const DegradationPoint& point) {
       return point.cases < kFewestCertifiedCases;
     });
+    for (DegradationPoint& point : curve.points) {
+      // Cases without any of the labels have no Dice: the mean may be over fewer than `cases`.
+      if (point.scored < kFewestCertifiedCases) {
+        point.dice = std::numeric_limits<double>::quiet_NaN();
+      }
+    }
   }
   return sent;
 }

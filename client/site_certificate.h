@@ -30,8 +30,8 @@ absl::StatusOr<SiteFindings> CertifyHeldOut(const SiteCases& cases, const Study&
                                             const std::stop_token& stop,
                                             const CaseObserver& observe);
 
-/// What of it may leave the site: nothing of fewer than kFewestCertifiedCases cases, and no point
-/// of a curve that has fewer.
+/// What of it may leave the site: nothing of fewer than kFewestCertifiedCases cases, no point of a
+/// curve that has fewer, and no Dice (NaN) where fewer of the point's cases have one.
 std::optional<InvarianceCertificate> SendableCertificate(const InvarianceCertificate& certificate);
 
 }  // namespace isoscan

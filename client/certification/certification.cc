@@ -221,7 +221,6 @@ InvarianceCertificate Summarize(const std::vector<CaseFindings>& cases) {
     for (const double amount : facts.amounts) {
       double flipped = 0;
       double dice = 0;
-      std::int64_t scored = 0;
       DegradationPoint point{.amount = amount};
       for (const CaseFindings& findings : cases) {
         const PerturbedFinding& finding = findings.perturbed[place];
@@ -229,11 +228,11 @@ InvarianceCertificate Summarize(const std::vector<CaseFindings>& cases) {
         ++point.cases;
         flipped += finding.flipped;
         if (std::isnan(finding.dice)) continue;
-        ++scored;
+        ++point.scored;
         dice += finding.dice;
       }
       if (point.cases > 0) point.flipped = flipped / static_cast<double>(point.cases);
-      if (scored > 0) point.dice = dice / static_cast<double>(scored);
+      if (point.scored > 0) point.dice = dice / static_cast<double>(point.scored);
       curve.points.push_back(point);
       ++place;
     }

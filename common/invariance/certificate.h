@@ -48,6 +48,7 @@ struct DegradationPoint {
   double flipped = std::numeric_limits<double>::quiet_NaN();
   /// Against the reference: mean over cases of the mean over labels (docs/fairness.md).
   double dice = std::numeric_limits<double>::quiet_NaN();
+  std::int64_t scored = 0;  ///< Of `cases`, those that have a Dice; the site alone knows.
 };
 
 struct DegradationCurve {

@@ -4,7 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
+#include <initializer_list>
 #include <limits>
 #include <string>
 #include <vector>
@@ -546,6 +548,29 @@ TEST(SiteCertificate, SendsNoPointOfFewerThanThreeCases) {
   ASSERT_TRUE(sent.has_value());
   ASSERT_THAT(sent->curves[0].points, SizeIs(1));
   EXPECT_EQ(sent->curves[0].points[0].amount, 1);
+}
+
+TEST(SiteCertificate, SendsNoDiceThatIsAMeanOverFewerThanThreeCases) {
+  const auto with_dice = [](std::initializer_list<double> of_cases) {
+    std::vector<CaseFindings> cases;
+    for (const double dice : of_cases) {
+      CaseFindings& findings = cases.emplace_back();
+      for (const PerturbationFacts& facts : PerturbationTable()) {
+        for (const double amount : facts.amounts) {
+          findings.perturbed.push_back({facts.perturbation, amount, true, 0.25, dice});
+        }
+      }
+    }
+    return *SendableCertificate(Summarize(cases));
+  };
+  const double none = std::numeric_limits<double>::quiet_NaN();
+
+  const DegradationPoint few = with_dice({0.5, none, none, 0.75}).curves[0].points[0];
+  EXPECT_EQ(few.cases, 4);
+  EXPECT_EQ(few.flipped, 0.25);
+  EXPECT_TRUE(std::isnan(few.dice)) << few.dice;
+
+  EXPECT_EQ(with_dice({0.5, none, 0.5, 0.75}).curves[0].points[0].dice, 1.75 / 3);
 }
 
 TEST_F(HospitalClientTest, TrainsAloneAsManyStepsAsTheStudyHadAndSendsNoWeights) {
