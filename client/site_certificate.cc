@@ -48,7 +48,7 @@ absl::StatusOr<SiteFindings> CertifyHeldOut(const SiteCases& cases, const Study&
       site.cases.push_back(*std::move(findings));
     } else if (absl::IsCancelled(findings.status()) ||
                absl::IsResourceExhausted(findings.status()) ||
-               absl::IsInternal(findings.status())) {
+               absl::IsDeadlineExceeded(findings.status()) || absl::IsInternal(findings.status())) {
       return findings.status();
     } else {
       site.refused.push_back({.index = static_cast<std::int64_t>(chosen[k]),

@@ -24,7 +24,7 @@ struct SiteFindings {
 /// `observe` counts predictions.
 ///
 /// Errors: DATA_LOSS no held-out case can be used; those of CertifyCase but for a case that is put
-///         aside; CANCELLED.
+///         aside; CANCELLED; DEADLINE_EXCEEDED where `score` has no more time.
 absl::StatusOr<SiteFindings> CertifyHeldOut(const SiteCases& cases, const Study& study,
                                             std::int64_t limit, const ModelScores& score,
                                             const std::stop_token& stop,

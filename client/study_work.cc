@@ -57,6 +57,12 @@ std::int64_t ModelBytesLimit(const Study& study) {
   return values * std::int64_t{sizeof(float)} + kHeaderAllowance;
 }
 
+/// From the start of scoring, until the scores go without a certificate: they must not be late for
+/// the end of the study, and other sites may be waiting for them.
+std::chrono::milliseconds CertificateTime(const Study& study) {
+  return study.rounds.round_deadline / 4;
+}
+
 /// Mean over cases and labels that are there, for the site's own log.
 double MeanDice(const std::vector<ScoredCase>& scores) {
   double sum = 0;
@@ -148,7 +154,11 @@ void StudyWork::Tell(const SiteAssignment& assignment, const std::string& activi
 
 absl::Status StudyWork::Load(const Study& study, const SiteAssignment& assignment,
                              const std::stop_token& stop) {
-  if (loaded_ != nullptr && loaded_->study.digest == study.digest) return absl::OkStatus();
+  if (loaded_ != nullptr && loaded_->study.digest == study.digest) {
+    if (loaded_->trainer != nullptr) return absl::OkStatus();
+    ASSIGN_OR_RETURN(loaded_->trainer, make_trainer_(study));  // A certificate took its place.
+    return absl::OkStatus();
+  }
   loaded_.reset();
   Tell(assignment, "preparing", 0, 0);
   auto next = std::make_unique<LoadedStudy>();
@@ -379,36 +389,57 @@ absl::Status StudyWork::ScoreFinalModel(const SiteAssignment& assignment,
     return absl::OkStatus();
   }
   RETURN_IF_ERROR(model.status());
+  const Study& study = loaded_->study;
+  const steady_clock::time_point give_up = steady_clock::now() + CertificateTime(study);
   ASSIGN_OR_RETURN(const std::vector<ScoredCase> scores, Score(*model, assignment, stop));
   std::optional<InvarianceCertificate> certificate;
-  if (loaded_->study.evaluation.certificate) {
-    ASSIGN_OR_RETURN(certificate, CertifyFinalModel(*model, assignment, stop));
+  if (study.evaluation.certificate) {
+    absl::StatusOr<std::optional<InvarianceCertificate>> certified =
+        CertifyFinalModel(*model, give_up, assignment, stop);
+    if (absl::IsCancelled(certified.status())) return certified.status();
+    if (certified.ok()) {
+      certificate = *std::move(certified);
+    } else {
+      // The scores are worth having all the same. The message may name a file.
+      spdlog::warn(
+          "certificate_failed study={} reason={} action=\"the scores go without it; "
+          "isoscan-client harmonize --certify makes it here and says what is wrong\"",
+          study.name, absl::StatusCodeToString(certified.status().code()));
+    }
   }
   return HandInScores(scores, certificate, assignment);
 }
 
 absl::StatusOr<std::optional<InvarianceCertificate>> StudyWork::CertifyFinalModel(
-    const NamedTensors& weights, const SiteAssignment& assignment, const std::stop_token& stop) {
+    const NamedTensors& weights, steady_clock::time_point give_up, const SiteAssignment& assignment,
+    const std::stop_token& stop) {
   Study study = loaded_->study;
-  // bfloat16 rounds each input to three digits, which would hide what harmonisation does.
-  study.training.precision = TrainingPlan::Precision::kFloat32;
-  ASSIGN_OR_RETURN(const std::unique_ptr<StudyTrainer> exact, make_trainer_(study));
+  std::unique_ptr<StudyTrainer> exact;
+  if (study.training.precision != TrainingPlan::Precision::kFloat32) {
+    // bfloat16 rounds each input to three digits, which would hide what harmonisation does.
+    study.training.precision = TrainingPlan::Precision::kFloat32;
+    // Each trainer asks for the memory that training takes: one at a time, and this one predicts.
+    study.training.batch_size = 1;
+    loaded_->trainer.reset();
+    ASSIGN_OR_RETURN(exact, make_trainer_(study));
+  }
+  StudyTrainer& trainer = exact != nullptr ? *exact : *loaded_->trainer;
   ASSIGN_OR_RETURN(const SiteCases cases, ListSiteCases(config_, study));
   std::optional<TerminalProgress> bar;
   const absl::StatusOr<SiteFindings> findings = CertifyHeldOut(
       cases, study, /*limit=*/0,
-      [&](const PreparedCase& prepared) { return exact->Scores(weights, prepared); }, stop,
+      [&](const PreparedCase& prepared) -> absl::StatusOr<std::vector<float>> {
+        if (steady_clock::now() >= give_up) {
+          return absl::DeadlineExceededError("the certificate's time is over");
+        }
+        return trainer.Scores(weights, prepared);
+      },
+      stop,
       [&](std::int64_t done, std::int64_t total) {
         if (!bar.has_value()) bar.emplace("certifying", total);
         Tell(assignment, "certifying", done, total);
         bar->Advance(done);
       });
-  if (absl::IsDataLoss(findings.status())) {
-    // The scores are worth having all the same. The reason may name a file.
-    spdlog::warn("certificate_failed study={} action=\"isoscan-client inspect says why\"",
-                 study.name);
-    return std::nullopt;
-  }
   RETURN_IF_ERROR(findings.status());
   const InvarianceCertificate certificate = Summarize(findings->cases);
   spdlog::info("final_model_certified study={} cases={} holds={} largest_logit_change={:.2e}",

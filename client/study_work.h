@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -22,7 +23,8 @@ namespace isoscan {
 /// Does what a study asks of this site, one assignment at a time, and hands the results in:
 ///
 ///   train       download the global model, score it on held-out cases, train, upload, submit
-///   score       download the final model, score it; certify it where the study asks
+///   score       download the final model, score it; certify it where the study asks, as long as
+///               that takes no more than a quarter of the study's round_deadline
 ///   local only  train alone from the initial weights as many steps as the study had, score
 ///
 /// An update that is trained and not yet accepted is kept in the state folder, so a client that was
@@ -55,13 +57,14 @@ class StudyWork {
   struct LoadedStudy {
     Study study;
     StudyCohort cohort;
-    std::unique_ptr<StudyTrainer> trainer;
+    std::unique_ptr<StudyTrainer> trainer;  ///< Null once a certificate needed its memory.
   };
 
   absl::Status TrainRound(const SiteAssignment& assignment, const std::stop_token& stop);
   absl::Status ScoreFinalModel(const SiteAssignment& assignment, const std::stop_token& stop);
   absl::StatusOr<std::optional<InvarianceCertificate>> CertifyFinalModel(
-      const NamedTensors& weights, const SiteAssignment& assignment, const std::stop_token& stop);
+      const NamedTensors& weights, std::chrono::steady_clock::time_point give_up,
+      const SiteAssignment& assignment, const std::stop_token& stop);
   absl::Status TrainAlone(const SiteAssignment& assignment, const std::stop_token& stop);
 
   absl::Status Load(const Study& study, const SiteAssignment& assignment,

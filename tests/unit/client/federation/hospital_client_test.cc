@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <initializer_list>
@@ -61,11 +62,18 @@ class FakeTrainer final : public StudyTrainer {
     std::vector<TrainingTask> tasks;
     std::vector<std::size_t> training_cases;
     int predictions = 0;
+    int scores = 0;  ///< Predictions of a certificate.
+    absl::Status scores_answer;
+    int alive = 0;
+    int most_alive = 0;
     std::function<void()> on_train = [] {};
     bool until_stopped = false;
     std::int64_t memory_bytes = 0;
   };
-  explicit FakeTrainer(Record& record) : record_(record) {}
+  explicit FakeTrainer(Record& record) : record_(record) {
+    record_.most_alive = std::max(record_.most_alive, ++record_.alive);
+  }
+  ~FakeTrainer() override { --record_.alive; }
 
   absl::StatusOr<TrainingResult> Train(const NamedTensors& weights,
                                        std::span<const PreparedCase> cases,
@@ -95,6 +103,8 @@ class FakeTrainer final : public StudyTrainer {
   /// Background everywhere but where the harmonised intensity is high.
   absl::StatusOr<std::vector<float>> Scores(const NamedTensors&,
                                             const PreparedCase& prepared) override {
+    ++record_.scores;
+    if (!record_.scores_answer.ok()) return record_.scores_answer;
     std::vector<float> scores(prepared.image.size(), 0.5F);
     scores.insert(scores.end(), prepared.image.begin(), prepared.image.end());
     return scores;
@@ -536,6 +546,55 @@ TEST_F(HospitalClientTest, SendsNoCertificateOfFewerThanThreeCases) {
 
   EXPECT_THAT(session_.scores, SizeIs(1));
   EXPECT_FALSE(session_.certificate.has_value());
+}
+
+TEST_F(HospitalClientTest, SendsTheScoresAloneWhenTheCertificateFails) {
+  ASSERT_NO_FATAL_FAILURE(Approve(WithCertificate(2)));
+  for (const absl::Status& failure :
+       {absl::ResourceExhaustedError("no memory"), absl::InternalError("a defect"),
+        absl::InvalidArgumentError("no case can be used"), absl::AbortedError("something else")}) {
+    training_.scores_answer = failure;
+    session_.scores.clear();
+    session_.Ask({Assignment(Kind::kScore, 3)});
+
+    ASSERT_OK(Run()) << failure;
+
+    ASSERT_THAT(session_.scores, SizeIs(1)) << failure;
+    EXPECT_THAT(session_.scores[0].second, SizeIs(3));
+    EXPECT_FALSE(session_.certificate.has_value());
+  }
+}
+
+TEST_F(HospitalClientTest, SendsTheScoresAloneWhenTheCertificateTakesTooLong) {
+  std::string text = WithCertificate(2);
+  // A quarter of it is over before all the predictions could be made.
+  text += "round_deadline_minutes = 0.0001\nno_progress_minutes = 0.0001\n";
+  ASSERT_NO_FATAL_FAILURE(Approve(text));
+  session_.Ask({Assignment(Kind::kScore, 3)});
+
+  ASSERT_OK(Run());
+
+  ASSERT_THAT(session_.scores, SizeIs(1));
+  EXPECT_THAT(session_.scores[0].second, SizeIs(3));
+  EXPECT_FALSE(session_.certificate.has_value());
+  EXPECT_LT(training_.scores, PredictionsPerCase());
+}
+
+TEST_F(HospitalClientTest, HoldsOneTrainerAtATimeAlsoForACertificateInFullPrecision) {
+  std::string text = WithCertificate(2);
+  text.insert(text.find("batch_size"), "precision = \"mixed\"\n");
+  ASSERT_NO_FATAL_FAILURE(Approve(text));
+  session_.on_scores = [this] {
+    session_.Ask({session_.scores.size() == 1 ? Assignment(Kind::kLocalOnly, 3) : Ended()});
+  };
+  session_.Ask({Assignment(Kind::kScore, 3)});
+
+  ASSERT_OK(Run());
+
+  ASSERT_THAT(session_.scores, SizeIs(2));
+  EXPECT_EQ(session_.scores[1].first, Kind::kLocalOnly);
+  EXPECT_GT(training_.scores, 0);
+  EXPECT_EQ(training_.most_alive, 1);
 }
 
 TEST(SiteCertificate, SendsNoPointOfFewerThanThreeCases) {
