@@ -33,6 +33,11 @@ double SecondsSince(steady_clock::time_point start) {
 
 std::string MessageOf(const absl::Status& status) { return std::string(status.message()); }
 
+/// True where the server does not want what was handed in, and would not the next time.
+bool IsRefusal(const absl::Status& answer) {
+  return absl::IsInvalidArgument(answer) || absl::IsDataLoss(answer) || absl::IsNotFound(answer);
+}
+
 /// What of this assignment is not in the study that the site approved; empty when it all is. A
 /// server that asked for more rounds would learn more of the cases than was agreed.
 std::string BeyondTheStudy(const SiteAssignment& assignment, const Study& study) {
@@ -350,8 +355,7 @@ absl::Status StudyWork::HandIn(const RoundUpdate& update, const SiteAssignment& 
   } else if (absl::IsFailedPrecondition(outcome)) {
     spdlog::warn("update_too_late study={} round={} reason=\"{}\"", update.study, update.round,
                  MessageOf(outcome));
-  } else if (absl::IsInvalidArgument(outcome) || absl::IsDataLoss(outcome) ||
-             absl::IsNotFound(outcome)) {
+  } else if (IsRefusal(outcome)) {
     spdlog::error("update_refused study={} round={} reason=\"{}\"", update.study, update.round,
                   MessageOf(outcome));
   } else {
@@ -372,6 +376,11 @@ absl::Status StudyWork::HandInScores(const std::vector<ScoredCase>& scores,
   if (absl::IsFailedPrecondition(submitted)) {
     spdlog::warn("scores_too_late study={} kind={} reason=\"{}\"", assignment.study,
                  ToString(assignment.kind), MessageOf(submitted));
+    return absl::OkStatus();
+  }
+  if (IsRefusal(submitted)) {
+    spdlog::error("scores_refused study={} kind={} reason=\"{}\"", assignment.study,
+                  ToString(assignment.kind), MessageOf(submitted));
     return absl::OkStatus();
   }
   RETURN_IF_ERROR(submitted);

@@ -28,6 +28,7 @@ class FakeFederationSession final : public FederationSession {
     return absl::OkStatus();
   };
   std::function<void()> on_scores = [] {};
+  absl::Status scores_answer;  ///< The server's answer to scores.
 
   std::vector<RoundUpdate> updates;
   std::vector<std::string> uploaded_digests;
@@ -102,7 +103,7 @@ class FakeFederationSession final : public FederationSession {
     scores.emplace_back(kind, cases);
     certificate = sent_certificate;
     on_scores();
-    return absl::OkStatus();
+    return scores_answer;
   }
   absl::Status ReportProgress(const WorkProgress& progress, std::stop_token) override {
     const std::lock_guard lock(mutex_);

@@ -525,6 +525,23 @@ TEST_F(HospitalClientTest, ScoresTheFinalModelWithoutTraining) {
   EXPECT_THAT(session_.scores[0].second, SizeIs(2));
 }
 
+TEST_F(HospitalClientTest, GoesOnAfterScoresThatCameTooLateOrWereRefused) {
+  for (const Kind kind : {Kind::kScore, Kind::kLocalOnly}) {
+    for (const absl::Status& answer :
+         {absl::FailedPreconditionError("the study is over"),
+          absl::InvalidArgumentError("north sent no scores"),
+          absl::DataLossError("the message cannot be read"), absl::NotFoundError("no study")}) {
+      session_.scores_answer = answer;
+      session_.scores.clear();
+      session_.Ask({Assignment(kind, 3)});
+
+      EXPECT_OK(Run()) << answer;
+
+      EXPECT_THAT(session_.scores, SizeIs(1));
+    }
+  }
+}
+
 TEST_F(HospitalClientTest, SendsACertificateWhereTheStudyAsksForOne) {
   ASSERT_NO_FATAL_FAILURE(Approve(WithCertificate(2)));
   session_.Ask({Assignment(Kind::kScore, 3)});
