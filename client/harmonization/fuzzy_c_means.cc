@@ -69,7 +69,7 @@ absl::StatusOr<TissueClasses> FindTissueClasses(const Volume& volume, const Mask
   double moved = width;
   while (moved > kStill * width) {
     if (classes.iterations == kIterations) {
-      return absl::AbortedError(
+      return absl::InvalidArgumentError(
           fmt::format("after {} iterations the tissue classes at {:g}, {:g} and {:g} still move: "
                       "the intensities under the mask form no three classes",
                       kIterations, classes.centers[0], classes.centers[1], classes.centers[2]));

@@ -30,8 +30,8 @@ struct TissueClasses {
 /// sd until no centre moves by more than 1e-10 of the range: a pure function. Follows the volume
 /// under x' = s x + b, s > 0. Source: docs/references.md#bezdek1984.
 ///
-/// Errors: INVALID_ARGUMENT fewer than three distinct intensities; those of RangeOverMask;
-///         ABORTED centres that still move after 10,000 iterations.
+/// Errors: INVALID_ARGUMENT fewer than three distinct intensities, or centres that still move after
+///         10,000 iterations; those of RangeOverMask.
 absl::StatusOr<TissueClasses> FindTissueClasses(const Volume& volume, const Mask& mask);
 
 /// y = x / mean of the tissue. Removes x' = s x; a bias stays.
