@@ -43,7 +43,7 @@ absl::Status WriteSimulatedCohort(const std::filesystem::path& folder, const Ana
 /// `labelsTr`, `labelsTs`, `derivatives`) and every file that is no image are copied as they are.
 /// Answers with the number of images.
 /// Errors: NOT_FOUND no such folder; FAILED_PRECONDITION `target` exists and is not empty;
-///         INVALID_ARGUMENT a scanner that wants more than that.
+///         INVALID_ARGUMENT a scanner that wants more than that, or a target inside the source.
 absl::StatusOr<std::int64_t> RescanCohort(const std::filesystem::path& source,
                                           const std::filesystem::path& target,
                                           const Scanner& scanner, std::uint64_t seed);

@@ -208,6 +208,19 @@ TEST(RescanCohort, ChangesImagesAndNoLabel) {
   EXPECT_EQ(real_mask->voxels, copied_mask->voxels);
 }
 
+TEST(RescanCohort, RefusesATargetInsideItsSource) {
+  const TemporaryDirectory folder;
+  const fs::path source = folder.path() / "real";
+  ASSERT_OK(WriteSimulatedCohort(source, HalfAndHalf(), kLabels, {.name = "north"}, {}));
+
+  for (const fs::path& target : {source / "copy", source / "sub-0001/../a/b", source}) {
+    EXPECT_THAT(RescanCohort(source, target, {.name = "south"}, 1),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("lies inside")));
+  }
+  EXPECT_FALSE(fs::exists(source / "copy"));
+  EXPECT_OK(RescanCohort(source, folder.path() / "real-copy", {.name = "south"}, 1));
+}
+
 TEST(RescanCohort, NamesAFolderThatIsNotThere) {
   const TemporaryDirectory folder;
 
