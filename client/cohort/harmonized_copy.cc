@@ -80,10 +80,12 @@ std::string TextIn(const json& object, const char* key) {
   return entry != object.end() && entry->is_string() ? entry->get<std::string>() : std::string();
 }
 
-/// True when the output is there, of this input and by this plan.
-bool IsDone(const Task& task, const std::string& input_digest, const HarmonizationPlan& plan) {
+/// True when the output is there, of this input and mask (empty: none is given) and by this plan.
+bool IsDone(const Task& task, const std::string& input_digest, const std::string& mask_digest,
+            const HarmonizationPlan& plan) {
   const json record = ReadJson(RecordOf(task.output));
   if (TextIn(record, "input_sha256") != input_digest ||
+      TextIn(record, "mask_sha256") != mask_digest ||
       TextIn(record, "harmonization_sha256") != HarmonizationDigest(plan)) {
     return false;
   }
@@ -142,7 +144,11 @@ absl::StatusOr<bool> HarmonizeOne(const Task& task, const HarmonizationPlan& pla
         "harmonised images are written as NIfTI: name the output .nii.gz, or convert the cohort");
   }
   ASSIGN_OR_RETURN(const std::string input_digest, Sha256OfFile(task.image));
-  if (IsDone(task, input_digest, plan)) return false;
+  std::string mask_digest;
+  if (!task.mask.empty()) {
+    ASSIGN_OR_RETURN(mask_digest, Sha256OfFile(task.mask));
+  }
+  if (IsDone(task, input_digest, mask_digest, plan)) return false;
   ASSIGN_OR_RETURN(const Volume stored, ReadVolume(task.image));
   Volume canonical = ToCanonical(stored);
   std::optional<Mask> given;
@@ -155,6 +161,7 @@ absl::StatusOr<bool> HarmonizeOne(const Task& task, const HarmonizationPlan& pla
   RETURN_IF_ERROR(WriteVolume(task.output, FromCanonical(canonical, stored.geometry)));
   json record = RecordFor(done, stored.geometry, task.image, plan);
   record["input_sha256"] = input_digest;
+  if (!mask_digest.empty()) record["mask_sha256"] = mask_digest;
   ASSIGN_OR_RETURN(record["output_sha256"], Sha256OfFile(task.output));
   RETURN_IF_ERROR(WriteFileAtomically(RecordOf(task.output), record.dump(2) + "\n"));
   return true;
@@ -319,6 +326,15 @@ absl::StatusOr<HarmonizedCopy> MakeHarmonizedCopy(const fs::path& input, const f
   std::error_code error;
   if (!fs::exists(input, error)) {
     return absl::NotFoundError(fmt::format("there is no {}", input.string()));
+  }
+  const std::size_t length = StandardLength(plan.normalize);
+  const std::size_t channels =
+      std::max(plan.contrasts.size(), length == 0 ? 0 : plan.standard.size() / length);
+  if (channels > 1) {
+    return absl::InvalidArgumentError(fmt::format(
+        "'{}' treats each of {} channels its own way, and a copy takes every image alike: give a "
+        "study of one channel and a folder of its images alone",
+        ToString(plan.normalize), channels));
   }
   const fs::path from = fs::weakly_canonical(input, error);
   const fs::path to = fs::weakly_canonical(output, error);

@@ -33,17 +33,20 @@ using ImageObserver = std::function<void(std::int64_t done, std::int64_t total)>
 /// labels still fit. The plan's last step, resampling, is left to whoever trains.
 ///
 /// Beside each image stands NAME.harmonization.json: version, plan and its digest, digests of input
-/// and output, statistics, the mask's volume in mL, N4's field, and the scanner's field strength
-/// where a BIDS sidecar tells it. It is written last: an image whose JSON says the same plan and
-/// input is kept. Images appear whole or not at all.
+/// and output (and of a given mask), statistics, the mask's volume in mL, N4's field, and the
+/// scanner's field strength where a BIDS sidecar tells it. It is written last: an image whose JSON
+/// says the same plan, input and mask is kept. Images appear whole or not at all.
 ///
 /// Mask::kGiven: `masksTr/CASE.nii.gz` beside imagesTr; in BIDS a `desc-brain_mask` under
 /// `derivatives` of the same subject and session.
 ///
+/// Every image is taken as the plan's only channel, whatever its file is called.
+///
 /// Images are worked on in parallel, as many as there are cores and half of the memory holds.
 /// Errors: NOT_FOUND no input, or no image in it; INVALID_ARGUMENT the output is the input or lies
-///         inside it, or a mask of Mask::kGiven for a single image; RESOURCE_EXHAUSTED disk full or
-///         no memory; CANCELLED when stopped (what is done stays, the next call goes on).
+///         inside it, a mask of Mask::kGiven for a single image, or a plan with contrasts or
+///         standards of several channels; RESOURCE_EXHAUSTED disk full or no memory; CANCELLED when
+///         stopped (what is done stays, the next call goes on).
 absl::StatusOr<HarmonizedCopy> MakeHarmonizedCopy(const std::filesystem::path& input,
                                                   const std::filesystem::path& output,
                                                   const HarmonizationPlan& plan,

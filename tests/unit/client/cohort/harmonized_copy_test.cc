@@ -180,6 +180,44 @@ TEST_F(HarmonizedCopyTest, TakesTheMaskThatComesWithEachCase) {
             std::count_if(box.voxels.begin(), box.voxels.end(), [](auto v) { return v != 0; }));
 }
 
+TEST_F(HarmonizedCopyTest, DoesAnImageAnewWhoseMaskHasChanged) {
+  HarmonizationPlan plan;
+  plan.mask = HarmonizationPlan::Mask::kGiven;
+  const fs::path mask = in_ / "derivatives/bet/sub-2/anat/sub-2_desc-brain_mask.nii.gz";
+  fs::create_directories(mask.parent_path());
+  LabelMap box = BoxLabels(StoredGrid());
+  ASSERT_OK(WriteLabelMap(mask, box));
+  ASSERT_OK(Make(plan));
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy again, Make(plan));
+  EXPECT_EQ(again.kept, 1);
+
+  std::fill(box.voxels.begin(), box.voxels.end(), std::uint8_t{1});
+  ASSERT_OK(WriteLabelMap(mask, box));
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy changed, Make(plan));
+
+  EXPECT_EQ(changed.written, 1);
+  const json record = json::parse(TextOf(out_ / "sub-2/anat/sub-2_T1w.harmonization.json"));
+  EXPECT_EQ(record["statistics"]["voxels"], 13 * 11 * 7);
+  EXPECT_THAT(Sha256OfFile(mask), IsOkAndHolds(record["mask_sha256"].get<std::string>()));
+}
+
+TEST_F(HarmonizedCopyTest, RefusesAPlanThatTreatsChannelsDifferently) {
+  HarmonizationPlan kde;
+  kde.normalize = HarmonizationPlan::Normalizer::kKde;
+  kde.contrasts = {HarmonizationPlan::Contrast::kT1w, HarmonizationPlan::Contrast::kFlair};
+  HarmonizationPlan nyul;
+  nyul.normalize = HarmonizationPlan::Normalizer::kNyul;
+  nyul.standard.assign(22, 1.0);
+  for (const HarmonizationPlan& plan : {kde, nyul}) {
+    EXPECT_THAT(Make(plan), StatusIs(absl::StatusCode::kInvalidArgument,
+                                     HasSubstr("treats each of 2 channels its own way")));
+  }
+  EXPECT_FALSE(fs::exists(out_));
+
+  kde.contrasts.pop_back();
+  EXPECT_OK(Make(kde));
+}
+
 TEST_F(HarmonizedCopyTest, TakesDecathlonAndNnunetFoldersAndSingleImages) {
   const fs::path cohort = folder_.path() / "nnunet";
   WriteText(cohort / "dataset.json", R"({"channel_names": {"0": "T1w"}, "numTraining": 1,
