@@ -36,6 +36,14 @@ std::string QuorumInWords(const Quorum& quorum) {
   return text;
 }
 
+/// What becomes of x' = s x, s > 0: nothing is left of it. The default width of kde's kernel does
+/// not follow a scale (client/harmonization/tissue_mode.h).
+constexpr bool RemovesScale(const HarmonizationPlan& plan) {
+  using Plan = HarmonizationPlan;
+  return plan.normalize != Plan::Normalizer::kNone &&
+         (plan.normalize != Plan::Normalizer::kKde || plan.bandwidth == Plan::Bandwidth::kScott);
+}
+
 }  // namespace
 
 std::string LimitsSection(const ReportContent& content) {
@@ -46,9 +54,17 @@ std::string LimitsSection(const ReportContent& content) {
   };
   const HarmonizationPlan& plan = study.harmonization;
   if (plan.normalize == HarmonizationPlan::Normalizer::kNone) {
-    item(
-        "<b>Not harmonised:</b> this study trains on intensities as they are. Differences of "
-        "scale and bias between scanners reach the network.");
+    item(fmt::format(
+        "<b>Not harmonised:</b> this study trains on intensities {}. Differences of scale and bias "
+        "between scanners reach the network.",
+        plan.n4.has_value() ? "that N4 corrects for a smooth bias field and nothing normalises"
+                            : "as they are"));
+  } else if (!RemovesScale(plan)) {
+    item(fmt::format(
+        "<b>Partly removed:</b> the normalisation ({}) smooths each histogram by a width that does "
+        "not follow a scanner's scale (<i>x</i> becomes <i>s·x</i>): some of it can reach the "
+        "network, and all of a bias (<i>x + b</i>) does. bandwidth = \"scott\" follows it.",
+        EscapeHtml(InWords(plan))));
   } else {
     item(fmt::format(
         "<b>Removed:</b> the normalisation ({}) removes a scanner's positive scale {}, up to "
@@ -57,6 +73,8 @@ std::string LimitsSection(const ReportContent& content) {
         RemovesScaleAndBias(plan.normalize)
             ? "and its bias (<i>x</i> becomes <i>s·x + b</i>) exactly"
             : "exactly (<i>x</i> becomes <i>s·x</i>), but no bias (<i>x + b</i>)"));
+  }
+  if (plan.normalize != HarmonizationPlan::Normalizer::kNone) {
     item(fmt::format(
         "<b>Not removed:</b> a negative scale (inverted contrast), gamma and other curves, {} "
         "smooth bias field across the image, another protocol or contrast, another resolution, "

@@ -17,6 +17,7 @@ namespace isoscan {
 namespace {
 
 using nlohmann::json;
+using testing::AllOf;
 using testing::ContainsRegex;
 using testing::HasSubstr;
 using testing::Not;
@@ -181,6 +182,35 @@ TEST(Report, IsReadableForAStudyOfNothing) {
 
   EXPECT_THAT(report.html, HasSubstr("No trained model has been scored"));
   EXPECT_TRUE(json::parse(report.json)["sites"].empty());
+}
+
+TEST(Report, SaysWhatEachHarmonisationLeaves) {
+  using Plan = HarmonizationPlan;
+  const auto html_of = [](const Plan& plan) {
+    StudyRecord record = ExampleStudy({});
+    record.study.harmonization = plan;
+    return RenderReport(record)->html;
+  };
+  Plan kde;
+  kde.normalize = Plan::Normalizer::kKde;
+  kde.contrasts = {Plan::Contrast::kT1w};
+  kde.bandwidth = Plan::Bandwidth::kPackage;
+  Plan scott = kde;
+  scott.bandwidth = Plan::Bandwidth::kScott;
+  Plan none;
+  none.normalize = Plan::Normalizer::kNone;
+  Plan n4_alone = none;
+  n4_alone.n4 = N4Plan();
+
+  EXPECT_THAT(html_of({}), HasSubstr("and its bias (<i>x</i> becomes <i>s·x + b</i>) exactly"));
+  EXPECT_THAT(html_of(scott), HasSubstr("exactly (<i>x</i> becomes <i>s·x</i>), but no bias"));
+  EXPECT_THAT(html_of(kde),
+              AllOf(HasSubstr("<b>Partly removed:</b>"), Not(HasSubstr("<b>Removed:</b>")),
+                    HasSubstr("<b>Not removed:</b>")));
+  EXPECT_THAT(html_of(none),
+              AllOf(HasSubstr("intensities as they are."), Not(HasSubstr("<b>Not removed:</b>"))));
+  EXPECT_THAT(html_of(n4_alone),
+              AllOf(HasSubstr("intensities that N4 corrects"), Not(HasSubstr("as they are"))));
 }
 
 TEST(Report, ShowsEachSitesCertificateAndCurves) {
