@@ -138,6 +138,20 @@ std::string Rows(const std::vector<SiteStatistics>& sites) {
   return table.Html();
 }
 
+/// Sites without one, in words; empty when every site sent one.
+std::string WithoutCertificate(const std::vector<SiteStatistics>& sites) {
+  std::string names;
+  for (const SiteStatistics& site : sites) {
+    if (site.certificate) continue;
+    names += (names.empty() ? "" : ", ") + EscapeHtml(site.site.name);
+  }
+  if (names.empty()) return "";
+  return fmt::format(
+      "<p>No certificate came from {}. A hospital sends none of fewer than {} cases, or where "
+      "making it failed or took too long; its own log tells.</p>\n",
+      names, kFewestCertifiedCases);
+}
+
 }  // namespace
 
 std::string CertificateSection(const ReportContent& content) {
@@ -158,10 +172,11 @@ std::string CertificateSection(const ReportContent& content) {
   return fmt::format(
       "<section>\n<h2>Invariance certificate</h2>\n<p>Each hospital changed its own held-out scans "
       "as other scanners would have and looked what becomes of the model's answers. A positive "
-      "scale and a bias must change nothing.</p>\n{}<p>What harmonisation does not remove, by its "
+      "scale and a bias must change nothing.</p>\n{}{}<p>What harmonisation does not remove, by "
+      "its "
       "amount; the dotted line is the scan as it is. Means over a hospital's held-out cases, none "
       "of fewer than {}.</p>\n{}<div class=\"panels\">\n{}</div>\n</section>\n",
-      Rows(sites), kFewestCertifiedCases, Legend(sites), panels);
+      Rows(sites), WithoutCertificate(sites), kFewestCertifiedCases, Legend(sites), panels);
 }
 
 }  // namespace isoscan

@@ -224,6 +224,8 @@ TEST(Report, ShowsEachSitesCertificateAndCurves) {
   EXPECT_EQ(certificate["curves"][0]["perturbation"], "gamma");
   EXPECT_EQ(certificate["curves"][0]["points"][0]["amount"], 0.5);
   EXPECT_TRUE(twin["sites"][1]["certificate"].is_null()) << "this site sent none";
+  EXPECT_THAT(report.html, HasSubstr("No certificate came from " +
+                                     twin["sites"][1]["name"].get<std::string>() + "."));
 }
 
 TEST(Report, SaysPlainlyThatTheInvarianceDoesNotHold) {
