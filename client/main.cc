@@ -64,14 +64,11 @@ void AddEnrol(CLI::App& program, CommandLine& line, const std::stop_token& stop)
   });
 }
 
-/// The site's configuration, or none of its folders but `input`, where that is given.
+/// A folder of files needs no site, but has its device and its approved studies where it is one.
 absl::Status CertifyCohort(const CommandLine& line, const std::stop_token& stop) {
   absl::StatusOr<ClientConfig> config = LoadClientConfig(line.config);
-  if (!line.harmonize.input.empty()) {
-    if (absl::IsNotFound(config.status())) config = ClientConfig{};
-    RETURN_IF_ERROR(config.status());
-    config->cohorts.assign(1, CohortFolder());
-    config->cohorts.front().folder = line.harmonize.input;
+  if (!line.certificate.folder.empty() && absl::IsNotFound(config.status())) {
+    config = ClientConfig{};
   }
   RETURN_IF_ERROR(config.status());
   return Certify(*config, line.certificate, stop);
@@ -127,20 +124,22 @@ void AddEvaluate(CLI::App& program, CommandLine& line, const std::stop_token& st
   });
 }
 
-void AddCertificate(CLI::App* harmonize, CommandLine& line) {
+/// Answers with --certify.
+CLI::Option* AddCertificate(CLI::App* harmonize, CommandLine& line) {
   CertificateRequest& request = line.certificate;
   CLI::Option* const certify = harmonize->add_flag(
       "--certify", line.certify,
-      "Instead: measure what scale, bias and other changes of this site's held-out scans (or those "
+      "Instead: measure what scale, bias and other changes of this site's held-out scans (or all "
       "of the folder INPUT) do to the model of --study, a file or an approved study's name");
   harmonize->add_option("--model", request.model, "The study's model, a .safetensors file")
       ->needs(certify);
-  harmonize->add_option("--cases", request.cases, "At most so many held-out cases")
+  harmonize->add_option("--cases", request.cases, "At most so many cases")
       ->needs(certify)
       ->check(CLI::PositiveNumber);
   harmonize->add_option("--certificate", request.out, "File for the certificate as JSON")
       ->needs(certify);
   harmonize->add_option("--svg", request.svg, "File for its picture")->needs(certify);
+  return certify;
 }
 
 /// The words of an option's values, as study.toml has them.
@@ -158,27 +157,32 @@ void AddHarmonize(CLI::App& program, CommandLine& line, const std::stop_token& s
   HarmonizeRequest& request = line.harmonize;
   app->add_option("input", request.input,
                   "Image, or folder of a cohort (BIDS, Decathlon, nnU-Net)");
-  app->add_option("output", request.output, "NIfTI file, or folder, to write");
+  CLI::Option* const output =
+      app->add_option("output", request.output, "NIfTI file, or folder, to write");
   CLI::Option* const study =
       app->add_option("--study", line.study, "study.toml whose [harmonization] counts");
+  CLI::Option* const certify = AddCertificate(app, line)->excludes(output);
   app->add_option("--mask", request.plan.mask, "Voxels that statistics are taken over")
       ->transform(Words<Plan::Mask>(
           {Plan::Mask::kWhole, Plan::Mask::kOtsu, Plan::Mask::kThreshold, Plan::Mask::kGiven}))
-      ->excludes(study);
+      ->excludes(study)
+      ->excludes(certify);
   app->add_option("--threshold", request.plan.threshold,
                   "For --mask threshold: a fraction of the image's range")
       ->check(CLI::Range(0.0, 0.99))
-      ->excludes(study);
+      ->excludes(study)
+      ->excludes(certify);
   app->add_option("--normalize", request.plan.normalize, "What is done with the statistics")
       ->transform(Words<Plan::Normalizer>(
           {Plan::Normalizer::kInstance, Plan::Normalizer::kZScore, Plan::Normalizer::kNone}))
-      ->excludes(study);
+      ->excludes(study)
+      ->excludes(certify);
   app->add_flag_function(
          "--n4", [&request](std::int64_t) { request.plan.n4 = N4Plan(); },
          "Correct the bias field first")
-      ->excludes(study);
+      ->excludes(study)
+      ->excludes(certify);
   app->add_flag("--json", line.json, "Print JSON");
-  AddCertificate(app, line);
   app->callback([&line, &stop] {
     if (line.certify && line.certificate.model.empty()) {
       throw CLI::RequiredError("--certify: --model");
@@ -187,6 +191,7 @@ void AddHarmonize(CLI::App& program, CommandLine& line, const std::stop_token& s
       throw CLI::RequiredError("input and output");
     }
     line.harmonize.study = line.certificate.study = line.study;
+    line.certificate.folder = line.harmonize.input;
     line.harmonize.json = line.certificate.json = line.json;
     line.command = [&line, &stop] {
       return Report(line.certify ? CertifyCohort(line, stop)

@@ -60,7 +60,7 @@ absl::StatusOr<SiteFindings> CertifyHeldOut(const SiteCases& cases, const Study&
   }
   if (!site.cases.empty()) return site;
   return absl::DataLossError(fmt::format(
-      "none of {} held-out cases can be used, the first because {}; `isoscan-client inspect` lists "
+      "none of {} cases can be used, the first because {}; `isoscan-client inspect` lists "
       "them all",
       chosen.size(), site.refused.empty() ? "there is none" : site.refused.front().reason));
 }

@@ -153,7 +153,7 @@ std::string Header(const CertificateSubject& subject, const InvarianceCertificat
                           certificate.scale, certificate.bias)) +
          Text(
              14, 80, "soft", "start",
-             fmt::format("{} of {} compared voxels changed their label. {} held-out cases, model "
+             fmt::format("{} of {} compared voxels changed their label. {} cases, model "
                          "{}, Isoscan {}.",
                          certificate.voxels_changed, certificate.voxels_compared, certificate.cases,
                          subject.model_digest.substr(0, 12), subject.software_version)) +

@@ -21,9 +21,20 @@
 namespace isoscan {
 namespace {
 
+absl::StatusOr<SiteCases> CasesOf(const ClientConfig& config, const CertificateRequest& request,
+                                  const Study& study) {
+  if (request.folder.empty()) return ListSiteCases(config, study);
+  CohortFolder cohort;
+  cohort.folder = request.folder;
+  SiteCases cases;
+  ASSIGN_OR_RETURN(cases.files, ListCases(cohort, study));
+  cases.held_out.assign(cases.files.size(), true);  // The study's rule is for who takes part.
+  return cases;
+}
+
 void Print(const InvarianceCertificate& certificate) {
   fmt::print(
-      "{}: over {} held-out cases a positive scale (1e-5 to 1e5) and a bias (up to 100 standard "
+      "{}: over {} cases a positive scale (1e-5 to 1e5) and a bias (up to 100 standard "
       "deviations)\nchange no logit by more than {:.2e} of the logits' spread (limit {:g}; "
       "greatest "
       "at scale {:g}, bias {:g});\n{} of {} compared voxels change their label\n",
@@ -54,7 +65,7 @@ absl::Status Certify(const ClientConfig& config, const CertificateRequest& reque
   study.training.precision = TrainingPlan::Precision::kFloat32;
   ASSIGN_OR_RETURN(const NamedTensors weights, LoadStudyModel(request.model, study));
   ASSIGN_OR_RETURN(const std::string digest, Sha256OfFile(request.model));
-  ASSIGN_OR_RETURN(const SiteCases cases, ListSiteCases(config, study));
+  ASSIGN_OR_RETURN(const SiteCases cases, CasesOf(config, request, study));
   ASSIGN_OR_RETURN(const std::unique_ptr<StudyTrainer> trainer,
                    MakeDeviceTrainer(study, config.device));
 

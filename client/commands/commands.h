@@ -82,16 +82,18 @@ absl::Status HarmonizeImages(const HarmonizeRequest& request, std::stop_token st
 struct CertificateRequest {
   std::string study;            ///< As ChooseStudy() takes it.
   std::filesystem::path model;  ///< A global model, safetensors.
-  std::int64_t cases = 0;       ///< At most so many held-out cases; 0: all.
-  std::filesystem::path out;    ///< JSON file.
+  /// A cohort, of which every case is taken; empty: the held-out ones of the site's own.
+  std::filesystem::path folder;
+  std::int64_t cases = 0;     ///< At most so many of them; 0: all.
+  std::filesystem::path out;  ///< JSON file.
   std::filesystem::path svg;
   bool json = false;  ///< Print JSON.
 };
 
-/// Measures what a positive scale and a bias change of the model's answers on this site's held-out
-/// cases (rounding alone, or harmonisation is broken), and how it degrades under what harmonisation
-/// does not remove. Prints a table.
-/// Errors: those of ChooseStudy, LoadStudyModel, ListSiteCases and CertifyHeldOut; CANCELLED.
+/// Measures what a positive scale and a bias change of the model's answers on those cases (rounding
+/// alone, or harmonisation is broken), and how it degrades under what harmonisation does not
+/// remove. Prints a table. Errors: those of ChooseStudy, LoadStudyModel, ListSiteCases, ListCases
+/// and CertifyHeldOut; CANCELLED.
 absl::Status Certify(const ClientConfig& config, const CertificateRequest& request,
                      std::stop_token stop);
 
