@@ -172,9 +172,12 @@ void AddHarmonize(CLI::App& program, CommandLine& line, const std::stop_token& s
       ->check(CLI::Range(0.0, 0.99))
       ->excludes(study)
       ->excludes(certify);
-  app->add_option("--normalize", request.plan.normalize, "What is done with the statistics")
-      ->transform(Words<Plan::Normalizer>(
-          {Plan::Normalizer::kInstance, Plan::Normalizer::kZScore, Plan::Normalizer::kNone}))
+  app->add_option(
+         "--normalize", request.plan.normalize,
+         "What is done with the statistics; white_stripe and kde, which need the contrast, and "
+         "nyul and lsq, which need the sites' standard, come with --study")
+      ->transform(Words<Plan::Normalizer>({Plan::Normalizer::kInstance, Plan::Normalizer::kZScore,
+                                           Plan::Normalizer::kFcm, Plan::Normalizer::kNone}))
       ->excludes(study)
       ->excludes(certify);
   app->add_flag_function(
