@@ -106,7 +106,7 @@ std::string NormalizerWords(const Plan& plan) {
     case Plan::Normalizer::kLsq:
       return fmt::format("least squares on tissue means over {}", MaskWords(plan));
     case Plan::Normalizer::kNone:
-      return "no normalisation: intensities as they are";
+      return "no normalisation";
   }
   return "";
 }
