@@ -337,7 +337,7 @@ absl::StatusOr<HarmonizedCopy> MakeHarmonizedCopy(const fs::path& input, const f
         ToString(plan.normalize), channels));
   }
   const fs::path from = fs::weakly_canonical(input, error);
-  const fs::path to = fs::weakly_canonical(output, error);
+  const fs::path to = fs::weakly_canonical(fs::absolute(output), error);
   const fs::path inside = to.lexically_relative(from);
   if (!inside.empty() && *inside.begin() != "..") {
     return absl::InvalidArgumentError(

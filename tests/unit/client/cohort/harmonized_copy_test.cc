@@ -242,6 +242,19 @@ TEST_F(HarmonizedCopyTest, TakesDecathlonAndNnunetFoldersAndSingleImages) {
   EXPECT_TRUE(fs::exists(folder_.path() / "single.harmonization.json"));
 }
 
+TEST_F(HarmonizedCopyTest, WritesASingleImageIntoTheCurrentFolder) {
+  const fs::path before = fs::current_path();
+  fs::current_path(folder_.path());
+  const absl::StatusOr<HarmonizedCopy> copy =
+      MakeHarmonizedCopy(in_ / "sub-1/anat/sub-1_T1w.nii.gz", "single.nii.gz", {}, {},
+                         [](std::int64_t, std::int64_t) {});
+  fs::current_path(before);
+
+  ASSERT_OK(copy);
+  EXPECT_EQ(copy->written, 1);
+  EXPECT_TRUE(fs::exists(folder_.path() / "single.nii.gz"));
+}
+
 TEST_F(HarmonizedCopyTest, RefusesPlacesThatWouldMixInputAndOutput) {
   const auto to = [this](const fs::path& output) {
     return MakeHarmonizedCopy(in_, output, {}, {}, [](std::int64_t, std::int64_t) {});
