@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <span>
 #include <utility>
 
+#include "client/harmonization/harmonize.h"
 #include "client/imaging/image_file.h"
 #include "client/imaging/orientation.h"
 #include "common/status/status_macros.h"
@@ -72,6 +74,61 @@ absl::StatusOr<PreparedCase> ReadCase(const CaseFiles& files, const Study& study
   return prepared;
 }
 
+/// What a case adds to the study's standard, channel after channel.
+absl::StatusOr<std::vector<double>> StandardOfCase(const LoadedCase& loaded, const CaseFiles& files,
+                                                   const Study& study) {
+  std::optional<Mask> given;
+  if (study.harmonization.mask == HarmonizationPlan::Mask::kGiven) given = loaded.mask;
+  std::vector<double> standard;
+  for (std::size_t channel = 0; channel < loaded.channels.size(); ++channel) {
+    const auto own = StandardOf(loaded.channels[channel], study.harmonization, given);
+    if (!own.ok()) {
+      return absl::Status(own.status().code(),
+                          fmt::format("case {}, {}: {}", files.name, study.channels[channel],
+                                      std::string(own.status().message())));
+    }
+    standard.insert(standard.end(), own->begin(), own->end());
+  }
+  return standard;
+}
+
+/// What each training case adds to the study's standard; empty for held-out cases and for those
+/// that have none, of which the preparation tells why.
+absl::StatusOr<std::vector<std::vector<double>>> StandardsOfTraining(const SiteCases& cases,
+                                                                     const Study& study,
+                                                                     const std::stop_token& stop) {
+  std::vector<std::vector<double>> standards(cases.files.size());
+  bool any = false;
+  absl::Status first;
+  for (std::size_t index = 0; index < cases.files.size(); ++index) {
+    if (stop.stop_requested()) return absl::CancelledError("interrupted");
+    if (cases.held_out[index]) continue;
+    const CaseFiles& files = cases.files[index];
+    const absl::StatusOr<LoadedCase> loaded = LoadCase(files, study);
+    if (absl::IsResourceExhausted(loaded.status())) return loaded.status();
+    auto standard = loaded.ok() ? StandardOfCase(*loaded, files, study)
+                                : absl::StatusOr<std::vector<double>>(loaded.status());
+    first.Update(standard.status());
+    if (!standard.ok()) continue;
+    standards[index] = *std::move(standard);
+    any = true;
+  }
+  if (any) return standards;
+  return absl::DataLossError(
+      fmt::format("no training case has what '{}' takes the sites' mean of, the first because {}; "
+                  "`isoscan-client inspect` lists them all",
+                  ToString(study.harmonization.normalize),
+                  first.ok() ? "all cases are held out" : std::string(first.message())));
+}
+
+CaseSum SumOf(const std::vector<std::vector<double>>& standards) {
+  CaseSum sum;
+  for (const std::vector<double>& standard : standards) {
+    if (!standard.empty()) AddCase(standard, sum);
+  }
+  return sum;
+}
+
 absl::Status CheckSides(const StudyCohort& cohort, std::size_t cases) {
   if (!cohort.training.empty() && !cohort.held_out.empty()) return absl::OkStatus();
   return absl::DataLossError(fmt::format(
@@ -119,10 +176,19 @@ std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study) {
   return std::llround(std::min(total + largest, kTooMuch));
 }
 
-absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Study& study,
+absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Study& declared,
                                                const std::stop_token& stop,
                                                const CaseObserver& observe) {
   StudyCohort cohort;
+  Study study = declared;
+  std::vector<std::vector<double>> standards;
+  if (StandardLength(study.harmonization.normalize) > 0 && study.harmonization.standard.empty()) {
+    ASSIGN_OR_RETURN(standards, StandardsOfTraining(cases, study, stop));
+    // This site's own mean, until the sites' is known.
+    const CaseSum own = SumOf(standards);
+    study.harmonization.standard = own.sum;
+    for (double& value : study.harmonization.standard) value /= static_cast<double>(own.cases);
+  }
   std::vector<float> raw;
   std::vector<float> harmonized;
   const auto total = static_cast<std::int64_t>(cases.files.size());
@@ -135,6 +201,7 @@ absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Stu
     if (prepared.ok()) {
       (held_out ? cohort.held_out : cohort.training).push_back(*std::move(prepared));
     } else {
+      if (!standards.empty()) standards[static_cast<std::size_t>(index)].clear();
       cohort.refused.push_back({.index = index,
                                 .cohort = files.cohort,
                                 .name = files.name,
@@ -148,7 +215,8 @@ absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Stu
                         .held_out_cases = static_cast<std::int64_t>(cohort.held_out.size()),
                         .refused_cases = static_cast<std::int64_t>(cohort.refused.size()),
                         .raw = RawHistogram(raw),
-                        .harmonized = Count(harmonized, -4, 6)};
+                        .harmonized = Count(harmonized, -4, 6),
+                        .standard = Disclosed(SumOf(standards))};
   return cohort;
 }
 

@@ -57,6 +57,11 @@ using CaseObserver = std::function<void(std::int64_t done, std::int64_t total)>;
 /// voxels at most (16,384, evenly spread in the file): raw over the 0.5 to 99.5 percentiles in 64
 /// bins, harmonised as the network sees it (after resampling) over [-4, 6] in 64 bins.
 ///
+/// A study whose standard is the sites' mean (HarmonizationPlan::standard is empty) has none before
+/// it starts: the cases are read twice, prepared by this site's own mean, and the declaration has
+/// what those that are used for training add to the sites' (nothing, where they are fewer than
+/// kMinimumCasesOfSum).
+///
 /// Errors: DATA_LOSS no case is left on one side, with the number and the first reason;
 ///         CANCELLED; RESOURCE_EXHAUSTED.
 absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Study& study,

@@ -16,6 +16,7 @@
 #include "common/process/resources.h"
 #include "common/status/status_macros.h"
 #include "common/study/initial_weights.h"
+#include "common/study/population_standard.h"
 #include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
 #include <unistd.h>
@@ -96,6 +97,21 @@ class TerminalProgress {
   std::optional<Progress> bar_;
 };
 
+/// Where the study takes the sites' mean for its standard: asks the server for it.
+/// Errors: DATA_LOSS it cannot be one; those of FederationSession.
+absl::Status FixStandard(FederationSession& session, Study& study, const std::stop_token& stop) {
+  HarmonizationPlan& plan = study.harmonization;
+  if (StandardLength(plan.normalize) == 0 || !plan.standard.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::vector<OfferedStudy> offered, session.Studies(stop));
+  for (const OfferedStudy& entry : offered) {
+    if (entry.name == study.name && entry.digest == study.digest) plan.standard = entry.standard;
+  }
+  const std::string fault = StandardFault(plan.standard, plan.normalize, study.channels.size());
+  if (fault.empty()) return absl::OkStatus();
+  return absl::DataLossError(
+      fmt::format("the server's standard of study {} {}; tell the coordinator", study.name, fault));
+}
+
 }  // namespace
 
 StudyWork::StudyWork(const ClientConfig& config, FederationSession& session,
@@ -168,6 +184,8 @@ absl::Status StudyWork::Load(const Study& study, const SiteAssignment& assignmen
   Tell(assignment, "preparing", 0, 0);
   auto next = std::make_unique<LoadedStudy>();
   next->study = study;
+  RETURN_IF_ERROR(FixStandard(session_, next->study, stop));
+  next->standard_is_the_sites = next->study.harmonization.standard != study.harmonization.standard;
   ASSIGN_OR_RETURN(next->trainer, make_trainer_(study));
   ASSIGN_OR_RETURN(const SiteCases cases, ListSiteCases(config_, study));
   const std::int64_t cases_bytes = EstimateCohortMemory(cases, study);
@@ -183,7 +201,7 @@ absl::Status StudyWork::Load(const Study& study, const SiteAssignment& assignmen
   RETURN_IF_ERROR(CheckMemory(fmt::format("study {}", study.name), cases_bytes + training_bytes));
 
   TerminalProgress bar("reading cases", static_cast<std::int64_t>(cases.files.size()));
-  ASSIGN_OR_RETURN(next->cohort, PrepareStudyCohort(cases, study, stop,
+  ASSIGN_OR_RETURN(next->cohort, PrepareStudyCohort(cases, next->study, stop,
                                                     [&](std::int64_t done, std::int64_t total) {
                                                       Tell(assignment, "preparing", done, total);
                                                       bar.Advance(done);
@@ -240,8 +258,10 @@ absl::StatusOr<NamedTensors> StudyWork::FetchModel(const SiteAssignment& assignm
   folder_.KeepOnly(assignment.study, assignment.round, assignment.model_digest);
   ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
   RETURN_IF_ERROR(CheckShapes("the server", file.shapes(), NetworkShapes(loaded_->study)));
-  RETURN_IF_ERROR(
-      CheckHarmonization("the server's model", file.metadata(), loaded_->study.harmonization));
+  HarmonizationPlan plan = loaded_->study.harmonization;
+  // The initial model is older than the sites' mean.
+  if (loaded_->standard_is_the_sites && assignment.round == 1) plan.standard.clear();
+  RETURN_IF_ERROR(CheckHarmonization("the server's model", file.metadata(), plan));
   return file.ReadAll();
 }
 

@@ -56,6 +56,7 @@ class StudyWork {
   /// The one study whose cases are in memory.
   struct LoadedStudy {
     Study study;
+    bool standard_is_the_sites = false;  ///< And not the study's own text.
     StudyCohort cohort;
     std::unique_ptr<StudyTrainer> trainer;  ///< Null once a certificate needed its memory.
   };

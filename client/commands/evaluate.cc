@@ -167,7 +167,7 @@ void PrintTable(const std::vector<Evaluation>& evaluations, const Study& study) 
 
 absl::Status EvaluateCases(const ClientConfig& config, const EvaluationRequest& request,
                            std::stop_token stop) {
-  ASSIGN_OR_RETURN(const Study study, ChooseStudy(config, request.study));
+  ASSIGN_OR_RETURN(Study study, ChooseStudy(config, request.study));
   ASSIGN_OR_RETURN(const NamedTensors weights, LoadStudyModel(request.model, study));
   ASSIGN_OR_RETURN(const std::string digest, Sha256OfFile(request.model));
   ASSIGN_OR_RETURN(const std::vector<CaseFiles> cases, CasesOf(config, request, study));

@@ -155,9 +155,13 @@ absl::Status ApproveStudy(const ClientConfig& config, const std::string& name, b
   fmt::print("  cases       {} for training, {} held out, {} refused\n", declaration.training_cases,
              declaration.held_out_cases, declaration.refused_cases);
   fmt::print(
-      "  is sent     these three counts and two histograms now; weights, loss and the scores of "
+      "  is sent     these three counts and two histograms now{}; weights, loss and the scores of "
       "held-out cases (by number and [[cohort]] name) each round; no image, case name, path or "
-      "date\n");
+      "date\n",
+      declaration.standard.cases > 0
+          ? fmt::format(", and the sum over {} cases of {} numbers for the study's standard",
+                        declaration.standard.cases, declaration.standard.sum.size())
+          : "");
   std::fflush(stdout);
   if (!yes && !AskYesNo(fmt::format("take part in {}?", name))) {
     return absl::CancelledError("not approved; nothing was sent");

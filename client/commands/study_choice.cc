@@ -10,6 +10,7 @@
 #include "client/state_folder.h"
 #include "common/status/status_macros.h"
 #include "common/study/initial_weights.h"
+#include "common/study/population_standard.h"
 #include "common/weights/safetensors.h"
 
 namespace isoscan {
@@ -34,9 +35,10 @@ absl::StatusOr<Study> ChooseStudy(const ClientConfig& config, const std::string&
           : fmt::format("{} studies are approved; say which with --study NAME", all.size()));
 }
 
-absl::StatusOr<NamedTensors> LoadStudyModel(const std::filesystem::path& path, const Study& study) {
+absl::StatusOr<NamedTensors> LoadStudyModel(const std::filesystem::path& path, Study& study) {
   ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
   RETURN_IF_ERROR(CheckShapes(path.string(), file.shapes(), NetworkShapes(study)));
+  TakeStandard(file.metadata(), study.channels.size(), study.harmonization);
   RETURN_IF_ERROR(CheckHarmonization(path.string(), file.metadata(), study.harmonization));
   return file.ReadAll();
 }

@@ -17,9 +17,10 @@ namespace isoscan {
 /// approved; those of LoadStudy.
 absl::StatusOr<Study> ChooseStudy(const ClientConfig& config, const std::string& study);
 
-/// A global model, whose tensors and harmonisation must be the study's.
-/// Errors: those of SafetensorsFile::Open and CheckHarmonization; INVALID_ARGUMENT naming a tensor
-/// that is missing or of another shape.
-absl::StatusOr<NamedTensors> LoadStudyModel(const std::filesystem::path& path, const Study& study);
+/// A global model, whose tensors and harmonisation must be the study's. A study that took the
+/// sites' mean for its standard gets the numbers that the model carries. Errors: those of
+/// SafetensorsFile::Open and CheckHarmonization; INVALID_ARGUMENT naming a tensor that is missing
+/// or of another shape.
+absl::StatusOr<NamedTensors> LoadStudyModel(const std::filesystem::path& path, Study& study);
 
 }  // namespace isoscan

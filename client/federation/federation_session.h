@@ -13,6 +13,7 @@
 
 #include "client/evaluation/overlap.h"
 #include "common/invariance/certificate.h"
+#include "common/population/population_mean.h"
 
 namespace isoscan {
 
@@ -36,6 +37,8 @@ struct OfferedStudy {
   bool approved = false;  ///< By this site, as the server knows it.
   bool withdrawn = false;
   std::string waiting_for;  ///< In plain words; empty when nothing is amiss.
+  /// Takes the place of HarmonizationPlan::standard; empty before the start, or where not needed.
+  std::vector<double> standard = {};
 
   bool ended() const { return phase == Phase::kFinished || phase == Phase::kStopped; }
 };
@@ -81,6 +84,7 @@ struct CohortDeclaration {
   std::int64_t refused_cases = 0;  ///< Quarantined, never used.
   IntensityHistogram raw;          ///< Intensities as stored.
   IntensityHistogram harmonized;   ///< As the network sees them.
+  CaseSum standard;  ///< What the training cases add to the study's standard, as Disclosed().
 };
 
 /// What a site hands in for a round, beside the weights.

@@ -42,7 +42,8 @@ OfferedStudy OfferedStudyFrom(const v1::StudyState& message) {
                      .phase = PhaseFrom(message.phase()),
                      .round = message.round(),
                      .rounds = message.rounds(),
-                     .waiting_for = Printable(message.waiting_for())};
+                     .waiting_for = Printable(message.waiting_for()),
+                     .standard = {message.standard().begin(), message.standard().end()}};
   if (message.sites_size() > 0) {
     study.approved = message.sites(0).approved();
     study.withdrawn = message.sites(0).withdrawn();
@@ -107,6 +108,8 @@ v1::CohortSummary ToMessage(const CohortDeclaration& cohort) {
   message.set_refused_cases(cohort.refused_cases);
   *message.mutable_raw() = ToMessage(cohort.raw);
   *message.mutable_harmonized() = ToMessage(cohort.harmonized);
+  message.mutable_standard_sum()->Add(cohort.standard.sum.begin(), cohort.standard.sum.end());
+  message.set_standard_cases(cohort.standard.cases);
   return message;
 }
 

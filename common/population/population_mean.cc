@@ -7,9 +7,8 @@
 #include <cstddef>
 
 namespace isoscan {
-namespace {
 
-absl::Status CheckSum(const std::string& site, const CaseSum& sum, std::size_t length) {
+absl::Status CheckCaseSum(const std::string& site, const CaseSum& sum, std::size_t length) {
   if (sum.sum.size() != length) {
     return absl::InvalidArgumentError(
         fmt::format("{} declared a sum of {} values, expected {}", site, sum.sum.size(), length));
@@ -25,8 +24,6 @@ absl::Status CheckSum(const std::string& site, const CaseSum& sum, std::size_t l
   return absl::InvalidArgumentError(fmt::format(
       "{} of {} values of the sum that {} declared are NaN or infinite", broken, length, site));
 }
-
-}  // namespace
 
 void AddCase(std::span<const double> values, CaseSum& sum) {
   AddCases({.sum = {values.begin(), values.end()}, .cases = 1}, sum);
@@ -47,7 +44,7 @@ absl::StatusOr<std::vector<double>> PopulationMean(const std::map<std::string, C
   CaseSum total;
   for (const auto& [site, sum] : sites) {
     if (sum == CaseSum()) continue;
-    if (absl::Status status = CheckSum(site, sum, length); !status.ok()) return status;
+    if (absl::Status status = CheckCaseSum(site, sum, length); !status.ok()) return status;
     AddCases(sum, total);
   }
   if (total.cases == 0) {

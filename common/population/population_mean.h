@@ -35,12 +35,15 @@ void AddCases(const CaseSum& other, CaseSum& sum);
 /// What may leave a site: the sum, or an empty one under kMinimumCasesOfSum cases.
 CaseSum Disclosed(const CaseSum& sum);
 
+/// Errors: INVALID_ARGUMENT naming the site: a sum of another length than `length`, with a value
+///         that is NaN or infinite, or over fewer than kMinimumCasesOfSum cases.
+absl::Status CheckCaseSum(const std::string& site, const CaseSum& sum, std::size_t length);
+
 /// The population's standard from the sites' disclosed sums, in site-name order. Sites without one
 /// are left out.
 ///
 /// Errors: FAILED_PRECONDITION no site has disclosed a sum;
-///         INVALID_ARGUMENT naming the site: a sum of another length than `length`, with a value
-///         that is NaN or infinite, or over fewer than kMinimumCasesOfSum cases.
+///         those of CheckCaseSum.
 absl::StatusOr<std::vector<double>> PopulationMean(const std::map<std::string, CaseSum>& sites,
                                                    std::size_t length);
 

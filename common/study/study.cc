@@ -16,6 +16,7 @@
 #include "common/status/printable.h"
 #include "common/status/status_macros.h"
 #include "common/study/initial_weights.h"
+#include "common/study/population_standard.h"
 #include "common/weights/named_tensors.h"
 #include "common/weights/sha256.h"
 
@@ -141,7 +142,8 @@ std::vector<HarmonizationPlan::Contrast> ReadContrasts(ConfigReader& table,
 std::vector<double> ReadStandard(ConfigReader& table, HarmonizationPlan::Normalizer normalizer,
                                  std::size_t channels) {
   const std::vector<double> standard =
-      table.Numbers("standard", {.minimum = -1e6, .maximum = 1e6}, std::vector<double>());
+      table.Numbers("standard", {.minimum = -kLargestStandard, .maximum = kLargestStandard},
+                    std::vector<double>());
   const std::size_t length = StandardLength(normalizer);
   if (standard.empty() || length == 0) return {};
   if (standard.size() != length * channels) {
@@ -362,13 +364,6 @@ void CheckHarmonizationPlan(const HarmonizationPlan& plan, ConfigReader table) {
                                         "intensities are normalised over it, not with normalize = "
                                         "\"{}\"; use 'keep'",
                                         ToString(plan.normalize)));
-  }
-  if (plan.standard.empty() && StandardLength(plan.normalize) > 0) {
-    table.Refuse(
-        "normalize",
-        fmt::format("is '{}', which needs `standard`, {} numbers per channel: this version "
-                    "does not take the sites' mean yet",
-                    ToString(plan.normalize), StandardLength(plan.normalize)));
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "common/clock/clock.h"
 #include "common/invariance/certificate.h"
+#include "common/population/population_mean.h"
 #include "common/study/study.h"
 
 namespace isoscan {
@@ -52,6 +53,7 @@ struct SiteRecord {
   HistogramRecord raw;
   HistogramRecord harmonized;
   bool withdrawn = false;
+  CaseSum standard = {};  ///< What its cases add to the study's standard.
 };
 
 struct ParticipationRecord {

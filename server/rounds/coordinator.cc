@@ -12,6 +12,22 @@
 #include "server/rounds/coordinator_state.h"
 
 namespace isoscan {
+namespace {
+
+// The mean over the cases of the sites that take part, in site-name order; empty where the study
+// gives its standard or needs none.
+absl::StatusOr<std::vector<double>> StandardOf(const StudyCourse& course) {
+  const HarmonizationPlan& plan = course.study.harmonization;
+  const std::size_t length = StandardLength(plan.normalize) * course.study.channels.size();
+  if (length == 0 || !plan.standard.empty()) return std::vector<double>();
+  std::map<std::string, CaseSum> sums;
+  for (const auto& [site, participant] : course.participants) {
+    if (!participant.cohort.withdrawn) sums[site] = participant.cohort.standard;
+  }
+  return PopulationMean(sums, length);
+}
+
+}  // namespace
 
 Coordinator::Coordinator(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Coordinator::~Coordinator() = default;
@@ -166,8 +182,10 @@ absl::StatusOr<StudyStatus> Coordinator::StartStudy(const std::string& study) {
           fmt::format("{} cannot start yet, it needs {} (isoscan-client study approve {})", study,
                       missing, study));
     }
+    ASSIGN_OR_RETURN(const std::vector<double> standard, StandardOf(*course));
     const Time now = state_->clock.Now();
-    RETURN_IF_ERROR(state_->journal.StartStudy(study, now));
+    RETURN_IF_ERROR(state_->journal.StartStudy(study, standard, now));
+    if (!standard.empty()) course->study.harmonization.standard = standard;
     for (auto& [site, participant] : course->participants) {
       participant.at_start = !participant.cohort.withdrawn;
     }
@@ -176,6 +194,9 @@ absl::StatusOr<StudyStatus> Coordinator::StartStudy(const std::string& study) {
     course->EnterRound(1, now);
     course->RestartClocks(now);
     spdlog::info("study started study={} sites={}", study, course->participants.size());
+    if (!standard.empty()) {
+      spdlog::info("standard fixed study={} standard={}", study, fmt::join(standard, ","));
+    }
     status = state_->StatusOf(*course);
   }
   state_->Announce();

@@ -54,6 +54,7 @@ struct StudyStatus {
   int rounds = 0;
   std::vector<SiteStatus> sites;
   std::string waiting_for;
+  std::vector<double> standard = {};  ///< HarmonizationPlan::standard, once the study has started.
 };
 
 /// The rules of studies and rounds, without transport: what each site is asked, when a round may
@@ -81,7 +82,8 @@ class Coordinator {
   /// Errors: INVALID_ARGUMENT (ParseStudy's); ALREADY_EXISTS another text under the same name.
   /// Creating the same text again is OK.
   absl::StatusOr<StudyStatus> CreateStudy(const std::string& toml);
-  /// Errors: NOT_FOUND; FAILED_PRECONDITION when sites are missing (named) or the phase is wrong.
+  /// Errors: NOT_FOUND; FAILED_PRECONDITION when sites are missing (named), the phase is wrong, or
+  ///         no site declared what the study's standard would be the mean of.
   absl::StatusOr<StudyStatus> StartStudy(const std::string& study);
   absl::StatusOr<StudyStatus> PauseStudy(const std::string& study);
   absl::StatusOr<StudyStatus> ResumeStudy(const std::string& study);

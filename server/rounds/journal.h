@@ -59,6 +59,8 @@ struct JournaledStudy {
   Time phase_since{};
   int round = 0;  ///< The open round; 0 before the start; rounds + 1 while final scores arrive.
   Time round_opened{};
+  std::vector<double>
+      standard;  ///< The mean of the sites' sums; empty: not needed, or not started.
   std::vector<JournaledParticipant> participants;  ///< By name.
   std::vector<GlobalModelRecord> models;           ///< By round, from 0.
   std::vector<JournaledUpdate> updates;            ///< Of the open round, by site.
@@ -92,8 +94,10 @@ class Journal {
 
   virtual absl::Status CreateStudy(const Study& study, const GlobalModelRecord& initial,
                                    Time now) = 0;
-  /// Opens round 1; who has approved by now is a participant from the start.
-  virtual absl::Status StartStudy(const std::string& study, Time now) = 0;
+  /// Opens round 1; who has approved by now is a participant from the start. `standard` stays as it
+  /// is for the life of the study.
+  virtual absl::Status StartStudy(const std::string& study, const std::vector<double>& standard,
+                                  Time now) = 0;
   /// Pause, resume, stop.
   virtual absl::Status SetPhase(const std::string& study, StudyPhase phase, Time now) = 0;
   /// Closes the round of final scores and ends the study.

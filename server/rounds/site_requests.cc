@@ -73,10 +73,10 @@ absl::Status Coordinator::Approve(const std::string& site, const std::string& st
   SiteRecord declared = cohort;
   declared.name = site;
   declared.withdrawn = false;
-  RETURN_IF_ERROR(CheckCohort(declared));
   {
     absl::MutexLock lock(&state_->mutex);
     ASSIGN_OR_RETURN(StudyCourse* const course, state_->Find(study));
+    RETURN_IF_ERROR(CheckCohort(declared, course->study));
     if (!course->admits(site)) {
       return absl::FailedPreconditionError(fmt::format(
           "{} declares its sites, and {} is none of them: ask the coordinator", study, site));

@@ -20,6 +20,8 @@ absl::StatusOr<StudyCourse> StudyCourse::FromJournal(JournaledStudy journaled, T
   course.round = journaled.round;
   course.round_opened = journaled.round_opened;
   course.models = std::move(journaled.models);
+  // Weights and updates from now on carry the numbers that every site harmonises by.
+  if (!journaled.standard.empty()) course.study.harmonization.standard = journaled.standard;
   for (JournaledParticipant& participant : journaled.participants) {
     Participant& known = course.participants[participant.cohort.name];
     known.cohort = std::move(participant.cohort);
@@ -153,7 +155,8 @@ StudyStatus StudyCourse::Status(const std::set<std::string>& connected, Time now
                      .round = round,
                      .rounds = rounds(),
                      .sites = {},
-                     .waiting_for = ""};
+                     .waiting_for = "",
+                     .standard = study.harmonization.standard};
   const RoundSituation situation = Situation(now);
   for (const Standing& standing : situation.sites) {
     status.sites.push_back(StatusOf(standing.site, connected.contains(standing.site), now));
@@ -174,7 +177,8 @@ StudyStatus StudyCourse::StatusFor(const std::string& site, bool connected, Time
                      .round = round,
                      .rounds = rounds(),
                      .sites = {StatusOf(site, connected, now)},
-                     .waiting_for = ""};
+                     .waiting_for = "",
+                     .standard = study.harmonization.standard};
   return status;
 }
 

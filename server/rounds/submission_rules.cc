@@ -9,6 +9,7 @@
 
 #include "common/status/printable.h"
 #include "common/status/status_macros.h"
+#include "common/study/population_standard.h"
 #include "common/weights/safetensors.h"
 
 namespace isoscan {
@@ -107,7 +108,7 @@ absl::Status CheckPoint(const std::string& where, const DegradationPoint& point,
 
 }  // namespace
 
-absl::Status CheckCohort(const SiteRecord& cohort) {
+absl::Status CheckCohort(const SiteRecord& cohort, const Study& study) {
   if (cohort.training_cases < 1) {
     return absl::InvalidArgumentError(
         fmt::format("{} has {} training cases, at least 1 is needed: add cases or change the "
@@ -124,7 +125,22 @@ absl::Status CheckCohort(const SiteRecord& cohort) {
   RETURN_IF_ERROR(CheckCases(cohort.name, "held-out cases", cohort.held_out_cases));
   RETURN_IF_ERROR(CheckCases(cohort.name, "refused cases", cohort.refused_cases));
   RETURN_IF_ERROR(CheckHistogram(cohort.name, "raw", cohort.raw));
-  return CheckHistogram(cohort.name, "harmonized", cohort.harmonized);
+  RETURN_IF_ERROR(CheckHistogram(cohort.name, "harmonized", cohort.harmonized));
+  if (cohort.standard == CaseSum()) return absl::OkStatus();
+  if (cohort.standard.cases > cohort.training_cases) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} declared a sum over {} cases, it has {} training cases", cohort.name,
+                    cohort.standard.cases, cohort.training_cases));
+  }
+  const HarmonizationPlan& plan = study.harmonization;
+  RETURN_IF_ERROR(CheckCaseSum(cohort.name, cohort.standard,
+                               StandardLength(plan.normalize) * study.channels.size()));
+  std::vector<double> mean = cohort.standard.sum;
+  for (double& value : mean) value /= static_cast<double>(cohort.standard.cases);
+  const std::string fault = StandardFault(mean, plan.normalize, study.channels.size());
+  if (fault.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format("{} declared a sum over {} cases whose mean {}",
+                                                cohort.name, cohort.standard.cases, fault));
 }
 
 absl::Status CheckScores(const Study& study, const SiteRecord& cohort,

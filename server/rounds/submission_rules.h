@@ -15,8 +15,10 @@ namespace isoscan {
 /// What the numbers that a site sends must satisfy before they are believed. Pure functions; every
 /// refusal is INVALID_ARGUMENT and names the site and the number.
 
-/// At least one training and one held-out case; counts that are not negative; finite histograms.
-absl::Status CheckCohort(const SiteRecord& cohort);
+/// At least one training and one held-out case; counts that are not negative; finite histograms; a
+/// sum for the study's standard only where its normaliser has one, over no more cases than there
+/// are, whose mean can be a standard (StandardFault).
+absl::Status CheckCohort(const SiteRecord& cohort, const Study& study);
 
 /// One score per label of the study and per case at most; case indices below the declared held-out
 /// count; Dice in [0, 1], or NaN exactly where label and prediction are both empty; no more common

@@ -56,6 +56,7 @@ v1::StudyState ToMessage(const StudyStatus& study) {
   message.set_round(study.round);
   message.set_rounds(study.rounds);
   message.set_waiting_for(study.waiting_for);
+  message.mutable_standard()->Add(study.standard.begin(), study.standard.end());
   for (const SiteStatus& status : study.sites) {
     v1::SiteState& site = *message.add_sites();
     site.set_site(status.site);
@@ -155,7 +156,9 @@ SiteRecord FromMessage(const std::string& name, const v1::CohortSummary& cohort)
           .refused_cases = cohort.refused_cases(),
           .raw = FromMessage(cohort.raw()),
           .harmonized = FromMessage(cohort.harmonized()),
-          .withdrawn = false};
+          .withdrawn = false,
+          .standard = {.sum = {cohort.standard_sum().begin(), cohort.standard_sum().end()},
+                       .cases = cohort.standard_cases()}};
 }
 
 absl::StatusOr<Assignment::Kind> ScoredKind(v1::Assignment::Kind kind) {

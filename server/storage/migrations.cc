@@ -44,8 +44,25 @@ CREATE TABLE degradation_points (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
+// Version 3: what sites add to a study's standard (Nyul's landmarks, the tissue means of least
+// squares), and the standard that was fixed at the start. Numbers are comma-separated.
+constexpr char kStandardsSql[] = R"sql(
+CREATE TABLE standard_sums (
+  study TEXT NOT NULL,
+  site  TEXT NOT NULL,
+  cases INTEGER NOT NULL,
+  sum   TEXT NOT NULL,
+  PRIMARY KEY (study, site),
+  FOREIGN KEY (study, site) REFERENCES participants (study, site)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE standards (
+  study   TEXT PRIMARY KEY REFERENCES studies (name),
+  numbers TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+)sql";
+
 // Script n - 1 leads from version n - 1 to n. A script that was released never changes.
-constexpr std::array<const char*, 2> kScripts = {kSchemaSql, kCertificatesSql};
+constexpr std::array<const char*, 3> kScripts = {kSchemaSql, kCertificatesSql, kStandardsSql};
 
 absl::StatusOr<std::int64_t> ReadInteger(Database& database, std::string_view sql) {
   std::int64_t value = 0;

@@ -136,12 +136,17 @@ absl::Status SqliteJournal::CreateStudy(const Study& study, const GlobalModelRec
   return std::move(transaction).Commit();
 }
 
-absl::Status SqliteJournal::StartStudy(const std::string& study, Time now) {
+absl::Status SqliteJournal::StartStudy(const std::string& study,
+                                       const std::vector<double>& standard, Time now) {
   absl::MutexLock lock(&database_->mutex());
   ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
   RETURN_IF_ERROR(WritePhase(*database_, study, StudyPhase::kRunning, now));
   RETURN_IF_ERROR(database_->Run(
       "UPDATE participants SET at_start = 1 WHERE study = ?1 AND withdrawn = 0", study));
+  if (!standard.empty()) {
+    RETURN_IF_ERROR(database_->Run("INSERT INTO standards VALUES (?1, ?2)", study,
+                                   fmt::format("{}", fmt::join(standard, ","))));
+  }
   RETURN_IF_ERROR(OpenRound(*database_, study, 1, now));
   return std::move(transaction).Commit();
 }
@@ -162,7 +167,8 @@ absl::Status SqliteJournal::FinishStudy(const std::string& study, Time now) {
 
 absl::Status SqliteJournal::Approve(const std::string& study, const SiteRecord& cohort, Time now) {
   absl::MutexLock lock(&database_->mutex());
-  return database_->Run(
+  ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  RETURN_IF_ERROR(database_->Run(
       "INSERT INTO participants VALUES "
       "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, 0) "
       "ON CONFLICT (study, site) DO UPDATE SET training_cases = ?3, held_out_cases = ?4, "
@@ -171,7 +177,11 @@ absl::Status SqliteJournal::Approve(const std::string& study, const SiteRecord& 
       study, cohort.name, cohort.training_cases, cohort.held_out_cases, cohort.refused_cases,
       cohort.raw.low, cohort.raw.high, fmt::format("{}", fmt::join(cohort.raw.counts, ",")),
       cohort.harmonized.low, cohort.harmonized.high,
-      fmt::format("{}", fmt::join(cohort.harmonized.counts, ",")), now);
+      fmt::format("{}", fmt::join(cohort.harmonized.counts, ",")), now));
+  RETURN_IF_ERROR(database_->Run("INSERT OR REPLACE INTO standard_sums VALUES (?1, ?2, ?3, ?4)",
+                                 study, cohort.name, cohort.standard.cases,
+                                 fmt::format("{}", fmt::join(cohort.standard.sum, ","))));
+  return std::move(transaction).Commit();
 }
 
 absl::Status SqliteJournal::Withdraw(const std::string& study, const std::string& site,

@@ -21,6 +21,19 @@ std::vector<std::int64_t> ParseCounts(const std::string& text) {
   return counts;
 }
 
+// Written as short as they can be read back exactly.
+std::vector<double> ParseNumbers(const std::string& text) {
+  std::vector<double> numbers;
+  const char* position = text.data();
+  const char* const end = position + text.size();
+  while (position < end) {
+    double number = 0;
+    position = std::from_chars(position, end, number).ptr + 1;  // Past the comma.
+    numbers.push_back(number);
+  }
+  return numbers;
+}
+
 absl::Status ReadParticipants(Database& database, const std::string& study,
                               std::vector<JournaledParticipant>& participants) {
   return database.Each(
@@ -33,12 +46,15 @@ absl::Status ReadParticipants(Database& database, const std::string& study,
             .refused_cases = row.Integer(3),
             .raw = {row.Number(4), row.Number(5), ParseCounts(row.Text(6))},
             .harmonized = {row.Number(7), row.Number(8), ParseCounts(row.Text(9))},
-            .withdrawn = row.Integer(11) != 0};
+            .withdrawn = row.Integer(11) != 0,
+            .standard = {.sum = ParseNumbers(row.Text(13)), .cases = row.Integer(12)}};
         participant.at_start = row.Integer(10) != 0;
       },
       "SELECT site, training_cases, held_out_cases, refused_cases, raw_low, raw_high, raw_counts, "
-      "harmonized_low, harmonized_high, harmonized_counts, at_start, withdrawn "
-      "FROM participants WHERE study = ?1 ORDER BY site",
+      "harmonized_low, harmonized_high, harmonized_counts, at_start, withdrawn, "
+      "coalesce(cases, 0), coalesce(sum, '') "
+      "FROM participants LEFT JOIN standard_sums USING (study, site) "
+      "WHERE study = ?1 ORDER BY site",
       study);
 }
 
@@ -123,6 +139,12 @@ absl::Status ReadCertificates(Database& database, const std::string& study,
       study);
 }
 
+absl::Status ReadStandard(Database& database, const std::string& study,
+                          std::vector<double>& standard) {
+  return database.Each([&](const Statement& row) { standard = ParseNumbers(row.Text(0)); },
+                       "SELECT numbers FROM standards WHERE study = ?1", study);
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<JournaledStudy>> SqliteJournal::Studies() const {
@@ -146,6 +168,7 @@ absl::StatusOr<std::vector<JournaledStudy>> SqliteJournal::Studies() const {
   for (auto& [name, study] : by_name) {
     ASSIGN_OR_RETURN(study.phase, PhaseOf(phase_words[name]));
     RETURN_IF_ERROR(ReadParticipants(*database_, name, study.participants));
+    RETURN_IF_ERROR(ReadStandard(*database_, name, study.standard));
     RETURN_IF_ERROR(ReadModels(*database_, name, study.models));
     RETURN_IF_ERROR(ReadUpdates(*database_, name, study.round, study.updates));
     // While final scores arrive, the last model came out of the round before the open one.

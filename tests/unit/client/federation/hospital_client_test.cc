@@ -63,6 +63,7 @@ class FakeTrainer final : public StudyTrainer {
   struct Record {
     std::vector<TrainingTask> tasks;
     std::vector<std::size_t> training_cases;
+    float highest = 0;  ///< Intensity of the last training cases, as harmonised.
     int predictions = 0;
     int scores = 0;  ///< Predictions of a certificate.
     std::chrono::milliseconds scores_take{0};
@@ -84,6 +85,10 @@ class FakeTrainer final : public StudyTrainer {
                                        const StepObserver& observe) override {
     record_.tasks.push_back(task);
     record_.training_cases.push_back(cases.size());
+    record_.highest = 0;
+    for (const PreparedCase& prepared : cases) {
+      record_.highest = std::max(record_.highest, *std::ranges::max_element(prepared.image));
+    }
     record_.on_train();
     if (record_.until_stopped) {
       std::mutex mutex;
@@ -374,6 +379,96 @@ TEST_F(HospitalClientTest, CountsEveryVoxelOfSmallCasesInBothHistograms) {
   EXPECT_EQ(cohort.declaration.harmonized.high, 6);
   EXPECT_EQ(cohort.declaration.raw.low, 0);
   EXPECT_EQ(cohort.declaration.raw.high, 96);
+}
+
+TEST_F(HospitalClientTest, HarmonisesByTheStandardThatTheServerFixed) {
+  Approve(std::string(kStudyText) + "[harmonization]\nnormalize = \"nyul\"\n");
+  Study used = study_;
+  used.harmonization.standard = {1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 500};
+  session_.studies[0].standard = used.harmonization.standard;
+  NamedTensors trained = InitialWeights(study_);
+  // The initial model, of round 0, does not know the standard yet; that of round 1 has it.
+  for (const int round : {1, 2}) {
+    if (round == 2) model_ = Offer(trained, WeightsMetadataOf(used, /*round=*/1));
+    session_.Ask({Assignment(Kind::kTrain, round)});
+    ASSERT_OK(Run());
+
+    ASSERT_THAT(session_.updates, SizeIs(round));
+    EXPECT_GT(training_.highest, 500) << "by the site's own mean little more than 100";
+    for (auto& [name, tensor] : trained) {
+      for (float& value : tensor.values) value += 1;
+    }
+    EXPECT_EQ(session_.uploaded_digests.back(),
+              Sha256Of(EncodeSafetensors(trained, WeightsMetadataOf(used, round))));
+  }
+}
+
+TEST_F(HospitalClientTest, TrainsOnNoModelOfAnotherStandard) {
+  Approve(std::string(kStudyText) + "[harmonization]\nnormalize = \"lsq\"\n");
+  session_.studies[0].standard = {1, 2, 3};
+  Study other = study_;
+  other.harmonization.standard = {1, 2, 4};
+  model_ = Offer(InitialWeights(study_), WeightsMetadataOf(other, /*round=*/1));
+  session_.Ask({Assignment(Kind::kTrain, 2), Ended()});
+
+  ASSERT_OK(Run());
+
+  EXPECT_THAT(training_.tasks, IsEmpty());
+}
+
+TEST_F(HospitalClientTest, TakesNoStandardOfAnotherLength) {
+  Approve(std::string(kStudyText) + "[harmonization]\nnormalize = \"lsq\"\n");
+  session_.studies[0].standard = {1, 2};
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kDataLoss,
+                              HasSubstr("standard of study blobs has 2 numbers, expected 3")));
+}
+
+TEST_F(HospitalClientTest, DeclaresASumForTheStandardOnlyOverEnoughCases) {
+  const auto declared = [this](int every) {
+    study_.held_out.every = every;
+    const absl::StatusOr<SiteCases> cases = ListSiteCases(config_, study_);
+    EXPECT_OK(cases);
+    const absl::StatusOr<StudyCohort> cohort =
+        PrepareStudyCohort(*cases, study_, {}, [](std::int64_t, std::int64_t) {});
+    EXPECT_OK(cohort);
+    return cohort->declaration.standard;
+  };
+  Approve(std::string(kStudyText) + "[harmonization]\nnormalize = \"nyul\"\n");
+  EXPECT_EQ(declared(/*every=*/3), CaseSum()) << "of four training cases";
+
+  const CaseSum sum = declared(/*every=*/6);
+
+  EXPECT_EQ(sum.cases, 5);
+  ASSERT_THAT(sum.sum, SizeIs(11));
+  EXPECT_DOUBLE_EQ(sum.sum.front(), 5 * 1);
+  EXPECT_DOUBLE_EQ(sum.sum.back(), 5 * 100);
+  study_.harmonization.standard = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+  EXPECT_EQ(declared(/*every=*/6), CaseSum()) << "where the study gives the standard";
+}
+
+TEST_F(HospitalClientTest, DeclaresNoSumOfACaseThatItRefuses) {
+  Approve(std::string(kStudyText) + "[harmonization]\nnormalize = \"nyul\"\n");
+  study_.held_out.every = 6;
+  study_.harmonization.mask = HarmonizationPlan::Mask::kGiven;
+  study_.harmonization.outside = HarmonizationPlan::Outside::kZero;
+  const fs::path masks = folder_.path() / "cohort/masksTr";
+  fs::create_directories(masks);
+  LabelMap mask{.geometry = Ramp(8).geometry, .voxels = std::vector<std::uint8_t>(512, 1)};
+  for (int number = 0; number < 6; ++number) {
+    // The last mask would erase the labels: the case has percentiles, but cannot be used.
+    if (number == 5) std::fill_n(mask.voxels.begin(), 256, std::uint8_t{0});
+    ASSERT_OK(WriteLabelMap(masks / fmt::format("case_{}.nii.gz", number), mask));
+  }
+  ASSERT_OK_AND_ASSIGN(const SiteCases cases, ListSiteCases(config_, study_));
+
+  ASSERT_OK_AND_ASSIGN(const StudyCohort cohort,
+                       PrepareStudyCohort(cases, study_, {}, [](std::int64_t, std::int64_t) {}));
+
+  EXPECT_THAT(cohort.refused, SizeIs(1));
+  EXPECT_EQ(cohort.declaration.training_cases, 4);
+  EXPECT_EQ(cohort.declaration.standard, CaseSum());
 }
 
 TEST_F(HospitalClientTest, SaysWhyWhenNoTrainingCaseIsLeft) {

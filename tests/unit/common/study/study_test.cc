@@ -251,8 +251,6 @@ INSTANTIATE_TEST_SUITE_P(
                 "outside is 'zero'"},
         Refusal{"ZeroOutsideOfRawIntensities", "normalize = \"instance\"", "normalize = \"none\"",
                 "outside is 'zero'"},
-        Refusal{"NyulWithoutAStandard", "normalize = \"instance\"", "normalize = \"nyul\"",
-                "normalize is 'nyul', which needs `standard`, 11 numbers per channel"},
         Refusal{"StandardForOneOfTwoChannels", "normalize = \"instance\"",
                 "normalize = \"lsq\"\nstandard = [1, 2, 3]",
                 "standard has 3 numbers, 2 channels with normalize = \"lsq\" have 6"},

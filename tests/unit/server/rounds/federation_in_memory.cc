@@ -18,6 +18,9 @@ channels = ["T1w"]
 labels = ["left", "right"]
 sites = [{}]
 
+[harmonization]
+{}
+
 [network]
 features = [2, 3]
 strides = [[1, 1, 1], [2, 2, 2]]
@@ -38,7 +41,7 @@ round_deadline_minutes = 1440
 [rounds.quorum]
 {}
 )",
-                     name, fmt::join(quoted, ", "), local_only, rounds, quorum);
+                     name, fmt::join(quoted, ", "), harmonization, local_only, rounds, quorum);
 }
 
 FederationInMemory::FederationInMemory() {
@@ -107,12 +110,18 @@ absl::StatusOr<SiteUpdate> FederationInMemory::Upload(const std::string& site,
   for (auto& [name, tensor] : weights) {
     for (float& value : tensor.values) value += shift;
   }
-  const std::string bytes = EncodeSafetensors(weights, file.metadata());
+  std::map<std::string, std::string> metadata = file.metadata();
+  if (!standard_.empty()) {
+    ASSIGN_OR_RETURN(Study used, ParseStudy(status.toml, study));
+    used.harmonization.standard = standard_;
+    metadata = WeightsMetadataOf(used, status.round);
+  }
+  const std::string bytes = EncodeSafetensors(weights, metadata);
   const std::string digest = Sha256Of(bytes);
   ASSIGN_OR_RETURN(const std::filesystem::path path,
                    coordinator_->UploadPath(site, study, status.round, digest,
                                             static_cast<std::int64_t>(bytes.size())));
-  RETURN_IF_ERROR(WriteSafetensors(path, weights, file.metadata()));
+  RETURN_IF_ERROR(WriteSafetensors(path, weights, metadata));
   SiteUpdate update;
   update.study = study;
   update.round = status.round;

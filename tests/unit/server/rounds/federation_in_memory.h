@@ -20,6 +20,7 @@ struct TinyStudy {
   int rounds = 2;
   std::string quorum = "policy = \"all\"";
   bool local_only = false;
+  std::string harmonization = "";  ///< Lines of that table.
 
   std::string toml() const;
 };
@@ -52,6 +53,8 @@ class FederationInMemory {
   /// Writes what the site trained in the open round into the upload folder.
   absl::StatusOr<SiteUpdate> Upload(const std::string& site, const std::string& study = "tiny",
                                     float extra_shift = 0);
+  /// What sites harmonise by from now on, where the study takes the sites' mean.
+  void set_standard(std::vector<double> standard) { standard_ = std::move(standard); }
   /// Uploads and submits.
   absl::Status Train(const std::string& site, const std::string& study = "tiny");
   absl::Status Score(const std::string& site, const std::string& study = "tiny");
@@ -69,6 +72,7 @@ class FederationInMemory {
   SimulatedClock clock_;
   std::unique_ptr<SqliteJournal> journal_;
   std::unique_ptr<Coordinator> coordinator_;
+  std::vector<double> standard_;
 };
 
 }  // namespace isoscan

@@ -27,9 +27,10 @@ class SqliteJournalTest : public testing::Test {
       cohort.training_cases = 10;
       cohort.held_out_cases = 2;
       cohort.raw = {-1.5, 2.5, {1, 0, 3}};
+      cohort.standard = {.sum = {1, 0.1, 1.0 / 3}, .cases = 7};
       EXPECT_OK(journal_->Approve("tiny", cohort, At(2)));
     }
-    EXPECT_OK(journal_->StartStudy("tiny", At(3)));
+    EXPECT_OK(journal_->StartStudy("tiny", {1, 0.1, 1.0 / 3}, At(3)));
   }
 
   static Time At(int minutes) { return Time(std::chrono::minutes(minutes)); }
@@ -76,6 +77,8 @@ TEST_F(SqliteJournalTest, RemembersAStudyAndItsSites) {
   EXPECT_EQ(study.participants[0].cohort.raw.low, -1.5);
   EXPECT_THAT(study.participants[0].cohort.raw.counts, ElementsAre(1, 0, 3));
   EXPECT_THAT(study.participants[0].cohort.harmonized.counts, IsEmpty());
+  EXPECT_EQ(study.participants[0].cohort.standard, (CaseSum{{1, 0.1, 1.0 / 3}, 7}));
+  EXPECT_EQ(study.standard, (std::vector<double>{1, 0.1, 1.0 / 3}));
   ASSERT_THAT(study.models, SizeIs(1));
   EXPECT_EQ(study.models[0].bytes, 100);
   EXPECT_OK(journal_->CheckIntegrity());
