@@ -443,6 +443,12 @@ absl::StatusOr<std::optional<InvarianceCertificate>> StudyWork::CertifyFinalMode
     const NamedTensors& weights, steady_clock::time_point give_up, const SiteAssignment& assignment,
     const std::stop_token& stop) {
   Study study = loaded_->study;
+  const auto held_out = static_cast<std::int64_t>(loaded_->cohort.held_out.size());
+  if (held_out < kFewestCertifiedCases) {
+    spdlog::info("certificate_not_made study={} cases={} fewest={}", study.name, held_out,
+                 kFewestCertifiedCases);
+    return std::nullopt;
+  }
   std::unique_ptr<StudyTrainer> exact;
   if (study.training.precision != TrainingPlan::Precision::kFloat32) {
     // bfloat16 rounds each input to three digits, which would hide what harmonisation does.

@@ -661,6 +661,7 @@ TEST_F(HospitalClientTest, SendsNoCertificateOfFewerThanThreeCases) {
   ASSERT_OK(Run());
 
   EXPECT_THAT(session_.scores, SizeIs(1));
+  EXPECT_EQ(training_.scores, 0) << "what is not sent need not be made";
   EXPECT_FALSE(session_.certificate.has_value());
 }
 
