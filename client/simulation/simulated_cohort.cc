@@ -168,8 +168,8 @@ absl::StatusOr<std::int64_t> RescanCohort(const fs::path& source, const fs::path
   if (!fs::is_directory(source, error)) {
     return absl::NotFoundError(fmt::format("there is no folder {}", source.string()));
   }
-  const fs::path inside =
-      fs::weakly_canonical(target, error).lexically_relative(fs::weakly_canonical(source, error));
+  const fs::path inside = fs::weakly_canonical(fs::absolute(target), error)
+                              .lexically_relative(fs::weakly_canonical(source, error));
   if (!inside.empty() && *inside.begin() != "..") {
     // The copy would be copied into itself without end.
     return absl::InvalidArgumentError(
