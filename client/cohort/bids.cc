@@ -119,7 +119,7 @@ class Tables {
                               const std::filesystem::path& pipeline) {
     std::error_code ignored;
     const std::filesystem::path own = dseg.parent_path() / (StemOf(dseg) + ".tsv");
-    if (std::filesystem::exists(own, ignored)) return ReadTable(own);
+    if (std::filesystem::is_regular_file(own, ignored)) return ReadTable(own);
     for (std::filesystem::path folder = dseg.parent_path();; folder = folder.parent_path()) {
       const std::optional<std::vector<NamedValues>>& table = In(folder);
       if (table.has_value()) return *table;
@@ -133,6 +133,8 @@ class Tables {
     if (!inserted) return found->second;
     for (const std::filesystem::path& entry : SortedEntries(folder)) {
       const std::string name = entry.filename().string();
+      std::error_code ignored;
+      if (!std::filesystem::is_regular_file(entry, ignored)) continue;
       if (name == "dseg.tsv" || (name.ends_with("_dseg.tsv") && !name.starts_with("sub-"))) {
         found->second = ReadTable(entry);
         break;
