@@ -62,15 +62,34 @@ std::string GridText(const Geometry& grid) {
                      grid.origin_mm[2]);
 }
 
-/// What reading a case takes: the volume and the joined labels, or, while its masks are measured, a
-/// copy of at most 16 million voxels with two masks.
-std::int64_t MemoryOf(const Geometry& geometry) {
-  constexpr std::int64_t kMasked = std::int64_t{1} << 24;
+/// The most that reading a case takes: one volume at a time; with labels these, joined, and, while
+/// masks are measured, a thinned copy with its mask and the mask's runs (every second voxel of a
+/// noise image begins one). ITK holds a file that it reads twice beside the volume.
+std::int64_t MemoryOf(const CaseSight& sight, const Geometry& canonical) {
   constexpr std::int64_t kFixed = std::int64_t{16} << 20;
   double voxels = 1;  // A broken header may ask for more than 64 bits can count.
-  for (const std::int64_t size : geometry.size) voxels *= static_cast<double>(size);
-  const double bytes = 5 * voxels + 6 * std::min(voxels, static_cast<double>(kMasked));
-  return static_cast<std::int64_t>(std::min(bytes, 1e18)) + kFixed;
+  for (const std::int64_t size : canonical.size) voxels *= static_cast<double>(size);
+  if (voxels > 1e15) return std::int64_t{1} << 60;
+  double bytes = sizeof(float) * voxels;
+  if (!sight.files.labels.empty()) {
+    const std::int64_t n = MaskStride(canonical);
+    double thinned = 1;
+    for (const std::int64_t size : canonical.size) {
+      thinned *= static_cast<double>((size + n - 1) / n);
+    }
+    bytes += voxels + 22 * thinned;
+  }
+  const auto by_itk = [](const std::filesystem::path& path) {
+    const std::string name = path.filename().string();
+    return !name.ends_with(".nii") && !name.ends_with(".nii.gz");
+  };
+  bool any_by_itk = false;
+  for (const ScanFiles::Image& image : sight.files.images) {
+    any_by_itk |= !image.series.has_value() && by_itk(image.path);
+  }
+  for (const ScanFiles::LabelFile& file : sight.files.labels) any_by_itk |= by_itk(file.path);
+  if (any_by_itk) bytes += 2 * sizeof(double) * voxels;
+  return static_cast<std::int64_t>(bytes) + kFixed;
 }
 
 void CheckOnGrid(CaseSight& sight, const Geometry& canonical, const std::filesystem::path& path,
@@ -194,7 +213,9 @@ CaseSight LookAtHeaders(ScanFiles files) {
       CheckOnGrid(sight, *canonical, path, *geometry);
     }
   }
-  if (canonical.has_value() && !sight.quarantined()) sight.bytes = MemoryOf(*canonical);
+  if (canonical.has_value() && !sight.quarantined()) {
+    sight.bytes = MemoryOf(sight, *canonical);
+  }
   return sight;
 }
 

@@ -17,8 +17,6 @@
 namespace isoscan {
 namespace {
 
-constexpr std::int64_t kLargest = std::int64_t{1} << 24;
-
 /// Every n-th voxel of each axis, canonical.
 Volume Thinned(const Volume& volume, const Geometry& canonical, std::int64_t n) {
   Volume thinned;
@@ -77,10 +75,18 @@ MaskAdvice::Held HeldOf(std::vector<double> shares) {
 
 }  // namespace
 
+std::int64_t MaskStride(const Geometry& canonical) {
+  constexpr std::int64_t kLargestWhole = std::int64_t{1} << 24;
+  constexpr std::int64_t kLargestThinned = std::int64_t{1} << 22;
+  if (canonical.voxels() <= kLargestWhole) return 1;
+  std::int64_t n = 2;
+  while (canonical.voxels() / (n * n * n) > kLargestThinned) ++n;
+  return n;
+}
+
 void MeasureMasks(CaseSight& sight, const Volume& volume, const std::vector<std::uint8_t>& labels) {
   const Geometry canonical = CanonicalGeometry(volume.geometry);
-  std::int64_t n = 1;
-  while (canonical.voxels() / (n * n * n) > kLargest) ++n;
+  const std::int64_t n = MaskStride(canonical);
   const Volume thinned = Thinned(volume, canonical, n);
   sight.otsu = ShareOf(thinned, canonical, n, labels, HarmonizationPlan::Mask::kOtsu);
   sight.threshold = ShareOf(thinned, canonical, n, labels, HarmonizationPlan::Mask::kThreshold);

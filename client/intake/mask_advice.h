@@ -9,9 +9,12 @@
 
 namespace isoscan {
 
+/// Masks are measured on every n-th voxel of each axis: 1 up to 16 million voxels; above, so many
+/// that about 4 million are left, since no full copy is made of a large volume.
+std::int64_t MaskStride(const Geometry& canonical);
+
 /// Fills in what the masks `otsu` and `threshold` (at the plan's default) hold of a case's labelled
-/// voxels. `labels` is canonical, one byte per voxel. Volumes above 16 million voxels are measured
-/// on every second voxel of each axis, or every third, ..., so that no full copy is made.
+/// voxels. `labels` is canonical, one byte per voxel.
 void MeasureMasks(CaseSight& sight, const Volume& volume, const std::vector<std::uint8_t>& labels);
 
 /// Which mask of the plan suits a cohort.
