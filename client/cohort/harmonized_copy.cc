@@ -158,7 +158,8 @@ absl::StatusOr<bool> HarmonizeOne(const Task& task, const HarmonizationPlan& pla
   ASSIGN_OR_RETURN(const HarmonizationRecord done, Harmonize(canonical, plan, given));
   std::error_code ignored;
   fs::remove(RecordOf(task.output), ignored);  // It would promise what is about to change.
-  RETURN_IF_ERROR(WriteVolume(task.output, FromCanonical(canonical, stored.geometry)));
+  RETURN_IF_ERROR(
+      WriteVolumeLike(task.image, task.output, FromCanonical(canonical, stored.geometry)));
   json record = RecordFor(done, stored.geometry, task.image, plan);
   record["input_sha256"] = input_digest;
   if (!mask_digest.empty()) record["mask_sha256"] = mask_digest;
@@ -248,7 +249,14 @@ absl::StatusOr<Listing> ListFolder(const fs::path& input, const fs::path& output
     }
     const std::string subject = SubjectAndSession(StemOf(task.image));
     for (const fs::path& mask : masks) {
-      if (SubjectAndSession(StemOf(mask)) == subject) task.mask = mask;
+      if (SubjectAndSession(StemOf(mask)) != subject) continue;
+      // Which of two is meant cannot be told from here, and the order of a folder must not decide.
+      if (!task.mask.empty()) {
+        return absl::InvalidArgumentError(
+            fmt::format("{} has two brain masks, {} and {}; leave one in the cohort",
+                        task.image.string(), task.mask.string(), mask.string()));
+      }
+      task.mask = mask;
     }
   }
   return listing;

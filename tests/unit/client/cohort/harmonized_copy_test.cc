@@ -180,6 +180,40 @@ TEST_F(HarmonizedCopyTest, TakesTheMaskThatComesWithEachCase) {
             std::count_if(box.voxels.begin(), box.voxels.end(), [](auto v) { return v != 0; }));
 }
 
+TEST_F(HarmonizedCopyTest, ChoosesNoneOfTwoMasks) {
+  HarmonizationPlan plan;
+  plan.mask = HarmonizationPlan::Mask::kGiven;
+  for (const char* pipeline : {"bet", "hd-bet"}) {
+    const fs::path mask =
+        in_ / "derivatives" / pipeline / "sub-2/anat/sub-2_desc-brain_mask.nii.gz";
+    fs::create_directories(mask.parent_path());
+    ASSERT_OK(WriteLabelMap(mask, BoxLabels(StoredGrid())));
+  }
+
+  EXPECT_THAT(Make(plan), StatusIs(absl::StatusCode::kInvalidArgument,
+                                   testing::AllOf(HasSubstr("two brain masks"), HasSubstr("/bet/"),
+                                                  HasSubstr("hd-bet"))));
+}
+
+/// Code 4, "MNI", in the sform alone: other programs take their space from it.
+TEST_F(HarmonizedCopyTest, KeepsTheFormsOfTheInputWithTheirCodes) {
+  const fs::path image = in_ / "sub-3/anat/sub-3_T1w.nii";
+  fs::remove(in_ / "sub-3/anat/sub-3_T1w.nii.gz");
+  ASSERT_OK(WriteVolume(image, SmoothVolume(StoredGrid())));
+  {
+    constexpr std::streamoff kQformCode = 252;
+    constexpr char kCodes[] = {0, 0, 4, 0};
+    std::fstream file(image, std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp(kQformCode).write(kCodes, sizeof(kCodes));
+  }
+
+  ASSERT_OK(Make());
+
+  ASSERT_OK_AND_ASSIGN(const GeometryAudit audit, AuditGeometry(out_ / "sub-3/anat/sub-3_T1w.nii"));
+  EXPECT_EQ(audit.qform_code, 0);
+  EXPECT_EQ(audit.sform_code, 4);
+}
+
 TEST_F(HarmonizedCopyTest, DoesAnImageAnewWhoseMaskHasChanged) {
   HarmonizationPlan plan;
   plan.mask = HarmonizationPlan::Mask::kGiven;
