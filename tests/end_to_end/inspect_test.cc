@@ -73,7 +73,9 @@ TEST_F(Inspect, NamesEachFaultOfABrokenCohort) {
 
   Run({(folder_.path() / "bids").string(), "--json"}, 0);
 
-  ExpectAllNamed(Report(), inputs);
+  const json report = Report();
+  ExpectAllNamed(report, inputs);
+  EXPECT_LE(report["summary"]["peak_bytes"], report["summary"]["budget_bytes"]);
 }
 
 TEST_F(Inspect, NamesEachFaultOfBrokenDicom) {
