@@ -103,7 +103,11 @@ absl::StatusOr<std::vector<ScanFiles>> List(const std::vector<CohortFolder>& fol
     }
   }
   if (study.has_value()) {
-    ASSIGN_OR_RETURN(report.held_out, HeldOut(cases, study->held_out, config.held_out_cases));
+    // What is wrong with the cases is told all the same: that is when the table is needed.
+    absl::StatusOr<std::vector<bool>> held_out =
+        HeldOut(cases, study->held_out, config.held_out_cases);
+    report.held_out_status = held_out.status();
+    report.held_out = held_out.ok() ? *std::move(held_out) : std::vector<bool>(cases.size(), false);
   }
   return scans;
 }
@@ -145,6 +149,7 @@ absl::Status LookAt(std::vector<ScanFiles> scans, const std::stop_token& stop,
 
 /// OK when something can be used: with a study, on both sides of the held-out split.
 absl::Status CheckThatSomeAreLeft(const InspectReport& report) {
+  RETURN_IF_ERROR(report.held_out_status);
   std::size_t usable = 0;
   std::size_t held_out = 0;
   for (std::size_t i = 0; i < report.cases.size(); ++i) {

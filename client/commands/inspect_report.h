@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+
 #include "client/intake/case_sight.h"
 #include "client/intake/mask_advice.h"
 
@@ -20,7 +22,8 @@ struct InspectReport {
   };
   std::vector<Cohort> cohorts;
   std::vector<CaseSight> cases;
-  std::vector<bool> held_out;  ///< One per case of a study; empty without one.
+  std::vector<bool> held_out;    ///< One per case of a study; empty without one.
+  absl::Status held_out_status;  ///< Why the study's rule holds out none of them, or all.
   std::vector<std::string> left_out;
   bool headers_only = false;
   int threads = 1;

@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 
+#include "client/imaging/image_file.h"
 #include "deploy/sandbox/child_process.h"
 #include "tests/broken_inputs/broken_inputs.h"
 #include "tests/support/status_matchers.h"
@@ -97,6 +98,31 @@ TEST_F(Inspect, ReadsNoVoxelForHeaders) {
   EXPECT_EQ(report["summary"]["budget_bytes"], 0);
   EXPECT_TRUE(report["summary"]["faults"].contains("grid"));
   EXPECT_FALSE(report["summary"]["faults"].contains("not_finite"));
+}
+
+/// One case cannot be split in two sides: said, but only behind the table.
+TEST_F(Inspect, PrintsItsTableWhereTheStudysRuleHoldsNothingOut) {
+  const std::filesystem::path anat = folder_.path() / "bids/sub-1/anat";
+  const std::filesystem::path masks = folder_.path() / "bids/derivatives/m/sub-1/anat";
+  std::filesystem::create_directories(anat);
+  std::filesystem::create_directories(masks);
+  Volume image{.geometry = {.size = {8, 8, 8}}, .voxels = {}};
+  LabelMap labels{.geometry = image.geometry, .voxels = {}};
+  for (int i = 0; i < 512; ++i) {
+    image.voxels.push_back(static_cast<float>(i % 97));
+    labels.voxels.push_back(i == 300 ? 1 : 0);
+  }
+  ASSERT_OK(WriteVolume(anat / "sub-1_T1w.nii.gz", image));
+  ASSERT_OK(WriteLabelMap(masks / "sub-1_label-blob_mask.nii.gz", labels));
+  std::ofstream(folder_.path() / "study.toml")
+      << "name = \"blob\"\nchannels = [\"T1w\"]\nlabels = [\"blob\"]\n[held_out]\nrule = "
+         "\"every\"\n[network]\nfeatures = [2, 4]\nstrides = [[1, 1, 1], [2, 2, 2]]\n"
+         "[training]\npatch_size = [8, 8, 8]\n";
+
+  Run({(folder_.path() / "bids").string(), "--study", (folder_.path() / "study.toml").string()}, 2);
+
+  EXPECT_THAT(Log(), testing::AllOf(HasSubstr("0  sub-1  training"), HasSubstr("8 8 8"),
+                                    HasSubstr("1 cases")));
 }
 
 TEST_F(Inspect, EndsWithTheCodeOfDataWhereNothingCanBeUsed) {
