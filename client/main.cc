@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "client/client_config.h"
@@ -74,6 +75,29 @@ absl::Status CertifyCohort(const CommandLine& line, const std::stop_token& stop)
   return Certify(*config, line.certificate, stop);
 }
 
+/// An option whose values are words; any other is refused with the list of them.
+template <typename Value, typename Target>
+CLI::Option* AddWord(CLI::App* app, const std::string& name, Target& target,
+                     const std::vector<std::pair<std::string, Value>>& values,
+                     const std::string& description) {
+  const std::map<std::string, Value> words(values.begin(), values.end());
+  std::vector<std::string> names;
+  for (const auto& [word, value] : values) names.push_back(word);
+  return app
+      ->add_option_function<std::string>(
+          name, [&target, words](const std::string& word) { target = words.at(word); }, description)
+      ->check(CLI::IsMember(names))
+      ->type_name("WORD");
+}
+
+/// Values with their words, as study.toml has them.
+template <typename Value>
+std::vector<std::pair<std::string, Value>> Words(const std::vector<Value>& values) {
+  std::vector<std::pair<std::string, Value>> words;
+  for (const Value value : values) words.emplace_back(ToString(value), value);
+  return words;
+}
+
 void AddInspect(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
   CLI::App* const app = program.add_subcommand(
       "inspect", "What is in a folder of scans, and which of them cannot be used");
@@ -83,12 +107,11 @@ void AddInspect(CLI::App& program, CommandLine& line, const std::stop_token& sto
   app->add_flag("--headers", line.inspection.headers_only, "Read headers only, no voxels");
   app->add_option("--threads", line.inspection.threads, "Cases at a time; 0 takes every core")
       ->check(CLI::Range(0, 1024));
-  const std::map<std::string, GeometrySource> sources{{"agreed", GeometrySource::kAgreed},
-                                                      {"qform", GeometrySource::kQform},
-                                                      {"sform", GeometrySource::kSform}};
-  app->add_option("--geometry", line.inspection.geometry,
-                  "Which form counts where a NIfTI's qform and sform disagree: qform or sform")
-      ->transform(CLI::Transformer(sources, CLI::ignore_case));
+  AddWord<GeometrySource>(app, "--geometry", line.inspection.geometry,
+                          {{"agreed", GeometrySource::kAgreed},
+                           {"qform", GeometrySource::kQform},
+                           {"sform", GeometrySource::kSform}},
+                          "Which form counts where a NIfTI's qform and sform disagree");
   app->add_flag("--json", line.inspection.json, "Print JSON");
   app->callback([&line, &stop] {
     line.command = [&line, &stop] {
@@ -142,14 +165,6 @@ CLI::Option* AddCertificate(CLI::App* harmonize, CommandLine& line) {
   return certify;
 }
 
-/// The words of an option's values, as study.toml has them.
-template <typename Value>
-CLI::CheckedTransformer Words(const std::vector<Value>& values) {
-  std::map<std::string, Value> words;
-  for (const Value value : values) words.emplace(ToString(value), value);
-  return CLI::CheckedTransformer(words);
-}
-
 void AddHarmonize(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
   using Plan = HarmonizationPlan;
   CLI::App* const app = program.add_subcommand(
@@ -162,9 +177,10 @@ void AddHarmonize(CLI::App& program, CommandLine& line, const std::stop_token& s
   CLI::Option* const study =
       app->add_option("--study", line.study, "study.toml whose [harmonization] counts");
   CLI::Option* const certify = AddCertificate(app, line)->excludes(output);
-  app->add_option("--mask", request.plan.mask, "Voxels that statistics are taken over")
-      ->transform(Words<Plan::Mask>(
-          {Plan::Mask::kWhole, Plan::Mask::kOtsu, Plan::Mask::kThreshold, Plan::Mask::kGiven}))
+  AddWord(app, "--mask", request.plan.mask,
+          Words<Plan::Mask>(
+              {Plan::Mask::kWhole, Plan::Mask::kOtsu, Plan::Mask::kThreshold, Plan::Mask::kGiven}),
+          "Voxels that statistics are taken over")
       ->excludes(study)
       ->excludes(certify);
   app->add_option("--threshold", request.plan.threshold,
@@ -172,12 +188,11 @@ void AddHarmonize(CLI::App& program, CommandLine& line, const std::stop_token& s
       ->check(CLI::Range(0.0, 0.99))
       ->excludes(study)
       ->excludes(certify);
-  app->add_option(
-         "--normalize", request.plan.normalize,
-         "What is done with the statistics; white_stripe and kde, which need the contrast, and "
-         "nyul and lsq, which need the sites' standard, come with --study")
-      ->transform(Words<Plan::Normalizer>({Plan::Normalizer::kInstance, Plan::Normalizer::kZScore,
-                                           Plan::Normalizer::kFcm, Plan::Normalizer::kNone}))
+  AddWord(app, "--normalize", request.plan.normalize,
+          Words<Plan::Normalizer>({Plan::Normalizer::kInstance, Plan::Normalizer::kZScore,
+                                   Plan::Normalizer::kFcm, Plan::Normalizer::kNone}),
+          "What is done with the statistics; white_stripe and kde, which need the contrast, and "
+          "nyul and lsq, which need the sites' standard, come with --study")
       ->excludes(study)
       ->excludes(certify);
   app->add_flag_function(
