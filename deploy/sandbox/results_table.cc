@@ -94,7 +94,8 @@ absl::StatusOr<std::vector<double>> ReadEvaluation(const std::filesystem::path& 
   if (!file) return absl::NotFoundError(fmt::format("there is no evaluation {}", path.string()));
   try {
     std::vector<double> dice;
-    for (const json& scored : json::parse(file).at("cases")) {
+    const json evaluation = json::parse(file);
+    for (const json& scored : evaluation.at("cases")) {
       dice.push_back(NumberOf(scored.at("dice")));
     }
     return dice;

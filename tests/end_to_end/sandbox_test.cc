@@ -1,3 +1,5 @@
+#include <nlohmann/json.hpp>
+
 #include "common/process/exit_code.h"
 #include "tests/end_to_end/federation_fixture.h"
 
@@ -45,6 +47,53 @@ TEST_F(SandboxTest, LeavesReportModelPlanAndLogsAndNothingElse) {
   EXPECT_THAT(left, ::testing::UnorderedElementsAre("report.html", "report.json",
                                                     "model.safetensors", "plan.toml", "logs"));
   EXPECT_THAT(TextOf(log), HasSubstr("report: " + (out / "report.html").string() + "\n"));
+}
+
+/// Two variants, federated, and a scanner that neither trains on; the second call finds everything
+/// done.
+TEST_F(SandboxTest, ComparesVariantsOnAnUnseenScannerAndKeepsWhatIsDone) {
+  const fs::path study = folder_.path() / "study.toml";
+  ASSERT_OK(WriteFileAtomically(study, SmallStudy(2)));
+  const fs::path axes = folder_.path() / "axes.toml";
+  ASSERT_OK(
+      WriteFileAtomically(axes,
+                          "[[axis]]\nname = \"layers\"\n[[axis.option]]\nname = \"instance\"\n"
+                          "[[axis.option]]\nname = \"group\"\nset.network.norm = \"group\"\n"));
+  const fs::path out = folder_.path() / "out";
+  const fs::path log = folder_.path() / "sandbox.log";
+  const Command compare =
+      Sandbox(log, {"compare", study.string(), "--arms", "federated", "--variants", axes.string(),
+                    "--site", "north=" + MakeCohort("north", 1, 0).string(), "--site",
+                    "south=" + MakeCohort("south", 5, 9).string(), "--unseen",
+                    "east=" + MakeCohort("east", 30, -4).string(), "--out", out.string()});
+
+  ASSERT_OK(RunToEnd(compare, {}));
+
+  const nlohmann::json json = nlohmann::json::parse(TextOf(out / "comparison.json"));
+  ASSERT_EQ(json.at("rows").size(), 2U);
+  for (const nlohmann::json& row : json.at("rows")) {
+    EXPECT_GT(row.at("dice").at("mean").get<double>(), 0.5) << row;
+    EXPECT_LE(row.at("dice").at("low"), row.at("dice").at("high"));
+    ASSERT_EQ(row.at("unseen").size(), 1U);
+    EXPECT_EQ(row.at("unseen")[0].at("cases"), 6);
+    EXPECT_GT(row.at("unseen")[0].at("dice").get<double>(), 0.5) << row;
+  }
+  EXPECT_THAT(TextOf(log), HasSubstr("unseen east"));
+  const auto written = fs::last_write_time(out / "group" / "federated" / "unseen-east.json");
+  ASSERT_OK(RunToEnd(compare, {}));
+  EXPECT_EQ(fs::last_write_time(out / "group" / "federated" / "unseen-east.json"), written);
+  EXPECT_THAT(TextOf(log), HasSubstr("group, federated: done before, kept"));
+
+  // Another text of the study, and other cohorts, under the same OUT: their results are not these.
+  ASSERT_OK(WriteFileAtomically(study, SmallStudy(3)));
+  EXPECT_THAT(RunToEnd(compare, {}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("plan.toml differs")));
+  ASSERT_OK(WriteFileAtomically(study, SmallStudy(2)));
+  Command fewer_cohorts = compare;
+  fewer_cohorts.arguments.resize(fewer_cohorts.arguments.size() - 4);
+  fewer_cohorts.arguments.insert(fewer_cohorts.arguments.end(), {"--out", out.string()});
+  EXPECT_THAT(RunToEnd(fewer_cohorts, {}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("other cohorts")));
 }
 
 TEST_F(SandboxTest, InterruptLeavesNoProcessAndNoResult) {
