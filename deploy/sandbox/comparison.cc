@@ -231,16 +231,15 @@ struct Row {
   }
 };
 
-absl::StatusOr<Row> RunRow(const Comparison& comparison, const StudyVariant& variant, Arm arm,
-                           const std::stop_token& stop) {
+absl::StatusOr<Row> RowOf(const std::string& variant, Arm arm,
+                          const std::vector<ArmScores>& repetitions) {
   std::vector<CaseScores> sites;
   std::vector<CaseScores> unseen;
-  Row row{.variant = variant.name, .arm = arm, .scores = {}, .repetition_means = {}};
-  for (std::int64_t repetition = 0; repetition < comparison.repetitions; ++repetition) {
-    ASSIGN_OR_RETURN(ArmScores scores, RunArm(comparison, variant, arm, repetition, stop));
+  Row row{.variant = variant, .arm = arm, .scores = {}, .repetition_means = {}};
+  for (const ArmScores& scores : repetitions) {
     row.repetition_means.push_back(MeanOf(scores.sites));
-    sites.push_back(std::move(scores.sites));
-    unseen.push_back(std::move(scores.unseen));
+    sites.push_back(scores.sites);
+    unseen.push_back(scores.unseen);
   }
   ASSIGN_OR_RETURN(row.scores.sites, MeanOverRepetitions(sites));
   ASSIGN_OR_RETURN(row.scores.unseen, MeanOverRepetitions(unseen));
@@ -343,12 +342,31 @@ absl::StatusOr<Arm> ParseArm(const std::string& text) {
 absl::StatusOr<std::string> RunComparison(const Comparison& comparison, std::stop_token stop) {
   RETURN_IF_ERROR(CheckNoDeclaredSites(comparison));
   RETURN_IF_ERROR(CheckCohorts(comparison));
-  std::vector<Row> rows;
+  struct ArmResults {
+    const StudyVariant* variant;
+    Arm arm;
+    std::vector<ArmScores> repetitions;
+  };
+  std::vector<ArmResults> results;
   for (const StudyVariant& variant : comparison.variants) {
     for (const Arm arm : comparison.arms) {
-      ASSIGN_OR_RETURN(Row row, RunRow(comparison, variant, arm, stop));
-      rows.push_back(std::move(row));
-      // After each arm, so that hours of work can be looked at while they go on.
+      results.push_back({.variant = &variant, .arm = arm, .repetitions = {}});
+    }
+  }
+  std::vector<Row> rows;
+  // All arms before any is repeated: hours before the end there is a whole table to look at.
+  for (std::int64_t repetition = 0; repetition < comparison.repetitions; ++repetition) {
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      ArmResults& result = results[i];
+      ASSIGN_OR_RETURN(ArmScores scores,
+                       RunArm(comparison, *result.variant, result.arm, repetition, stop));
+      result.repetitions.push_back(std::move(scores));
+      ASSIGN_OR_RETURN(Row row, RowOf(result.variant->name, result.arm, result.repetitions));
+      if (i < rows.size()) {
+        rows[i] = std::move(row);
+      } else {
+        rows.push_back(std::move(row));
+      }
       RETURN_IF_ERROR(WriteJson(comparison, rows));
     }
   }

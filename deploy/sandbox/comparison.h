@@ -32,7 +32,7 @@ struct Comparison {
   std::vector<SandboxSite> unseen;
 };
 
-/// Runs the arms one after another, each in a folder of its own,
+/// Runs the arms one after another, all before any is repeated, each in a folder of its own,
 ///
 ///   OUT/[VARIANT/][repetition-N/]ARM/{report.html, report.json, model.safetensors,
 ///   unseen-NAME.json}

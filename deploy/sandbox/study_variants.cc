@@ -32,9 +32,15 @@ std::string ReadName(ConfigReader& table, std::set<std::string>& seen) {
   return name;
 }
 
-absl::StatusOr<std::vector<std::vector<Option>>> ReadAxes(const std::filesystem::path& path) {
-  ASSIGN_OR_RETURN(ConfigReader reader, ConfigReader::Load(path));
+struct Axes {
+  std::string overlay;  ///< Of every variant.
   std::vector<std::vector<Option>> axes;
+};
+
+absl::StatusOr<Axes> ReadAxes(const std::filesystem::path& path) {
+  ASSIGN_OR_RETURN(ConfigReader reader, ConfigReader::Load(path));
+  Axes result{.overlay = reader.TableText("set"), .axes = {}};
+  std::vector<std::vector<Option>>& axes = result.axes;
   std::set<std::string> axis_names;
   for (ConfigReader& axis : reader.Tables("axis")) {
     ReadName(axis, axis_names);
@@ -49,16 +55,17 @@ absl::StatusOr<std::vector<std::vector<Option>>> ReadAxes(const std::filesystem:
   }
   if (axes.empty()) reader.Refuse("axis", "is missing; an experiment has [[axis]] tables");
   RETURN_IF_ERROR(reader.Finish());
-  return axes;
+  return result;
 }
 
 }  // namespace
 
 absl::StatusOr<std::vector<StudyVariant>> StudyVariants(const std::string& study_toml,
                                                         const std::filesystem::path& axes_file) {
-  ASSIGN_OR_RETURN(const std::vector<std::vector<Option>> axes, ReadAxes(axes_file));
-  std::vector<StudyVariant> variants{{.name = "", .toml = study_toml}};
-  for (const std::vector<Option>& options : axes) {
+  ASSIGN_OR_RETURN(const Axes axes, ReadAxes(axes_file));
+  ASSIGN_OR_RETURN(std::string base, WithOverlay(study_toml, axes.overlay));
+  std::vector<StudyVariant> variants{{.name = "", .toml = std::move(base)}};
+  for (const std::vector<Option>& options : axes.axes) {
     std::vector<StudyVariant> longer;
     for (const StudyVariant& variant : variants) {
       for (const Option& option : options) {

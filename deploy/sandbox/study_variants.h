@@ -19,6 +19,7 @@ struct StudyVariant {
 
 /// Every combination of the options of an experiment's axes, the last axis changing fastest:
 ///
+///   set.rounds.rounds = 6           # of every variant; may be left out
 ///   [[axis]]
 ///   name = "input"
 ///   [[axis.option]]

@@ -67,6 +67,28 @@ set.training.steps_per_round = 300
   EXPECT_EQ(study.training.patch_size, (Triple{8, 8, 8}));
 }
 
+TEST_F(StudyVariantsTest, ShareWhatIsSetForAllOfThemUnlessAnOptionSaysOtherwise) {
+  const auto variants = Variants(R"(
+set.training.steps_per_round = 7
+set.rounds.rounds = 2
+[[axis]]
+name = "steps"
+[[axis.option]]
+name = "short"
+[[axis.option]]
+name = "long"
+set.training.steps_per_round = 9
+)");
+
+  ASSERT_OK(variants);
+  const Study first = *ParseStudy(variants->at(0).toml, "variant");
+  const Study second = *ParseStudy(variants->at(1).toml, "variant");
+  EXPECT_EQ(first.training.steps_per_round, 7);
+  EXPECT_EQ(second.training.steps_per_round, 9);
+  EXPECT_EQ(first.rounds.rounds, 2);
+  EXPECT_EQ(second.rounds.rounds, 2);
+}
+
 TEST_F(StudyVariantsTest, AreCheckedBeforeAnyIsRun) {
   EXPECT_THAT(Variants("[[axis]]\nname = \"a\"\n[[axis.option]]\nname = \"good\"\n"
                        "[[axis.option]]\nname = \"bad\"\nset.network.norm = \"bacth\"\n"),
