@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <exception>
 #include <new>
 #include <numbers>
 #include <optional>
@@ -154,33 +155,14 @@ void LookAtImage(CaseSight& sight, std::size_t index, const JoinedLabels& labels
   MeasureMasks(sight, *volume, labels.voxels);
 }
 
-}  // namespace
-
-bool CaseSight::quarantined() const {
-  return std::any_of(findings.begin(), findings.end(),
-                     [](const Finding& finding) { return finding.quarantines; });
-}
-
-void CaseSight::Quarantine(Fault fault, const std::filesystem::path& path, std::string reason) {
-  findings.push_back(
-      {.fault = fault, .quarantines = true, .path = path, .reason = std::move(reason)});
-}
-
-void CaseSight::Flag(Fault fault, const std::filesystem::path& path, std::string reason) {
-  findings.push_back(
-      {.fault = fault, .quarantines = false, .path = path, .reason = std::move(reason)});
-}
-
-CaseSight LookAtHeaders(ScanFiles files) {
-  CaseSight sight;
-  sight.files = std::move(files);
+void ReadHeaders(CaseSight& sight) {
   if (!sight.files.sidecar.fault.empty()) {
     sight.Flag(Fault::kSidecar, sight.files.images.front().path, sight.files.sidecar.fault);
   }
   if (!sight.files.fault.empty()) {
     sight.Quarantine(Fault::kSeries, sight.files.images.front().path, sight.files.fault_reason);
     sight.findings.back().series_fault = sight.files.fault;
-    return sight;
+    return;
   }
   std::optional<Geometry> canonical;
   for (const ScanFiles::Image& file : sight.files.images) {
@@ -216,23 +198,60 @@ CaseSight LookAtHeaders(ScanFiles files) {
   if (canonical.has_value() && !sight.quarantined()) {
     sight.bytes = MemoryOf(sight, *canonical);
   }
+}
+
+void ReadVoxels(CaseSight& sight) {
+  const Geometry canonical = CanonicalGeometry(sight.images.front().stored);
+  const JoinedLabels labels = ReadLabels(sight, canonical);
+  CheckGivenMask(sight, labels, canonical);
+  CheckLeftAndRight(sight);
+  for (std::size_t index = 0; index < sight.images.size(); ++index) {
+    LookAtImage(sight, index, labels, canonical);
+  }
+}
+
+/// One case that takes more memory than there is must not end the others: neither here nor in the
+/// threads that call this.
+template <typename Work>
+void OrQuarantined(CaseSight& sight, const Work& work) {
+  try {
+    work();
+  } catch (const std::bad_alloc&) {
+    sight.Quarantine(Fault::kMemory, sight.files.images.front().path,
+                     "not enough memory to read it");
+  } catch (const std::exception& failure) {
+    sight.Quarantine(Fault::kUnreadable, sight.files.images.front().path,
+                     fmt::format("it cannot be read: {}", failure.what()));
+  }
+}
+
+}  // namespace
+
+bool CaseSight::quarantined() const {
+  return std::any_of(findings.begin(), findings.end(),
+                     [](const Finding& finding) { return finding.quarantines; });
+}
+
+void CaseSight::Quarantine(Fault fault, const std::filesystem::path& path, std::string reason) {
+  findings.push_back(
+      {.fault = fault, .quarantines = true, .path = path, .reason = std::move(reason)});
+}
+
+void CaseSight::Flag(Fault fault, const std::filesystem::path& path, std::string reason) {
+  findings.push_back(
+      {.fault = fault, .quarantines = false, .path = path, .reason = std::move(reason)});
+}
+
+CaseSight LookAtHeaders(ScanFiles files) {
+  CaseSight sight;
+  sight.files = std::move(files);
+  OrQuarantined(sight, [&sight] { ReadHeaders(sight); });
   return sight;
 }
 
 void LookAtVoxels(CaseSight& sight) {
   if (sight.quarantined() || sight.images.empty()) return;
-  try {
-    const Geometry canonical = CanonicalGeometry(sight.images.front().stored);
-    const JoinedLabels labels = ReadLabels(sight, canonical);
-    CheckGivenMask(sight, labels, canonical);
-    CheckLeftAndRight(sight);
-    for (std::size_t index = 0; index < sight.images.size(); ++index) {
-      LookAtImage(sight, index, labels, canonical);
-    }
-  } catch (const std::bad_alloc&) {
-    sight.Quarantine(Fault::kMemory, sight.images.front().file.path,
-                     "not enough memory to read it");
-  }
+  OrQuarantined(sight, [&sight] { ReadVoxels(sight); });
 }
 
 }  // namespace isoscan
