@@ -123,6 +123,7 @@ class PixelSource {
   absl::StatusOr<const std::byte*> Stored(std::int64_t plane) {
     if (plane == in_buffer_) return buffer_.data();
     in_buffer_ = -1;
+    RETURN_IF_ERROR(CheckDecoderMemory());
     buffer_.resize(static_cast<std::size_t>(header_.bytes_per_frame()));
     RETURN_IF_ERROR(header_.encoding == DicomHeader::Encoding::kPlain ? ReadPlain(plane)
                                                                       : Decode(plane));
@@ -149,6 +150,16 @@ class PixelSource {
       }
     }
     return absl::OkStatus();
+  }
+
+  /// A JPEG stream of a few bytes may say that it is a plane of gigabytes; GDCM holds it twice.
+  absl::Status CheckDecoderMemory() const {
+    constexpr std::int64_t kSmallBytes = 16'000'000;  // Asking the system takes longer to read.
+    const std::int64_t bytes = 3 * header_.bytes_per_frame();
+    if (header_.encoding != DicomHeader::Encoding::kJpeg || bytes < kSmallBytes) {
+      return absl::OkStatus();
+    }
+    return CheckMemory(fmt::format("decoding {}", path_.string()), bytes);
   }
 
   absl::Status Damaged(std::int64_t plane) const {
@@ -302,14 +313,15 @@ absl::Status ReadPlane(PixelSource& source, std::int32_t number, float* voxels) 
 
 /// The listing checked the file; it may have been replaced since.
 bool IsAsListed(const DicomHeader& header, const DicomSeries& series, std::int32_t frame) {
-  return header.pixels_at >= 0 && header.encoding != DicomHeader::Encoding::kUnknown &&
-         header.samples == 1 && header.bits_stored >= 1 &&
-         header.bits_stored <= header.bits_allocated &&
+  return header.pixels_at >= 0 && !header.float_pixels &&
+         header.encoding != DicomHeader::Encoding::kUnknown && header.samples == 1 &&
+         header.bits_stored >= 1 && header.bits_stored <= header.bits_allocated &&
          (header.bits_allocated == 8 || header.bits_allocated == 16 ||
           header.bits_allocated == 32) &&
          header.columns == series.geometry.size[0] && header.rows == series.geometry.size[1] &&
          frame >= 0 && static_cast<std::size_t>(frame) < header.frames.size() &&
-         header.mosaic == (series.kind == DicomKind::kMosaic);
+         header.mosaic == (series.kind == DicomKind::kMosaic) &&
+         header.pixel_bytes() <= header.greatest_pixel_bytes();
 }
 
 }  // namespace
