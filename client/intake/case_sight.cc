@@ -65,7 +65,7 @@ std::string GridText(const Geometry& grid) {
 
 /// The most that reading a case takes: one volume at a time; with labels these, joined, and, while
 /// masks are measured, a thinned copy with its mask and the mask's runs (every second voxel of a
-/// noise image begins one). ITK holds a file that it reads twice beside the volume.
+/// noise image begins one).
 std::int64_t MemoryOf(const CaseSight& sight, const Geometry& canonical) {
   constexpr std::int64_t kFixed = std::int64_t{16} << 20;
   double voxels = 1;  // A broken header may ask for more than 64 bits can count.
@@ -80,16 +80,6 @@ std::int64_t MemoryOf(const CaseSight& sight, const Geometry& canonical) {
     }
     bytes += voxels + 22 * thinned;
   }
-  const auto by_itk = [](const std::filesystem::path& path) {
-    const std::string name = path.filename().string();
-    return !name.ends_with(".nii") && !name.ends_with(".nii.gz");
-  };
-  bool any_by_itk = false;
-  for (const ScanFiles::Image& image : sight.files.images) {
-    any_by_itk |= !image.series.has_value() && by_itk(image.path);
-  }
-  for (const ScanFiles::LabelFile& file : sight.files.labels) any_by_itk |= by_itk(file.path);
-  if (any_by_itk) bytes += 2 * sizeof(double) * voxels;
   return static_cast<std::int64_t>(bytes) + kFixed;
 }
 

@@ -23,14 +23,17 @@ thread_local std::int64_t allocations_left = -1;
 
 }  // namespace
 
-void* operator new(std::size_t bytes) {
+// Not inlined: g++ would take malloc for another function than the one that belongs to free.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
   const bool fails = allocations_left > 0 && --allocations_left == 0;
   void* memory = fails ? nullptr : std::malloc(std::max<std::size_t>(bytes, 1));
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t /*bytes*/) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t /*bytes*/) noexcept {
+  std::free(memory);
+}
 
 namespace isoscan {
 namespace {
@@ -77,10 +80,11 @@ TEST(OutOfMemory, QuarantinesACaseOfDicomWhicheverAllocationFails) {
   const TemporaryDirectory folder;
   Geometry grid;
   grid.size = {9, 8, 3};
-  WriteMrSeries(folder.path() / "series", NumberedVolume(grid));
+  WriteMrSeries(folder.path(), NumberedVolume(grid));
+  ASSERT_OK_AND_ASSIGN(const DicomSeries series, FindDicomSeries(folder.path()));
   ScanFiles files;
   files.name = "case";
-  files.images.push_back({.path = folder.path() / "series", .channel = "T1w"});
+  files.images.push_back({.path = folder.path(), .channel = "T1w", .series = series});
 
   FailEveryAllocation(files);
 }
