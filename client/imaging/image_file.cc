@@ -116,7 +116,11 @@ absl::StatusOr<OpenedNifti> OpenNifti(const std::filesystem::path& path) {
   ASSIGN_OR_RETURN(const std::size_t count, stream.Read(bytes));
   ASSIGN_OR_RETURN(const NiftiHeader header, ParseNiftiHeader(std::span(bytes).first(count), path));
   if (header.separate) {
-    ASSIGN_OR_RETURN(stream, NiftiStream::Open(Companion(path, ".img")));
+    // By its name: plain voxels may begin with any bytes, gzip's among them.
+    const std::filesystem::path voxels = Companion(path, ".img");
+    ASSIGN_OR_RETURN(stream, NiftiStream::Open(voxels, voxels.extension() == ".gz"
+                                                           ? NiftiStream::Packing::kByContent
+                                                           : NiftiStream::Packing::kPlain));
   }
   RETURN_IF_ERROR(CheckHolds(header, header.voxel_offset, stream, path));
   RETURN_IF_ERROR(Skip(
