@@ -20,8 +20,8 @@ namespace {
 constexpr std::uint32_t kItem = 0xfffee000;
 constexpr std::uint32_t kItemEnd = 0xfffee00d;
 constexpr std::uint32_t kSequenceEnd = 0xfffee0dd;
-constexpr std::uint32_t kFirstPixels =
-    0x7fe00008;  ///< Of floating-point ones; 10 is the usual one.
+constexpr std::uint32_t kFloatPixels = 0x7fe00008;
+constexpr std::uint32_t kDoublePixels = 0x7fe00009;
 constexpr std::uint32_t kPixels = 0x7fe00010;
 constexpr std::uint32_t kImageType = 0x00080008;
 constexpr std::uint32_t kSiemensImageHeader = 0x00291010;
@@ -188,8 +188,9 @@ class Parser {
       Element element;
       if (!ReadElement(is_explicit, at, element)) return false;
       if (element.tag == kItemEnd && depth > 0) return true;
-      if (element.tag >= kFirstPixels && element.tag >> 16 != 0xfffe && depth == 0) {
-        if (element.tag == kPixels) file_.pixels_at = at;
+      if (element.tag >= kFloatPixels && element.tag >> 16 != 0xfffe && depth == 0) {
+        file_.float_pixels = element.tag == kFloatPixels || element.tag == kDoublePixels;
+        if (file_.float_pixels || element.tag == kPixels) file_.pixels_at = at;
         return true;
       }
       const bool is_undefined = element.length == kUndefined;

@@ -29,6 +29,7 @@ struct DicomFile {
   bool big_endian = false;      ///< Of `elements` and pixels.
   std::int64_t file_bytes = 0;
   std::int64_t pixels_at = -1;  ///< Byte offset of the pixels' values; -1 without pixels.
+  bool float_pixels = false;    ///< They are floating-point numbers (7FE0,0008 or 0009).
 };
 
 /// Reads the elements that Isoscan uses and skips all others, so that neither a private element of

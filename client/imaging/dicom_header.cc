@@ -348,6 +348,7 @@ absl::StatusOr<DicomHeader> ReadDicomHeader(const std::filesystem::path& path) {
   DicomHeader header;
   header.file_bytes = file.file_bytes;
   header.pixels_at = file.pixels_at;
+  header.float_pixels = file.float_pixels;
   header.transfer_syntax = Printable(file.transfer_syntax);
   header.is_directory = Text(data, 0x00020002) == "1.2.840.10008.1.3.10";
   header.class_uid = Text(data, 0x00080016);

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -39,6 +40,7 @@ struct DicomHeader {
   Encoding encoding = Encoding::kPlain;
   bool big_endian_pixels = false;
   std::int64_t pixels_at = -1;  ///< Byte offset of the pixels' values; -1 without pixels.
+  bool float_pixels = false;    ///< DicomFile::float_pixels.
   std::int64_t file_bytes = 0;
   std::string patient;  ///< DicomSeries::patient.
 
@@ -65,6 +67,17 @@ struct DicomHeader {
   /// Of stored pixels; of a mosaic, all tiles together.
   std::int64_t bytes_per_frame() const {
     return columns * rows * mosaic_side * mosaic_side * samples * (bits_allocated / 8);
+  }
+  /// Of stored pixels, all planes together.
+  std::int64_t pixel_bytes() const {
+    return bytes_per_frame() * (mosaic ? 1 : static_cast<std::int64_t>(frames.size()));
+  }
+  /// The most pixels that a file of this size can hold: RLE makes at best 128 bytes of 2. What a
+  /// JPEG stream holds is not known before it is decoded.
+  std::int64_t greatest_pixel_bytes() const {
+    constexpr std::int64_t kGreatestRleRatio = 64;
+    if (encoding == Encoding::kJpeg) return std::numeric_limits<std::int64_t>::max();
+    return (file_bytes - pixels_at) * (encoding == Encoding::kRle ? kGreatestRleRatio : 1);
   }
 };
 

@@ -3,15 +3,15 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <exception>
 #include <fstream>
-#include <mutex>
 #include <new>
 #include <optional>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -21,12 +21,12 @@
 
 #include "client/imaging/dicom_header.h"
 #include "client/imaging/dicom_series.h"
+#include "common/process/apart.h"
 #include "common/process/resources.h"
 #include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include <gdcmImage.h>
 #include <gdcmSequenceOfFragments.h>
-#include <gdcmTrace.h>
 
 namespace isoscan {
 namespace {
@@ -123,6 +123,7 @@ class PixelSource {
   absl::StatusOr<const std::byte*> Stored(std::int64_t plane) {
     if (plane == in_buffer_) return buffer_.data();
     in_buffer_ = -1;
+    RETURN_IF_ERROR(CheckDecoderMemory());
     buffer_.resize(static_cast<std::size_t>(header_.bytes_per_frame()));
     RETURN_IF_ERROR(header_.encoding == DicomHeader::Encoding::kPlain ? ReadPlain(plane)
                                                                       : Decode(plane));
@@ -149,6 +150,17 @@ class PixelSource {
       }
     }
     return absl::OkStatus();
+  }
+
+  /// A JPEG stream of a few bytes may say that it is a plane of gigabytes; the decoder holds it
+  /// in a process of its own.
+  absl::Status CheckDecoderMemory() const {
+    constexpr std::int64_t kSmallBytes = 16'000'000;  // Asking the system takes longer to read.
+    const std::int64_t bytes = 3 * header_.bytes_per_frame();
+    if (header_.encoding != DicomHeader::Encoding::kJpeg || bytes < kSmallBytes) {
+      return absl::OkStatus();
+    }
+    return CheckMemory(fmt::format("decoding {}", path_.string()), bytes);
   }
 
   absl::Status Damaged(std::int64_t plane) const {
@@ -205,39 +217,39 @@ class PixelSource {
                : Damaged(plane);
   }
 
+  /// Apart: Debian's GDCM asserts what a damaged stream says, and its decoders print.
   bool DecodeJpeg(const std::string& stream, std::int64_t columns, std::int64_t rows) {
-    static std::once_flag silenced;
-    std::call_once(silenced, [] {  // It would print to stderr.
-      gdcm::Trace::DebugOff();
-      gdcm::Trace::WarningOff();
-      gdcm::Trace::ErrorOff();
+    const auto bytes = static_cast<std::int64_t>(buffer_.size());
+    // A megabyte takes a tenth of a second; decoders hold a pixel in a few numbers of 4 bytes.
+    const std::chrono::seconds limit(30 + bytes / 1'000'000);
+    const std::int64_t memory_bytes = (std::int64_t{1} << 28) + 16 * bytes;
+    return RunApart(buffer_, limit, memory_bytes, [&](std::span<std::byte> pixels) {
+      return DecodeByGdcm(stream, columns, rows, pixels);
     });
-    try {
-      gdcm::Fragment fragment;
-      fragment.SetByteValue(stream.data(), static_cast<std::uint32_t>(stream.size()));
-      gdcm::SmartPointer<gdcm::SequenceOfFragments> fragments = gdcm::SequenceOfFragments::New();
-      fragments->AddFragment(fragment);
-      gdcm::DataElement pixels(gdcm::Tag(0x7fe0, 0x0010));
-      pixels.SetVR(gdcm::VR::OB);
-      pixels.SetValue(*fragments);
-      gdcm::Image image;
-      image.SetNumberOfDimensions(2);
-      image.SetDimension(0, static_cast<unsigned>(columns));
-      image.SetDimension(1, static_cast<unsigned>(rows));
-      image.SetPixelFormat(gdcm::PixelFormat(1, static_cast<unsigned short>(header_.bits_allocated),
-                                             static_cast<unsigned short>(header_.bits_stored),
-                                             static_cast<unsigned short>(header_.high_bit),
-                                             header_.is_signed ? 1 : 0));
-      image.SetPhotometricInterpretation(gdcm::PhotometricInterpretation::MONOCHROME2);
-      image.SetTransferSyntax(gdcm::TransferSyntax::GetTSType(header_.transfer_syntax.c_str()));
-      image.SetDataElement(pixels);
-      return image.GetBufferLength() == buffer_.size() &&
-             image.GetBuffer(reinterpret_cast<char*>(buffer_.data()));
-    } catch (const std::bad_alloc&) {
-      throw;
-    } catch (const std::exception&) {
-      return false;  // Its texts name its own source files.
-    }
+  }
+
+  bool DecodeByGdcm(const std::string& stream, std::int64_t columns, std::int64_t rows,
+                    std::span<std::byte> decoded) const {
+    gdcm::Fragment fragment;
+    fragment.SetByteValue(stream.data(), static_cast<std::uint32_t>(stream.size()));
+    gdcm::SmartPointer<gdcm::SequenceOfFragments> fragments = gdcm::SequenceOfFragments::New();
+    fragments->AddFragment(fragment);
+    gdcm::DataElement pixels(gdcm::Tag(0x7fe0, 0x0010));
+    pixels.SetVR(gdcm::VR::OB);
+    pixels.SetValue(*fragments);
+    gdcm::Image image;
+    image.SetNumberOfDimensions(2);
+    image.SetDimension(0, static_cast<unsigned>(columns));
+    image.SetDimension(1, static_cast<unsigned>(rows));
+    image.SetPixelFormat(gdcm::PixelFormat(1, static_cast<unsigned short>(header_.bits_allocated),
+                                           static_cast<unsigned short>(header_.bits_stored),
+                                           static_cast<unsigned short>(header_.high_bit),
+                                           header_.is_signed ? 1 : 0));
+    image.SetPhotometricInterpretation(gdcm::PhotometricInterpretation::MONOCHROME2);
+    image.SetTransferSyntax(gdcm::TransferSyntax::GetTSType(header_.transfer_syntax.c_str()));
+    image.SetDataElement(pixels);
+    return image.GetBufferLength() == decoded.size() &&
+           image.GetBuffer(reinterpret_cast<char*>(decoded.data()));
   }
 
   std::filesystem::path path_;
@@ -302,14 +314,15 @@ absl::Status ReadPlane(PixelSource& source, std::int32_t number, float* voxels) 
 
 /// The listing checked the file; it may have been replaced since.
 bool IsAsListed(const DicomHeader& header, const DicomSeries& series, std::int32_t frame) {
-  return header.pixels_at >= 0 && header.encoding != DicomHeader::Encoding::kUnknown &&
-         header.samples == 1 && header.bits_stored >= 1 &&
-         header.bits_stored <= header.bits_allocated &&
+  return header.pixels_at >= 0 && !header.float_pixels &&
+         header.encoding != DicomHeader::Encoding::kUnknown && header.samples == 1 &&
+         header.bits_stored >= 1 && header.bits_stored <= header.bits_allocated &&
          (header.bits_allocated == 8 || header.bits_allocated == 16 ||
           header.bits_allocated == 32) &&
          header.columns == series.geometry.size[0] && header.rows == series.geometry.size[1] &&
          frame >= 0 && static_cast<std::size_t>(frame) < header.frames.size() &&
-         header.mosaic == (series.kind == DicomKind::kMosaic);
+         header.mosaic == (series.kind == DicomKind::kMosaic) &&
+         header.pixel_bytes() <= header.greatest_pixel_bytes();
 }
 
 }  // namespace

@@ -186,6 +186,11 @@ std::optional<Refusal> RefusalOf(const DicomHeader& header) {
                                "grey value per voxel",
                                header.photometric, header.samples)};
   }
+  if (header.float_pixels) {
+    return Refusal{DicomFault::kPixels,
+                   "their pixels are floating-point numbers, which no scanner writes, and Isoscan "
+                   "reads whole ones: convert them with dcm2niix"};
+  }
   const bool known_width =
       header.bits_allocated == 8 || header.bits_allocated == 16 || header.bits_allocated == 32;
   if (!known_width || header.bits_stored < 1 || header.bits_stored > header.bits_allocated ||
@@ -242,16 +247,12 @@ std::optional<Refusal> RefusalOf(const DicomHeader& header) {
       return Refusal{DicomFault::kPixels, "their RescaleSlope is 0: every voxel would be the same"};
     }
   }
-  if (header.encoding == DicomHeader::Encoding::kPlain) {
-    const std::int64_t frames = header.mosaic ? 1 : static_cast<std::int64_t>(header.frames.size());
-    const std::int64_t needed = header.bytes_per_frame() * frames;
-    const std::int64_t there = header.file_bytes - header.pixels_at;
-    if (there < needed) {
-      return Refusal{DicomFault::kTruncated,
-                     fmt::format("they end too early: {} of {} bytes of pixels are there in the "
-                                 "first; they are damaged, copy them again",
-                                 there, needed)};
-    }
+  if (header.greatest_pixel_bytes() < header.pixel_bytes()) {
+    return Refusal{DicomFault::kTruncated,
+                   fmt::format("they end too early: {}{} of {} bytes of pixels are there in the "
+                               "first; they are damaged, copy them again",
+                               header.encoding == DicomHeader::Encoding::kRle ? "at most " : "",
+                               header.greatest_pixel_bytes(), header.pixel_bytes())};
   }
   return std::nullopt;
 }

@@ -1,9 +1,6 @@
 #include "client/imaging/image_file.h"
 
 #include <fmt/format.h>
-#include <itkImageIOBase.h>
-#include <itkMetaImageIO.h>
-#include <itkNrrdImageIO.h>
 
 #include <algorithm>
 #include <array>
@@ -22,6 +19,7 @@
 #include "client/imaging/dicom_series.h"
 #include "client/imaging/nifti_header.h"
 #include "client/imaging/nifti_stream.h"
+#include "client/imaging/text_header.h"
 #include "common/process/resources.h"
 #include "common/status/status_macros.h"
 #include "common/weights/atomic_file.h"
@@ -53,95 +51,9 @@ absl::StatusOr<Format> FormatOf(const std::filesystem::path& path) {
       path.string()));
 }
 
-itk::ImageIOBase::Pointer MakeReader(Format format) {
-  if (format == Format::kNrrd) return itk::NrrdImageIO::New().GetPointer();
-  return itk::MetaImageIO::New().GetPointer();
-}
-
-/// ITK puts its own file, line and object first or on further lines; a user needs one sentence.
-std::string FirstLine(const itk::ExceptionObject& error) {
-  std::string text = error.GetDescription();
-  if (const std::size_t prefix = text.find("): ");
-      (text.starts_with("ITK ERROR") || text.starts_with("itk::ERROR")) &&
-      prefix != std::string::npos) {
-    text.erase(0, prefix + 3);
-  }
-  text.erase(0, text.find_first_not_of(" \n"));
-  return text.substr(0, text.find('\n'));
-}
-
-absl::Status ErrorFrom(const itk::ExceptionObject& error, const std::filesystem::path& path) {
-  return absl::DataLossError(
-      fmt::format("{} cannot be decoded ({}): it is damaged or not what its name says; copy or "
-                  "convert it again",
-                  path.string(), FirstLine(error)));
-}
-
-/// NRRD and MetaImage may hold any matrix; a scan's axes have unit length and right angles, within
-/// the 0.1 degrees that a NIfTI's may be sheared by.
-absl::Status CheckRightAngles(const Geometry& geometry, const std::filesystem::path& path) {
-  constexpr double kTolerance = 1.75e-3;
-  for (std::size_t a = 0; a < 3; ++a) {
-    for (std::size_t b = a; b < 3; ++b) {
-      double dot = 0;
-      for (std::size_t row = 0; row < 3; ++row) {
-        dot += geometry.direction[row][a] * geometry.direction[row][b];
-      }
-      if (std::abs(dot - (a == b ? 1 : 0)) <= kTolerance) continue;
-      return absl::InvalidArgumentError(fmt::format(
-          "{}: its axes {} and {} are no unit vectors at right angles (their product is {:.4g}): a "
-          "sheared grid is no scan; resample it onto a rigid grid, for example with ANTs",
-          path.string(), "xyz"[a], "xyz"[b], dot));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<Geometry> GeometryOf(const itk::ImageIOBase& image,
-                                    const std::filesystem::path& path) {
-  const unsigned dimensions = image.GetNumberOfDimensions();
-  const std::size_t components = image.GetNumberOfComponents();
-  if (components != 1) {
-    return absl::InvalidArgumentError(
-        fmt::format("{} has {} values per voxel, a scan or a label map has 1: split its channels "
-                    "into one file each",
-                    path.string(), components));
-  }
-  if (dimensions == 4 && image.GetDimensions(3) > 1) {
-    return absl::InvalidArgumentError(
-        fmt::format("{} holds {} volumes (4D), Isoscan reads one 3D image per file: split it, for "
-                    "example with `fslsplit`, and name each channel's file in the nnU-Net layout",
-                    path.string(), image.GetDimensions(3)));
-  }
-  if (dimensions < 3 || dimensions > 4) {
-    return absl::InvalidArgumentError(
-        fmt::format("{} has {} dimensions, a volume has 3", path.string(), dimensions));
-  }
-  Geometry geometry;
-  for (unsigned axis = 0; axis < 3; ++axis) {
-    geometry.size[axis] = static_cast<std::int64_t>(image.GetDimensions(axis));
-    geometry.spacing_mm[axis] = std::abs(image.GetSpacing(axis));
-    geometry.origin_mm[axis] = image.GetOrigin(axis);
-    if (geometry.size[axis] < 1 || !(geometry.spacing_mm[axis] > 0) ||
-        !std::isfinite(geometry.spacing_mm[axis]) || !std::isfinite(geometry.origin_mm[axis])) {
-      return absl::InvalidArgumentError(fmt::format(
-          "{}: axis {} has {} voxels of {} mm from {} mm: its header is broken, convert it again",
-          path.string(), axis, geometry.size[axis], geometry.spacing_mm[axis],
-          geometry.origin_mm[axis]));
-    }
-    const std::vector<double> cosines = image.GetDirection(axis);
-    for (std::size_t row = 0; row < 3; ++row) {
-      geometry.direction[row][axis] = image.GetSpacing(axis) < 0 ? -cosines[row] : cosines[row];
-    }
-  }
-  RETURN_IF_ERROR(CheckRightAngles(geometry, path));
-  return geometry;
-}
-
-absl::Status CheckVoxelMemory(const Geometry& geometry, double voxel_bytes,
-                              const std::filesystem::path& path) {
+absl::Status CheckVoxelMemory(const Geometry& geometry, const std::filesystem::path& path) {
   // In floating point: a broken header may ask for more than 64 bits can count.
-  double bytes = voxel_bytes;
+  double bytes = sizeof(float);
   for (const std::int64_t size : geometry.size) bytes *= static_cast<double>(size);
   // Asking the system takes as long as reading a crop.
   constexpr double kSmallBytes = 16e6;
@@ -150,8 +62,19 @@ absl::Status CheckVoxelMemory(const Geometry& geometry, double voxel_bytes,
                      static_cast<std::int64_t>(std::min(bytes, 1e18)));
 }
 
-// NIfTI, through our own reader: ITK places a sheared or contradictory file by rules of its own,
-// answers with zeros where a truncated file ends, and niftilib replaces NaN by 0.
+// All formats through our own readers: ITK places a sheared or contradictory NIfTI by rules of its
+// own and answers with zeros where a truncated file ends, niftilib replaces NaN by 0, and for the
+// others see TextHeader.
+
+absl::Status CheckHolds(const StoredVoxels& stored, std::int64_t offset, const NiftiStream& stream,
+                        const std::filesystem::path& path) {
+  if (offset + stored.voxel_data_bytes() <= stream.greatest_bytes()) return absl::OkStatus();
+  return absl::DataLossError(fmt::format(
+      "{} ends too early: its header promises {} x {} x {} voxels, {} bytes from byte {} on, and "
+      "a file of this size holds at most {}; it is damaged, copy or convert it again",
+      path.string(), stored.size[0], stored.size[1], stored.size[2], stored.voxel_data_bytes(),
+      offset, stream.greatest_bytes()));
+}
 
 struct OpenedNifti {
   NiftiHeader header;
@@ -193,15 +116,13 @@ absl::StatusOr<OpenedNifti> OpenNifti(const std::filesystem::path& path) {
   ASSIGN_OR_RETURN(const std::size_t count, stream.Read(bytes));
   ASSIGN_OR_RETURN(const NiftiHeader header, ParseNiftiHeader(std::span(bytes).first(count), path));
   if (header.separate) {
-    ASSIGN_OR_RETURN(stream, NiftiStream::Open(Companion(path, ".img")));
+    // By its name: plain voxels may begin with any bytes, gzip's among them.
+    const std::filesystem::path voxels = Companion(path, ".img");
+    ASSIGN_OR_RETURN(stream, NiftiStream::Open(voxels, voxels.extension() == ".gz"
+                                                           ? NiftiStream::Packing::kByContent
+                                                           : NiftiStream::Packing::kPlain));
   }
-  if (header.voxel_offset + header.voxel_data_bytes() > stream.greatest_bytes()) {
-    return absl::DataLossError(fmt::format(
-        "{} ends too early: its header promises {} x {} x {} voxels, {} bytes from byte {} on, and "
-        "a file of this size holds at most {}; it is damaged, copy or convert it again",
-        path.string(), header.size[0], header.size[1], header.size[2], header.voxel_data_bytes(),
-        header.voxel_offset, stream.greatest_bytes()));
-  }
+  RETURN_IF_ERROR(CheckHolds(header, header.voxel_offset, stream, path));
   RETURN_IF_ERROR(Skip(
       stream,
       header.voxel_offset - (header.separate ? 0 : static_cast<std::int64_t>(kNiftiHeaderBytes)),
@@ -245,9 +166,8 @@ void AppendAs(std::int16_t datatype, std::span<const std::byte> block, std::vect
 
 /// Block by block, so that a block is still in the cache when it is converted, and no memory is
 /// taken before there is something to put into it.
-absl::Status ReadNiftiVoxels(OpenedNifti& nifti, const std::filesystem::path& path,
-                             std::vector<float>& voxels) {
-  const NiftiHeader& header = nifti.header;
+absl::Status ReadVoxels(const StoredVoxels& header, NiftiStream& stream,
+                        const std::filesystem::path& path, std::vector<float>& voxels) {
   const bool plain_floats = header.datatype == NIFTI_TYPE_FLOAT32;
   const std::int64_t total = header.voxel_data_bytes();
   std::vector<std::byte> scratch(
@@ -261,7 +181,7 @@ absl::Status ReadNiftiVoxels(OpenedNifti& nifti, const std::filesystem::path& pa
       voxels.resize(first + wanted / sizeof(float));
       block = std::as_writable_bytes(std::span(voxels).subspan(first));
     }
-    ASSIGN_OR_RETURN(const std::size_t count, nifti.stream.Read(block));
+    ASSIGN_OR_RETURN(const std::size_t count, stream.Read(block));
     if (count < wanted) {
       return absl::DataLossError(fmt::format(
           "{} ends too early: {} of {} bytes of voxels are readable; it is damaged, copy or "
@@ -284,7 +204,7 @@ absl::Status ReadNiftiVoxels(OpenedNifti& nifti, const std::filesystem::path& pa
   constexpr std::size_t kGreatestSurplus = std::size_t{1} << 16;
   scratch.resize(kGreatestSurplus + 1);
   ASSIGN_OR_RETURN(const std::size_t surplus,
-                   nifti.stream.Read(std::span(scratch).first(kGreatestSurplus + 1)));
+                   stream.Read(std::span(scratch).first(kGreatestSurplus + 1)));
   if (surplus <= kGreatestSurplus) return absl::OkStatus();
   return absl::DataLossError(fmt::format(
       "{} goes on after the {} x {} x {} voxels of its header: the header does not belong to these "
@@ -292,108 +212,68 @@ absl::Status ReadNiftiVoxels(OpenedNifti& nifti, const std::filesystem::path& pa
       path.string(), header.size[0], header.size[1], header.size[2]));
 }
 
-absl::StatusOr<Volume> ReadNifti(const std::filesystem::path& path, GeometrySource source) {
-  ASSIGN_OR_RETURN(OpenedNifti nifti, OpenNifti(path));
-  ASSIGN_OR_RETURN(GeometryAudit audit, AuditNiftiGeometry(nifti.header, source, path));
-  RETURN_IF_ERROR(CheckVoxelMemory(audit.geometry, sizeof(float), path));
-  Volume volume{.geometry = audit.geometry, .voxels = {}};
-  RETURN_IF_ERROR(ReadNiftiVoxels(nifti, path, volume.voxels));
-  return volume;
-}
+// NRRD and MetaImage.
 
-// NRRD and MetaImage, through ITK.
-
-struct OpenedImage {
-  itk::ImageIOBase::Pointer reader;
-  Geometry geometry;
+struct OpenedText {
+  TextHeader header;
+  NiftiStream stream;  ///< At the first voxel.
 };
 
-/// May throw ITK's exceptions.
-absl::StatusOr<OpenedImage> OpenImage(const std::filesystem::path& path, Format format) {
-  ASSIGN_OR_RETURN(const NiftiStream file, NiftiStream::Open(path));  // For its errors' sake.
-  OpenedImage image;
-  itk::Object::GlobalWarningDisplayOff();  // They name files on stderr, and help no user.
-  image.reader = MakeReader(format);
-  image.reader->SetFileName(path.string());
-  image.reader->ReadImageInformation();
-  ASSIGN_OR_RETURN(image.geometry, GeometryOf(*image.reader, path));
-  return image;
-}
-
-template <typename Stored>
-void ConvertTo(std::vector<float>& voxels, const std::vector<std::byte>& buffer) {
-  const auto* stored = reinterpret_cast<const Stored*>(buffer.data());
-  for (std::size_t i = 0; i < voxels.size(); ++i) voxels[i] = static_cast<float>(stored[i]);
-}
-
-absl::Status Convert(itk::IOComponentEnum type, const std::vector<std::byte>& buffer,
-                     std::vector<float>& voxels, const std::filesystem::path& path) {
-  switch (type) {
-    case itk::IOComponentEnum::UCHAR:
-      return ConvertTo<unsigned char>(voxels, buffer), absl::OkStatus();
-    case itk::IOComponentEnum::CHAR:
-      return ConvertTo<signed char>(voxels, buffer), absl::OkStatus();
-    case itk::IOComponentEnum::USHORT:
-      return ConvertTo<unsigned short>(voxels, buffer), absl::OkStatus();
-    case itk::IOComponentEnum::SHORT:
-      return ConvertTo<short>(voxels, buffer), absl::OkStatus();
-    case itk::IOComponentEnum::UINT:
-      return ConvertTo<unsigned int>(voxels, buffer), absl::OkStatus();
-    case itk::IOComponentEnum::INT:
-      return ConvertTo<int>(voxels, buffer), absl::OkStatus();
-    case itk::IOComponentEnum::ULONG:
-      return ConvertTo<unsigned long>(voxels, buffer), absl::OkStatus();
-    case itk::IOComponentEnum::LONG:
-      return ConvertTo<long>(voxels, buffer), absl::OkStatus();
-    case itk::IOComponentEnum::ULONGLONG:
-      return ConvertTo<unsigned long long>(voxels, buffer), absl::OkStatus();
-    case itk::IOComponentEnum::LONGLONG:
-      return ConvertTo<long long>(voxels, buffer), absl::OkStatus();
-    case itk::IOComponentEnum::FLOAT:
-      return ConvertTo<float>(voxels, buffer), absl::OkStatus();
-    case itk::IOComponentEnum::DOUBLE:
-      return ConvertTo<double>(voxels, buffer), absl::OkStatus();
-    default:
-      return absl::InvalidArgumentError(
-          fmt::format("{} stores voxels of type {}, which Isoscan does not read: save it as int16 "
-                      "or float32",
-                      path.string(), itk::ImageIOBase::GetComponentTypeAsString(type)));
+absl::StatusOr<OpenedText> OpenText(const std::filesystem::path& path, Format format) {
+  using Packing = NiftiStream::Packing;
+  constexpr std::size_t kBlock = std::size_t{1} << 16;
+  constexpr std::size_t kGreatestHeader = std::size_t{1} << 20;
+  ASSIGN_OR_RETURN(NiftiStream stream, NiftiStream::Open(path, Packing::kPlain));
+  std::string text;
+  std::size_t header_bytes = std::string::npos;
+  for (bool at_end = false; header_bytes == std::string::npos;) {
+    if (at_end || text.size() >= kGreatestHeader) {
+      header_bytes = text.size();  // The voxels are elsewhere, or the parser says what is wrong.
+      break;
+    }
+    const std::size_t before = text.size();
+    text.resize(before + kBlock);
+    ASSIGN_OR_RETURN(const std::size_t count,
+                     stream.Read(std::as_writable_bytes(std::span(text).subspan(before))));
+    text.resize(before + count);
+    at_end = count < kBlock;
+    header_bytes = format == Format::kNrrd ? NrrdHeaderBytes(text) : MetaHeaderBytes(text);
   }
-}
-
-void WholeRegion(itk::ImageIOBase& image) {
-  const unsigned dimensions = image.GetNumberOfDimensions();
-  itk::ImageIORegion region(dimensions);
-  for (unsigned axis = 0; axis < dimensions; ++axis) {
-    region.SetIndex(axis, 0);
-    region.SetSize(axis, image.GetDimensions(axis));
+  text.resize(header_bytes);
+  ASSIGN_OR_RETURN(TextHeader header, format == Format::kNrrd ? ParseNrrdHeader(text, path)
+                                                              : ParseMetaHeader(text, path));
+  const std::filesystem::path data =
+      header.data_file.empty() ? path : path.parent_path() / header.data_file;
+  std::int64_t first = header.data_file.empty() ? static_cast<std::int64_t>(header_bytes) : 0;
+  if (header.offset >= 0) {
+    first += header.offset;
+  } else {
+    ASSIGN_OR_RETURN(const NiftiStream whole, NiftiStream::Open(data, Packing::kPlain));
+    first = std::max(first, whole.greatest_bytes() - header.stored.voxel_data_bytes());
   }
-  image.SetIORegion(region);
-}
-
-/// May throw ITK's exceptions.
-absl::StatusOr<Volume> ReadThroughItk(const std::filesystem::path& path, Format format) {
-  ASSIGN_OR_RETURN(const OpenedImage image, OpenImage(path, format));
-  const bool plain_floats = image.reader->GetComponentType() == itk::IOComponentEnum::FLOAT;
-  const std::size_t stored_bytes = plain_floats ? 0 : image.reader->GetComponentSize();
-  RETURN_IF_ERROR(
-      CheckVoxelMemory(image.geometry, static_cast<double>(stored_bytes + sizeof(float)), path));
-  const auto voxels = static_cast<std::size_t>(image.geometry.voxels());
-  Volume volume{.geometry = image.geometry, .voxels = std::vector<float>(voxels)};
-  WholeRegion(*image.reader);
-  if (plain_floats) {
-    image.reader->Read(volume.voxels.data());
-    return volume;
-  }
-  std::vector<std::byte> buffer(voxels * stored_bytes);
-  image.reader->Read(buffer.data());
-  RETURN_IF_ERROR(Convert(image.reader->GetComponentType(), buffer, volume.voxels, path));
-  return volume;
+  ASSIGN_OR_RETURN(
+      stream,
+      NiftiStream::Open(data, header.deflated ? Packing::kDeflated : Packing::kPlain, first));
+  RETURN_IF_ERROR(CheckHolds(header.stored, 0, stream, path));
+  return OpenedText{std::move(header), std::move(stream)};
 }
 
 absl::StatusOr<Volume> ReadAny(const std::filesystem::path& path, GeometrySource source) {
   ASSIGN_OR_RETURN(const Format format, FormatOf(path));
-  return format == Format::kNifti ? ReadNifti(path, source) : ReadThroughItk(path, format);
+  Volume volume;
+  if (format == Format::kNifti) {
+    ASSIGN_OR_RETURN(OpenedNifti nifti, OpenNifti(path));
+    ASSIGN_OR_RETURN(GeometryAudit audit, AuditNiftiGeometry(nifti.header, source, path));
+    volume.geometry = audit.geometry;
+    RETURN_IF_ERROR(CheckVoxelMemory(volume.geometry, path));
+    RETURN_IF_ERROR(ReadVoxels(nifti.header, nifti.stream, path, volume.voxels));
+    return volume;
+  }
+  ASSIGN_OR_RETURN(OpenedText text, OpenText(path, format));
+  volume.geometry = text.header.geometry;
+  RETURN_IF_ERROR(CheckVoxelMemory(volume.geometry, path));
+  RETURN_IF_ERROR(ReadVoxels(text.header.stored, text.stream, path, volume.voxels));
+  return volume;
 }
 
 absl::StatusOr<GeometryAudit> AuditAny(const std::filesystem::path& path, GeometrySource source) {
@@ -402,10 +282,11 @@ absl::StatusOr<GeometryAudit> AuditAny(const std::filesystem::path& path, Geomet
     ASSIGN_OR_RETURN(const OpenedNifti nifti, OpenNifti(path));
     return AuditNiftiGeometry(nifti.header, source, path);
   }
-  ASSIGN_OR_RETURN(const OpenedImage image, OpenImage(path, format));
+  ASSIGN_OR_RETURN(OpenedText text, OpenText(path, format));
   GeometryAudit audit;
-  audit.geometry = image.geometry;
+  audit.geometry = text.header.geometry;
   audit.form = "file";
+  audit.notes = std::move(text.header.notes);
   return audit;
 }
 
@@ -501,8 +382,6 @@ absl::StatusOr<Volume> ReadVolume(const std::filesystem::path& path, GeometrySou
   }
   try {
     return ReadAny(path, source);
-  } catch (const itk::ExceptionObject& failure) {
-    return ErrorFrom(failure, path);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError(fmt::format("not enough memory to read {}", path.string()));
   }
@@ -526,11 +405,7 @@ absl::StatusOr<GeometryAudit> AuditGeometry(const std::filesystem::path& path,
     audit.form = "file";
     return audit;
   }
-  try {
-    return AuditAny(path, source);
-  } catch (const itk::ExceptionObject& failure) {
-    return ErrorFrom(failure, path);
-  }
+  return AuditAny(path, source);
 }
 
 absl::Status WriteVolume(const std::filesystem::path& path, const Volume& volume) {

@@ -44,12 +44,11 @@ struct GeometryAudit {
 /// Reads one NIfTI (.nii, .nii.gz, .hdr/.img), NRRD or MetaImage file of any scalar type, in its
 /// own grid; or the DICOM series that a folder or one of its files means (FindDicomSeries).
 /// Intensities are the stored ones after the file's own rescale slope and intercept; NaN
-/// and infinity are kept. ITK ends here.
+/// and infinity are kept.
 ///
-/// Memory: the volume and less than 10 MB, for NIfTI and for float32 in any format; nothing is
-/// taken
-///         for voxels that a file of its size cannot hold.
-/// Errors: NOT_FOUND no such file; INVALID_ARGUMENT not one scalar 3D image (a 4D file with one
+/// Memory: the volume and less than 10 MB; nothing is taken for voxels that a file of its size
+/// cannot hold. Errors: NOT_FOUND no such file; INVALID_ARGUMENT not one scalar 3D image (a 4D file
+/// with one
 ///         volume is accepted), or a geometry that cannot be believed (AuditGeometry);
 ///         DATA_LOSS what is damaged, truncated or followed by something else; RESOURCE_EXHAUSTED
 ///         more memory than there is.

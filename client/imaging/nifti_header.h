@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 
 #include "client/imaging/image_file.h"
+#include "client/imaging/stored_voxels.h"
 #include "client/imaging/volume.h"
 
 namespace isoscan {
@@ -30,20 +31,10 @@ struct NiftiForms {
 };
 
 /// What the voxels are and where they begin.
-struct NiftiHeader {
-  std::array<std::int64_t, 3> size{};
+struct NiftiHeader : StoredVoxels {
   NiftiForms forms;
-  std::int16_t datatype = 0;
-  std::size_t voxel_bytes = 0;
-  bool swapped = false;           ///< Stored in the other byte order.
   bool separate = false;          ///< The voxels are in an .img file beside this .hdr.
   std::int64_t voxel_offset = 0;  ///< From the start of the file that holds the voxels.
-  double slope = 1;               ///< value = slope * stored + intercept.
-  double intercept = 0;
-
-  std::int64_t voxel_data_bytes() const {
-    return size[0] * size[1] * size[2] * static_cast<std::int64_t>(voxel_bytes);
-  }
 };
 
 /// A NIfTI-1 header is 348 bytes, in an .nii file followed by 4 that announce extensions.

@@ -31,10 +31,11 @@ absl::Status Damaged(const std::string& path, const std::string& what) {
 struct NiftiStream::State {
   std::string path;
   int descriptor = -1;
-  std::int64_t file_bytes = 0;
-  bool gzipped = false;
+  std::int64_t bytes_there = 0;  ///< Of the file, from the offset on.
+  bool deflated = false;
 
-  // The rest is for gzip alone.
+  // The rest is for gzip and zlib alone.
+  bool zlib = false;
   inflate_state inflate;
   std::unique_ptr<std::uint8_t[]> input;
   bool between_members = false;
@@ -65,7 +66,7 @@ struct NiftiStream::State {
 
   /// After a member: the end, padding, or the next member.
   absl::Status BeginMember() {
-    if (inflate.avail_in == 0) {
+    if (inflate.avail_in == 0 || zlib) {
       finished = true;
     } else if (*inflate.next_in == 0) {
       padded = true;
@@ -118,7 +119,8 @@ NiftiStream::NiftiStream(NiftiStream&&) noexcept = default;
 NiftiStream& NiftiStream::operator=(NiftiStream&&) noexcept = default;
 NiftiStream::~NiftiStream() = default;
 
-absl::StatusOr<NiftiStream> NiftiStream::Open(const std::filesystem::path& path) {
+absl::StatusOr<NiftiStream> NiftiStream::Open(const std::filesystem::path& path, Packing packing,
+                                              std::int64_t offset) {
   std::error_code error;
   const std::filesystem::file_status status = std::filesystem::status(path, error);
   if (status.type() == std::filesystem::file_type::not_found) {
@@ -134,28 +136,30 @@ absl::StatusOr<NiftiStream> NiftiStream::Open(const std::filesystem::path& path)
   state->path = path.string();
   state->descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (state->descriptor < 0) return FileError("cannot open", path.string(), errno);
-  state->file_bytes = lseek(state->descriptor, 0, SEEK_END);
-  lseek(state->descriptor, 0, SEEK_SET);
+  state->bytes_there = std::max<std::int64_t>(lseek(state->descriptor, 0, SEEK_END) - offset, 0);
+  lseek(state->descriptor, offset, SEEK_SET);
   std::uint8_t magic[2] = {};
-  if (pread(state->descriptor, magic, sizeof(magic), 0) < 0) {
+  if (pread(state->descriptor, magic, sizeof(magic), offset) < 0) {
     return FileError("cannot read", path.string(), errno);
   }
-  state->gzipped = std::equal(magic, magic + 2, kGzipMagic);
-  if (state->gzipped) {
+  const bool gzipped = std::equal(magic, magic + 2, kGzipMagic);
+  state->zlib = packing == Packing::kDeflated && !gzipped;
+  state->deflated = packing == Packing::kDeflated || (packing == Packing::kByContent && gzipped);
+  if (state->deflated) {
     state->input = std::make_unique_for_overwrite<std::uint8_t[]>(kInputBytes);
     isal_inflate_init(&state->inflate);
-    state->inflate.crc_flag = ISAL_GZIP;
+    state->inflate.crc_flag = state->zlib ? ISAL_ZLIB : ISAL_GZIP;
   }
   return NiftiStream(std::move(state));
 }
 
 absl::StatusOr<std::size_t> NiftiStream::Read(std::span<std::byte> out) {
-  return state_->gzipped ? state_->ReadInflated(out) : state_->ReadPlain(out);
+  return state_->deflated ? state_->ReadInflated(out) : state_->ReadPlain(out);
 }
 
 std::int64_t NiftiStream::greatest_bytes() const {
   constexpr std::int64_t kGreatestRatio = 1032;
-  return state_->gzipped ? state_->file_bytes * kGreatestRatio : state_->file_bytes;
+  return state_->deflated ? state_->bytes_there * kGreatestRatio : state_->bytes_there;
 }
 
 absl::Status Deflate(std::span<const std::span<const std::byte>> parts,

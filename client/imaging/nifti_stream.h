@@ -13,15 +13,22 @@
 namespace isoscan {
 
 /// The bytes of a file in order, inflated when it is gzipped (by its first bytes, whatever its name
-/// says), in blocks: memory is a few hundred kilobytes whatever the file holds. Several gzip
-/// members are read as one, their checksums and lengths checked (docs/references.md#rfc1952); zeros
-/// after the last one are padding.
+/// says) or said to be deflated, in blocks: memory is a few hundred kilobytes whatever the file
+/// holds. Several gzip members are read as one, their checksums and lengths checked
+/// (docs/references.md#rfc1952); zeros after the last one are padding.
 ///
 /// Thread safety: none.
 class NiftiStream {
  public:
+  enum class Packing {
+    kByContent,  ///< gzip if the file begins so.
+    kPlain,
+    kDeflated,  ///< gzip or zlib; the latter once, whatever follows.
+  };
   /// Errors: NOT_FOUND no such file, no plain file (a folder, a pipe), or not readable.
-  static absl::StatusOr<NiftiStream> Open(const std::filesystem::path& path);
+  static absl::StatusOr<NiftiStream> Open(const std::filesystem::path& path,
+                                          Packing packing = Packing::kByContent,
+                                          std::int64_t offset = 0);
 
   NiftiStream(NiftiStream&&) noexcept;
   NiftiStream& operator=(NiftiStream&&) noexcept;
@@ -32,8 +39,8 @@ class NiftiStream {
   ///         disk.
   absl::StatusOr<std::size_t> Read(std::span<std::byte> out);
 
-  /// The file cannot hold more than this, however well it is compressed (deflate reaches 1032:1):
-  /// what a header asks for is compared with it before any memory is taken.
+  /// From its offset on the file cannot hold more than this, however well it is compressed (deflate
+  /// reaches 1032:1): what a header asks for is compared with it before any memory is taken.
   std::int64_t greatest_bytes() const;
 
  private:

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <exception>
 #include <new>
 #include <numbers>
 #include <optional>
@@ -64,7 +65,7 @@ std::string GridText(const Geometry& grid) {
 
 /// The most that reading a case takes: one volume at a time; with labels these, joined, and, while
 /// masks are measured, a thinned copy with its mask and the mask's runs (every second voxel of a
-/// noise image begins one). ITK holds a file that it reads twice beside the volume.
+/// noise image begins one).
 std::int64_t MemoryOf(const CaseSight& sight, const Geometry& canonical) {
   constexpr std::int64_t kFixed = std::int64_t{16} << 20;
   double voxels = 1;  // A broken header may ask for more than 64 bits can count.
@@ -79,16 +80,6 @@ std::int64_t MemoryOf(const CaseSight& sight, const Geometry& canonical) {
     }
     bytes += voxels + 22 * thinned;
   }
-  const auto by_itk = [](const std::filesystem::path& path) {
-    const std::string name = path.filename().string();
-    return !name.ends_with(".nii") && !name.ends_with(".nii.gz");
-  };
-  bool any_by_itk = false;
-  for (const ScanFiles::Image& image : sight.files.images) {
-    any_by_itk |= !image.series.has_value() && by_itk(image.path);
-  }
-  for (const ScanFiles::LabelFile& file : sight.files.labels) any_by_itk |= by_itk(file.path);
-  if (any_by_itk) bytes += 2 * sizeof(double) * voxels;
   return static_cast<std::int64_t>(bytes) + kFixed;
 }
 
@@ -154,33 +145,14 @@ void LookAtImage(CaseSight& sight, std::size_t index, const JoinedLabels& labels
   MeasureMasks(sight, *volume, labels.voxels);
 }
 
-}  // namespace
-
-bool CaseSight::quarantined() const {
-  return std::any_of(findings.begin(), findings.end(),
-                     [](const Finding& finding) { return finding.quarantines; });
-}
-
-void CaseSight::Quarantine(Fault fault, const std::filesystem::path& path, std::string reason) {
-  findings.push_back(
-      {.fault = fault, .quarantines = true, .path = path, .reason = std::move(reason)});
-}
-
-void CaseSight::Flag(Fault fault, const std::filesystem::path& path, std::string reason) {
-  findings.push_back(
-      {.fault = fault, .quarantines = false, .path = path, .reason = std::move(reason)});
-}
-
-CaseSight LookAtHeaders(ScanFiles files) {
-  CaseSight sight;
-  sight.files = std::move(files);
+void ReadHeaders(CaseSight& sight) {
   if (!sight.files.sidecar.fault.empty()) {
     sight.Flag(Fault::kSidecar, sight.files.images.front().path, sight.files.sidecar.fault);
   }
   if (!sight.files.fault.empty()) {
     sight.Quarantine(Fault::kSeries, sight.files.images.front().path, sight.files.fault_reason);
     sight.findings.back().series_fault = sight.files.fault;
-    return sight;
+    return;
   }
   std::optional<Geometry> canonical;
   for (const ScanFiles::Image& file : sight.files.images) {
@@ -216,23 +188,60 @@ CaseSight LookAtHeaders(ScanFiles files) {
   if (canonical.has_value() && !sight.quarantined()) {
     sight.bytes = MemoryOf(sight, *canonical);
   }
+}
+
+void ReadVoxels(CaseSight& sight) {
+  const Geometry canonical = CanonicalGeometry(sight.images.front().stored);
+  const JoinedLabels labels = ReadLabels(sight, canonical);
+  CheckGivenMask(sight, labels, canonical);
+  CheckLeftAndRight(sight);
+  for (std::size_t index = 0; index < sight.images.size(); ++index) {
+    LookAtImage(sight, index, labels, canonical);
+  }
+}
+
+/// One case that takes more memory than there is must not end the others: neither here nor in the
+/// threads that call this.
+template <typename Work>
+void OrQuarantined(CaseSight& sight, const Work& work) {
+  try {
+    work();
+  } catch (const std::bad_alloc&) {
+    sight.Quarantine(Fault::kMemory, sight.files.images.front().path,
+                     "not enough memory to read it");
+  } catch (const std::exception& failure) {
+    sight.Quarantine(Fault::kUnreadable, sight.files.images.front().path,
+                     fmt::format("it cannot be read: {}", failure.what()));
+  }
+}
+
+}  // namespace
+
+bool CaseSight::quarantined() const {
+  return std::any_of(findings.begin(), findings.end(),
+                     [](const Finding& finding) { return finding.quarantines; });
+}
+
+void CaseSight::Quarantine(Fault fault, const std::filesystem::path& path, std::string reason) {
+  findings.push_back(
+      {.fault = fault, .quarantines = true, .path = path, .reason = std::move(reason)});
+}
+
+void CaseSight::Flag(Fault fault, const std::filesystem::path& path, std::string reason) {
+  findings.push_back(
+      {.fault = fault, .quarantines = false, .path = path, .reason = std::move(reason)});
+}
+
+CaseSight LookAtHeaders(ScanFiles files) {
+  CaseSight sight;
+  sight.files = std::move(files);
+  OrQuarantined(sight, [&sight] { ReadHeaders(sight); });
   return sight;
 }
 
 void LookAtVoxels(CaseSight& sight) {
   if (sight.quarantined() || sight.images.empty()) return;
-  try {
-    const Geometry canonical = CanonicalGeometry(sight.images.front().stored);
-    const JoinedLabels labels = ReadLabels(sight, canonical);
-    CheckGivenMask(sight, labels, canonical);
-    CheckLeftAndRight(sight);
-    for (std::size_t index = 0; index < sight.images.size(); ++index) {
-      LookAtImage(sight, index, labels, canonical);
-    }
-  } catch (const std::bad_alloc&) {
-    sight.Quarantine(Fault::kMemory, sight.images.front().file.path,
-                     "not enough memory to read it");
-  }
+  OrQuarantined(sight, [&sight] { ReadVoxels(sight); });
 }
 
 }  // namespace isoscan

@@ -50,7 +50,7 @@ class Budget {
 };
 
 /// Calls work(i) for 0 .. count - 1 on `threads` threads, until `stop`. OpenMP, so that what runs
-/// inside keeps to its own thread.
+/// inside keeps to its own thread; an exception that left it would end the program.
 template <typename Work>
 absl::Status ForEachCase(std::size_t count, int threads, const std::stop_token& stop, Work work) {
   const auto cases = static_cast<std::int64_t>(count);
@@ -79,6 +79,7 @@ absl::StatusOr<std::vector<CaseSight>> InspectHeaders(std::vector<ScanFiles> sca
 ReadingPlan PlanReading(const std::vector<CaseSight>& sights, int threads,
                         std::int64_t available_bytes) {
   ReadingPlan plan;
+  plan.available_bytes = available_bytes;
   for (const CaseSight& sight : sights) {
     if (sight.bytes <= available_bytes) {
       plan.largest_bytes = std::max(plan.largest_bytes, sight.bytes);
@@ -95,12 +96,12 @@ absl::Status InspectVoxels(std::vector<CaseSight>& sights, const ReadingPlan& pl
   Budget budget(plan.bytes);
   return ForEachCase(sights.size(), plan.threads, stop, [&](std::size_t i) {
     CaseSight& sight = sights[i];
-    if (sight.bytes > plan.bytes) {
+    if (sight.bytes > plan.available_bytes) {
       sight.Quarantine(Fault::kMemory, sight.images.front().file.path,
                        fmt::format("it takes {:.1f} GiB of memory to read, and {:.1f} GiB can be "
                                    "had",
                                    static_cast<double>(sight.bytes) / (1 << 30),
-                                   static_cast<double>(plan.bytes) / (1 << 30)));
+                                   static_cast<double>(plan.available_bytes) / (1 << 30)));
     } else if (!sight.quarantined()) {
       budget.Take(sight.bytes);
       LookAtVoxels(sight);

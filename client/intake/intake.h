@@ -27,12 +27,13 @@ struct ReadingPlan {
   int threads = 1;
   std::int64_t largest_bytes = 0;  ///< Of one case.
   std::int64_t bytes = 0;          ///< threads x largest, or what the machine has.
+  std::int64_t available_bytes = 0;
 };
 ReadingPlan PlanReading(const std::vector<CaseSight>& sights, int threads,
                         std::int64_t available_bytes);
 
 /// LookAtVoxels for every case that is not quarantined. A case starts when its `bytes` fit beside
-/// those that are being read; one that is larger than the whole budget is quarantined.
+/// those that are being read; one that takes more than is available is quarantined.
 /// Errors: CANCELLED.
 absl::Status InspectVoxels(std::vector<CaseSight>& sights, const ReadingPlan& plan,
                            const std::stop_token& stop, const IntakeObserver& observe);

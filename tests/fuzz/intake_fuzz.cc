@@ -13,13 +13,36 @@ namespace isoscan {
 namespace {
 
 void Write(const std::filesystem::path& file, std::string_view bytes) {
+  std::filesystem::create_directories(file.parent_path());
   std::ofstream(file, std::ios::binary) << bytes;
+}
+
+/// What says how a scan was made, or which labels a cohort has.
+void FuzzJson(std::string_view bytes, const std::filesystem::path& folder) {
+  Write(folder / "imagesTr" / "x_0000.nii", "");
+  Write(folder / "labelsTr" / "x.nii", "");
+  for (const char* name : {"imagesTr/x_0000.json", "dataset.json"}) {
+    Write(folder / name, bytes);
+    CohortFolder cohort;
+    cohort.folder = folder;
+    (void)ListScans(cohort);
+  }
 }
 
 }  // namespace
 
 void FuzzNifti(std::string_view bytes, const std::filesystem::path& folder) {
-  const std::filesystem::path file = folder / "x.nii";
+  if (bytes.starts_with('{')) return FuzzJson(bytes, folder);
+  std::filesystem::path file = folder / "x.nii";
+  if (bytes.starts_with("NRRD")) file.replace_extension(".nrrd");
+  if (bytes.starts_with("ObjectType")) file.replace_extension(".mha");
+  if (const std::size_t end = bytes.find(kNextFile); end != std::string_view::npos) {
+    // Whatever name the header gives to its voxels' file.
+    const bool is_nifti = file.extension() == ".nii";
+    Write(folder / (is_nifti ? "x.img" : "x.raw"), bytes.substr(end + kNextFile.size()));
+    if (is_nifti) file.replace_extension(".hdr");
+    bytes = bytes.substr(0, end);
+  }
   Write(file, bytes);
   for (const GeometrySource source : {GeometrySource::kAgreed, GeometrySource::kSform}) {
     ScanFiles files;

@@ -9,8 +9,10 @@
 
 namespace isoscan {
 
-/// `bytes` as a NIfTI file, which is both the image and the label map of one case. `folder` is
-/// empty and may be written to; the caller empties it.
+/// `bytes` as an image file, which is both the image and the label map of one case: NRRD or
+/// MetaImage if it begins as one, a JSON beside an image if it begins so, two files if kNextFile
+/// parts them (.hdr and .img), otherwise a NIfTI. `folder` is empty and may be written to; the
+/// caller empties it.
 void FuzzNifti(std::string_view bytes, const std::filesystem::path& folder);
 
 /// `bytes` as the files of one folder, parted by kNextFile, listed and read as DICOM series.

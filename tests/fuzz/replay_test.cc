@@ -46,8 +46,8 @@ void Replay(const std::vector<FuzzSeed>& seeds, Fuzz fuzz) {
 }
 
 TEST(FuzzSeeds, AreSmallAndThere) {
-  EXPECT_GE(NiftiSeeds().size(), 6u);
-  EXPECT_GE(DicomSeeds().size(), 3u);
+  EXPECT_GE(NiftiSeeds().size(), 17u);
+  EXPECT_GE(DicomSeeds().size(), 12u);
   for (const FuzzSeed& seed : NiftiSeeds()) EXPECT_LT(seed.bytes.size(), 20'000u) << seed.name;
   for (const FuzzSeed& seed : DicomSeeds()) EXPECT_LT(seed.bytes.size(), 20'000u) << seed.name;
 }

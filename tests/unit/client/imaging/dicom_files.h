@@ -58,7 +58,8 @@ class RawDicom {
       const auto& [vr, value] = element;
       encoded += BytesOf(static_cast<std::uint16_t>(tag >> 16)) +
                  BytesOf(static_cast<std::uint16_t>(tag & 0xffff)) + vr;
-      const bool is_long = vr == "OB" || vr == "OW" || vr == "SQ" || vr == "UN" || vr == "UT";
+      const bool is_long = vr == "OB" || vr == "OW" || vr == "OF" || vr == "OD" || vr == "SQ" ||
+                           vr == "UN" || vr == "UT";
       encoded += is_long ? std::string(2, '\0') + BytesOf(static_cast<std::uint32_t>(value.size()))
                          : BytesOf(static_cast<std::uint16_t>(value.size()));
       encoded += value;

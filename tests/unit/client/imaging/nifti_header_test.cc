@@ -324,7 +324,9 @@ TEST(NiftiForms, OfAnyGridSayTheSameTwice) {
         if (sign < 0) {
           for (auto& row : geometry.direction) row[2] = -row[2];
         }
-        NiftiHeader header{.size = geometry.size, .forms = FormsOf(geometry)};
+        NiftiHeader header;
+        header.size = geometry.size;
+        header.forms = FormsOf(geometry);
 
         ASSERT_OK_AND_ASSIGN(const GeometryAudit audit,
                              AuditNiftiGeometry(header, GeometrySource::kAgreed, "x.nii"));

@@ -222,7 +222,8 @@ TEST(InspectVoxels, NeverTakesMoreThanItsBudgetAndNamesWhatIsTooLarge) {
   EXPECT_THAT(sights[0].findings, IsEmpty());
   ASSERT_EQ(sights[1].findings.size(), 1u);
   EXPECT_EQ(sights[1].findings[0].fault, Fault::kMemory);
-  EXPECT_THAT(sights[1].findings[0].reason, HasSubstr("GiB"));
+  EXPECT_THAT(sights[1].findings[0].reason, HasSubstr("takes 1048576.0 GiB"));
+  EXPECT_THAT(sights[1].findings[0].reason, HasSubstr("1024.0 GiB can be had"));
 }
 
 TEST(InspectVoxels, StopsWhenItIsAskedTo) {
