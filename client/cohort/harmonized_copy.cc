@@ -334,10 +334,9 @@ Task TaskOf(DicomSeries series, fs::path output) {
 
 /// One file per series. Of the other files none is copied but labels and masks: what else lies
 /// beside DICOM files may name patients.
-absl::StatusOr<Listing> ListDicom(const CohortFolder& folder, const fs::path& to,
-                                  const Study& study) {
+absl::StatusOr<Listing> ListDicom(const CohortFolder& folder, DicomListing found,
+                                  const fs::path& to, const Study& study) {
   const fs::path& from = folder.folder;
-  ASSIGN_OR_RETURN(DicomListing found, ListDicomSeries(from));
   Listing listing;
   for (DicomSeries& series : found.series) {
     const std::string name = series.key == "." ? from.filename().string() : series.key;
@@ -401,10 +400,8 @@ absl::StatusOr<Listing> ListFolder(const CohortFolder& folder, const fs::path& t
   if (layout.ok() && *layout != CohortFolder::Layout::kDicom) {
     return ListLayout(folder, to, *layout == CohortFolder::Layout::kBids, study);
   }
-  absl::StatusOr<Listing> dicom = ListDicom(folder, to, study);
-  if (dicom.ok() || layout.ok()) return dicom;
-  ASSIGN_OR_RETURN(const DicomListing found, ListDicomSeries(folder.folder));
-  if (found.dicom_files > 0) return dicom;
+  ASSIGN_OR_RETURN(DicomListing found, ListDicomSeries(folder.folder));
+  if (found.dicom_files > 0) return ListDicom(folder, std::move(found), to, study);
   const fs::path near = CohortNear(folder.folder);
   return absl::NotFoundError(fmt::format(
       "{} is no cohort that is known: it has neither sub-* folders (BIDS), a "
@@ -648,12 +645,21 @@ absl::Status HarmonizeAll(const std::vector<Task>& tasks, const fs::path& input,
   return failure;
 }
 
+bool LiesInside(const fs::path& path, const fs::path& folder) {
+  const fs::path relative = path.lexically_relative(folder);
+  return !relative.empty() && *relative.begin() != "..";
+}
+
 absl::Status CheckPlaces(const CopyRequest& request, const fs::path& from, const fs::path& to) {
-  const fs::path inside = to.lexically_relative(from);
-  if (inside.empty() || *inside.begin() == "..") return absl::OkStatus();
+  if (LiesInside(to, from)) {
+    return absl::InvalidArgumentError(
+        fmt::format("the output {} would overwrite or lie inside the input {}: name another place",
+                    request.output.string(), request.input.folder.string()));
+  }
+  if (!LiesInside(from, to)) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      fmt::format("the output {} would overwrite or lie inside the input {}: name another place",
-                  request.output.string(), request.input.folder.string()));
+      fmt::format("the input {} lies inside the output {}: name another place",
+                  request.input.folder.string(), request.output.string()));
 }
 
 }  // namespace

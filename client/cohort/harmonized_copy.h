@@ -70,12 +70,12 @@ using ImageObserver = std::function<void(std::int64_t done, std::int64_t total)>
 /// of DICOM `masks/CASE.nii.gz`.
 ///
 /// Images are worked on in parallel, as many as there are cores and half of the memory holds.
-/// Errors: NOT_FOUND no input, or no image in it; INVALID_ARGUMENT the output is the input or lies
-///         inside it, a mask of Mask::kGiven for a single image, a channel that is not found or not
-///         said, or an output that is no NIfTI for a single image; FAILED_PRECONDITION another
-///         process writes into the same folder; RESOURCE_EXHAUSTED disk full or no memory, and
-///         other errors of writing, which all name the folder; CANCELLED when stopped (what is done
-///         stays, the next call goes on).
+/// Errors: NOT_FOUND no input, or no image in it; INVALID_ARGUMENT the output is the input or one
+///         lies inside the other, a mask of Mask::kGiven for a single image, a channel that is not
+///         found or not said, or an output that is no NIfTI for a single image; FAILED_PRECONDITION
+///         another process writes into the same folder; RESOURCE_EXHAUSTED disk full or no memory,
+///         and other errors of writing, which all name the folder; CANCELLED when stopped (what is
+///         done stays, the next call goes on).
 absl::StatusOr<HarmonizedCopy> MakeHarmonizedCopy(const CopyRequest& request,
                                                   const std::stop_token& stop,
                                                   const ImageObserver& observe);

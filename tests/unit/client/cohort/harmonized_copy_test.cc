@@ -20,6 +20,9 @@
 #include "tests/support/temporary_directory.h"
 #include "tests/unit/client/imaging/dicom_files.h"
 #include "tests/unit/client/imaging/phantom.h"
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 namespace isoscan {
 namespace {
@@ -216,6 +219,15 @@ TEST_F(HarmonizedCopyTest, ChoosesNoneOfTwoMasks) {
                                                   HasSubstr("/bet/"), HasSubstr("hd-bet"))));
 }
 
+TEST_F(HarmonizedCopyTest, WaitsForNobodyWhoWritesIntoTheSameFolder) {
+  ASSERT_OK(Make());
+  const int other = ::open(out_.c_str(), O_RDONLY | O_DIRECTORY);
+  ASSERT_EQ(::flock(other, LOCK_EX), 0);
+  EXPECT_THAT(Make(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(out_.string())));
+  ::close(other);
+  EXPECT_OK(Make());
+}
+
 /// Code 4, "MNI", in the sform alone: other programs take their space from it.
 TEST_F(HarmonizedCopyTest, KeepsTheFormsOfTheInputWithTheirCodes) {
   const fs::path image = in_ / "sub-3/anat/sub-3_T1w.nii";
@@ -316,12 +328,16 @@ TEST_F(HarmonizedCopyTest, TreatsEachImageOfNnunetAsTheChannelOfItsNumber) {
     ASSERT_OK(WriteVolume(cohort / fmt::format("imagesTr/a_{:04}.nii.gz", channel),
                           SmoothVolume(StoredGrid())));
   }
+  ASSERT_OK(WriteVolume(cohort / "imagesTr/b_0000.nii.gz", SmoothVolume(StoredGrid())));
+  WriteText(cohort / "imagesTr/b_0000.json", R"({"MagneticFieldStrength": 7})");
   CopyRequest request = RequestOf(cohort, out_, TwoStandards());
   request.channels = {"T1w", "FLAIR"};
 
   ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(request));
 
-  EXPECT_EQ(copy.written, 2);
+  EXPECT_EQ(copy.written, 3);
+  EXPECT_EQ(RecordOf("imagesTr/b_0000")["field_strength_tesla"], 7);
+  EXPECT_FALSE(RecordOf("imagesTr/a_0000").contains("field_strength_tesla"));
   ASSERT_THAT(copy.left_out, SizeIs(1));
   EXPECT_EQ(copy.left_out[0].image, "imagesTr/a_0001.nii.gz");
   EXPECT_EQ(RecordOf("imagesTr/a_0000")["channel"], "FLAIR");
@@ -555,11 +571,15 @@ TEST_F(HarmonizedCopyTest, WritesASingleImageIntoTheCurrentFolder) {
 TEST_F(HarmonizedCopyTest, RefusesPlacesThatWouldMixInputAndOutput) {
   const auto to = [this](const fs::path& output) { return Make(RequestOf(in_, output)); };
   EXPECT_THAT(to(in_), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("overwrite")));
+  EXPECT_THAT(to(folder_.path()),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("lies inside the output")));
   EXPECT_THAT(to(in_ / "derivatives/harmonised"),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("inside the input")));
   EXPECT_THAT(Make(RequestOf(folder_.path() / "none", out_)),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("there is no")));
   fs::create_directories(folder_.path() / "empty");
+  EXPECT_THAT(Make(RequestOf(in_ / "sub-1/anat", out_)),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("such as " + in_.string())));
   EXPECT_THAT(Make(RequestOf(folder_.path() / "empty", out_)),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("no cohort that is known")));
   EXPECT_THAT(Make(RequestOf(in_ / "sub-1/anat/sub-1_T1w.nii.gz", folder_.path() / "single")),
