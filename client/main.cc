@@ -2,8 +2,10 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <csignal>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -98,6 +100,15 @@ std::vector<std::pair<std::string, Value>> Words(const std::vector<Value>& value
   return words;
 }
 
+CLI::Option* AddGeometry(CLI::App* app, std::optional<GeometrySource>& target,
+                         const std::string& description) {
+  return AddWord<GeometrySource>(app, "--geometry", target,
+                                 {{"agreed", GeometrySource::kAgreed},
+                                  {"qform", GeometrySource::kQform},
+                                  {"sform", GeometrySource::kSform}},
+                                 description);
+}
+
 void AddInspect(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
   CLI::App* const app = program.add_subcommand(
       "inspect", "What is in a folder of scans, and which of them cannot be used");
@@ -107,11 +118,8 @@ void AddInspect(CLI::App& program, CommandLine& line, const std::stop_token& sto
   app->add_flag("--headers", line.inspection.headers_only, "Read headers only, no voxels");
   app->add_option("--threads", line.inspection.threads, "Cases at a time; 0 takes every core")
       ->check(CLI::Range(0, 1024));
-  AddWord<GeometrySource>(app, "--geometry", line.inspection.geometry,
-                          {{"agreed", GeometrySource::kAgreed},
-                           {"qform", GeometrySource::kQform},
-                           {"sform", GeometrySource::kSform}},
-                          "Which form counts where a NIfTI's qform and sform disagree");
+  AddGeometry(app, line.inspection.geometry,
+              "Which form counts where a NIfTI's qform and sform disagree");
   app->add_flag("--json", line.inspection.json, "Print JSON");
   app->callback([&line, &stop] {
     line.command = [&line, &stop] {
@@ -154,8 +162,6 @@ CLI::Option* AddCertificate(CLI::App* harmonize, CommandLine& line) {
       "--certify", line.certify,
       "Instead: measure what scale, bias and other changes of this site's held-out scans (or all "
       "of the folder INPUT) do to the model of --study, a file or an approved study's name");
-  harmonize->add_option("--model", request.model, "The study's model, a .safetensors file")
-      ->needs(certify);
   harmonize->add_option("--cases", request.cases, "At most so many cases")
       ->needs(certify)
       ->check(CLI::PositiveNumber);
@@ -171,12 +177,26 @@ void AddHarmonize(CLI::App& program, CommandLine& line, const std::stop_token& s
       "harmonize", "Copy an image or a cohort with harmonised images, as a study would see them");
   HarmonizeRequest& request = line.harmonize;
   app->add_option("input", request.input,
-                  "Image, or folder of a cohort (BIDS, Decathlon, nnU-Net)");
+                  "Image, DICOM series, or folder of a cohort (BIDS, Decathlon, nnU-Net, DICOM)");
   CLI::Option* const output =
       app->add_option("output", request.output, "NIfTI file, or folder, to write");
   CLI::Option* const study =
-      app->add_option("--study", line.study, "study.toml whose [harmonization] counts");
+      app->add_option("--study", line.study,
+                      "A study's file, or an approved study's name, whose [harmonization] counts");
+  app->add_option("--model", line.certificate.model,
+                  "A model of the study (.safetensors): its standard, where nyul or lsq take the "
+                  "sites' mean; another plan's is refused. With --certify, what is measured");
   CLI::Option* const certify = AddCertificate(app, line)->excludes(output);
+  AddGeometry(app, request.geometry,
+              "Which form counts where a NIfTI's qform and sform disagree. Otherwise `geometry` of "
+              "the input's [[cohort]] in client.toml counts, or agreed: such a file is refused. A "
+              "study leaves it to the hospital; with --study, --geometry may not contradict a form "
+              "that client.toml names, since that is what the study reads")
+      ->excludes(certify);
+  app->add_option("--channel", request.channel,
+                  "Which of the study's channels a single image shows, where its name does not say")
+      ->needs(study)
+      ->excludes(certify);
   AddWord(app, "--mask", request.plan.mask,
           Words<Plan::Mask>(
               {Plan::Mask::kWhole, Plan::Mask::kOtsu, Plan::Mask::kThreshold, Plan::Mask::kGiven}),
@@ -205,9 +225,14 @@ void AddHarmonize(CLI::App& program, CommandLine& line, const std::stop_token& s
     if (line.certify && line.certificate.model.empty()) {
       throw CLI::RequiredError("--certify: --model");
     }
-    if (!line.certify && line.harmonize.output.empty()) {
-      throw CLI::RequiredError("input and output");
+    if (!line.certify && !line.certificate.model.empty() && line.study.empty()) {
+      throw CLI::RequiresError("--model", "--study");
     }
+    if (!line.certify && line.harmonize.output.empty()) {
+      throw CLI::RequiredError(line.harmonize.input.empty() ? "input" : "output");
+    }
+    line.harmonize.config = line.config;
+    line.harmonize.model = line.certificate.model;
     line.harmonize.study = line.certificate.study = line.study;
     line.certificate.folder = line.harmonize.input;
     line.harmonize.json = line.certificate.json = line.json;
@@ -270,6 +295,8 @@ int Main(int argc, char** argv) {
   // client/federation/connection_failure.h.
   LogGrpcAsDebug();
   KeepFreedMemory();
+  // A file that may not grow (ulimit -f) is an error of writing it, not the end of the program.
+  std::signal(SIGXFSZ, SIG_IGN);
 
   CommandLine line;
   CLI::App program("A hospital's part in federated MRI segmentation: no scan leaves the site.",
@@ -281,7 +308,13 @@ int Main(int argc, char** argv) {
   // `isoscan-client run --config FILE` means the same as `--config FILE run`.
   program.fallthrough();
   program.failure_message([](const CLI::App* failed, const CLI::Error& error) {
-    return UsageError(failed->get_name(), error.what(), failed->remaining(/*recurse=*/true));
+    std::string name = failed->get_name();
+    // The command's own --help has its options.
+    for (auto chosen = failed->get_subcommands(); !chosen.empty();
+         chosen = chosen.front()->get_subcommands()) {
+      name += " " + chosen.front()->get_name();
+    }
+    return UsageError(name, error.what(), failed->remaining(/*recurse=*/true));
   });
   program.footer(
       "Exit codes: 0 done, 1 defect, 2 usage or configuration, 3 data, 4 server unreachable,\n"

@@ -186,6 +186,13 @@ bool IsLabelFile(const std::filesystem::path& path) {
   return IsNifti(path) && stem.starts_with("sub-") && !stem.ends_with("_probseg") && !other_space;
 }
 
+/// Masks and maps that lie beside the scans, where BIDS does not want them.
+bool IsDerivedImage(const std::filesystem::path& path) {
+  const std::string stem = StemOf(path);
+  return stem.ends_with("mask") || stem.ends_with("dseg") || stem.ends_with("probseg") ||
+         stem.ends_with("_roi");
+}
+
 bool IsFolder(const std::filesystem::path& path) {
   std::error_code ignored;
   return std::filesystem::is_directory(path, ignored);
@@ -448,6 +455,21 @@ bool ShowsChannel(const Scan& scan, const std::string& wanted) {
                      [&scan](const std::string& entity) { return scan.entities.contains(entity); });
 }
 
+/// What the configuration calls a channel of the study, or its own name.
+const std::string& NameOfChannel(const CohortFolder& folder, const std::string& channel) {
+  const auto configured = folder.channels.find(channel);
+  return configured != folder.channels.end() ? configured->second : channel;
+}
+
+/// Which of `wanted` a scan shows.
+std::optional<std::size_t> IndexOfChannel(const Scan& scan,
+                                          const std::vector<std::string>& wanted) {
+  for (std::size_t channel = 0; channel < wanted.size(); ++channel) {
+    if (ShowsChannel(scan, wanted[channel])) return channel;
+  }
+  return std::nullopt;
+}
+
 /// Per channel of the study, what the cohort calls it.
 absl::StatusOr<std::vector<std::string>> CohortChannels(const CohortFolder& folder,
                                                         const Study& study,
@@ -458,14 +480,13 @@ absl::StatusOr<std::vector<std::string>> CohortChannels(const CohortFolder& fold
   }
   std::vector<std::string> wanted;
   for (const std::string& channel : study.channels) {
-    const auto configured = folder.channels.find(channel);
-    wanted.push_back(configured != folder.channels.end() ? configured->second : channel);
+    wanted.push_back(NameOfChannel(folder, channel));
     bool found = false;
     for (const auto& [subject, scans] : files.scans) {
       for (const Scan& scan : scans) found = found || ShowsChannel(scan, wanted.back());
     }
     if (found) continue;
-    if (study.channels.size() == 1 && suffixes.size() == 1 && configured == folder.channels.end()) {
+    if (study.channels.size() == 1 && suffixes.size() == 1 && !folder.channels.contains(channel)) {
       wanted.back() = *suffixes.begin();
       continue;
     }
@@ -556,6 +577,49 @@ absl::StatusOr<std::vector<ScanFiles>> ListBidsScans(const CohortFolder& folder,
     }
   }
   return listed;
+}
+
+absl::StatusOr<std::vector<CohortImage>> ListBidsImages(const CohortFolder& folder,
+                                                        const Study& study) {
+  const BidsFiles files = FindFiles(folder.folder);
+  ASSIGN_OR_RETURN(const std::vector<std::string> wanted, CohortChannels(folder, study, files));
+  std::vector<CohortImage> images;
+  for (const std::filesystem::path& subject : SubjectsOf(folder.folder)) {
+    const auto derivatives = files.derivatives.find(subject.filename().string());
+    const auto scans = files.scans.find(subject.filename().string());
+    for (const std::filesystem::path& path : AnatomyFiles(subject)) {
+      if (!IsNifti(path) || IsDerivedImage(path)) continue;
+      const Scan scan = ScanOf(path);
+      CohortImage& image = images.emplace_back();
+      image.path = path;
+      image.channel = IndexOfChannel(scan, wanted);
+      if (study.harmonization.mask != HarmonizationPlan::Mask::kGiven ||
+          derivatives == files.derivatives.end()) {
+        continue;
+      }
+      ScansOfCase of_case{.name = scan.stem, .scans = {&scan}};
+      ASSIGN_OR_RETURN(image.mask, FindGivenMask(folder, derivatives->second, of_case));
+      if (!image.mask.empty() || scans == files.scans.end()) continue;
+      // The mask of a case may be named after another of its channels.
+      for (const Scan& other : scans->second) {
+        if (SessionOf(other.entities) == SessionOf(scan.entities)) of_case.scans.push_back(&other);
+      }
+      ASSIGN_OR_RETURN(image.mask, FindGivenMask(folder, derivatives->second, of_case));
+    }
+  }
+  std::sort(images.begin(), images.end(), [](const CohortImage& left, const CohortImage& right) {
+    return left.path < right.path;
+  });
+  return images;
+}
+
+std::optional<std::size_t> ChannelOfBidsName(const CohortFolder& folder, const Study& study,
+                                             const std::filesystem::path& image) {
+  std::vector<std::string> wanted;
+  for (const std::string& channel : study.channels) {
+    wanted.push_back(NameOfChannel(folder, channel));
+  }
+  return IndexOfChannel(ScanOf(image), wanted);
 }
 
 absl::StatusOr<std::vector<CaseFiles>> ListBidsCases(const CohortFolder& folder, const Study& study,

@@ -123,4 +123,10 @@ bool IsNifti(const std::filesystem::path& file) {
   return name.ends_with(".nii.gz") || name.ends_with(".nii");
 }
 
+bool IsImageFile(const std::filesystem::path& file) {
+  const std::string ending = file.extension().string();
+  return IsNifti(file) || ending == ".hdr" || ending == ".nrrd" || ending == ".nhdr" ||
+         ending == ".mha" || ending == ".mhd";
+}
+
 }  // namespace isoscan

@@ -182,6 +182,42 @@ absl::StatusOr<std::size_t> ChannelIndex(const CohortFolder& folder, const Study
                   source.string(), wanted, channel, Quoted(names), channel));
 }
 
+absl::Status CheckOneImagePerFile(const std::vector<std::string>& channels,
+                                  const std::filesystem::path& source) {
+  if (channels.size() <= 1) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{} has {} channels ({}) in one 4D file, Isoscan reads one 3D image per channel: "
+                  "convert it with `nnUNetv2_convert_MSD_dataset` and name the result",
+                  source.string(), channels.size(), Quoted(channels)));
+}
+
+/// Per channel of the study, the number of the cohort's.
+absl::StatusOr<std::vector<std::size_t>> ChannelIndices(const CohortFolder& folder,
+                                                        const Study& study,
+                                                        const std::vector<std::string>& names,
+                                                        const std::filesystem::path& source) {
+  std::vector<std::size_t> indices;
+  for (const std::string& channel : study.channels) {
+    ASSIGN_OR_RETURN(const std::size_t index, ChannelIndex(folder, study, channel, names, source));
+    indices.push_back(index);
+  }
+  return indices;
+}
+
+/// "CASE_0001" is the second channel of CASE; nullopt for other names.
+struct NumberedImage {
+  std::string name;
+  std::size_t channel = 0;
+};
+std::optional<NumberedImage> NumberedImageOf(const std::string& stem) {
+  const std::size_t underscore = stem.rfind('_');
+  if (underscore == std::string::npos) return std::nullopt;
+  const std::optional<std::int64_t> channel = ToInteger(stem.substr(underscore + 1));
+  if (!channel.has_value() || *channel < 0) return std::nullopt;
+  return NumberedImage{.name = stem.substr(0, underscore),
+                       .channel = static_cast<std::size_t>(*channel)};
+}
+
 /// The mask of Mask::kGiven lies beside the labels, in masksTr, under the label file's name.
 std::filesystem::path GivenMaskOf(const CohortFolder& folder, const std::filesystem::path& label) {
   return folder.folder / "masksTr" / label.filename();
@@ -230,15 +266,8 @@ absl::StatusOr<std::vector<CaseFiles>> ListDecathlonCases(const CohortFolder& fo
   ASSIGN_OR_RETURN(const json dataset, ReadDatasetJson(folder.folder));
   const std::filesystem::path source = folder.folder / "dataset.json";
   const std::vector<std::string> channels = ChannelsOf(dataset);
-  if (channels.size() > 1) {
-    return absl::InvalidArgumentError(fmt::format(
-        "{} has {} channels ({}) in one 4D file, Isoscan reads one 3D image per channel: "
-        "convert it with `nnUNetv2_convert_MSD_dataset` and name the result",
-        source.string(), channels.size(), Quoted(channels)));
-  }
-  for (const std::string& channel : study.channels) {
-    RETURN_IF_ERROR(ChannelIndex(folder, study, channel, channels, source).status());
-  }
+  RETURN_IF_ERROR(CheckOneImagePerFile(channels, source));
+  RETURN_IF_ERROR(ChannelIndices(folder, study, channels, source).status());
   ASSIGN_OR_RETURN(const auto values, MapValues(folder, study, LabelsOf(dataset), source.string()));
   ASSIGN_OR_RETURN(const std::vector<ListedCase> listed, TrainingOf(dataset, folder.folder));
   if (listed.empty()) {
@@ -265,12 +294,8 @@ absl::StatusOr<std::vector<CaseFiles>> ListNnunetCases(const CohortFolder& folde
                                                        std::vector<std::string>* left_out) {
   ASSIGN_OR_RETURN(const json dataset, ReadDatasetJson(folder.folder));
   const std::filesystem::path source = folder.folder / "dataset.json";
-  const std::vector<std::string> names = ChannelsOf(dataset);
-  std::vector<std::size_t> indices;
-  for (const std::string& channel : study.channels) {
-    ASSIGN_OR_RETURN(const std::size_t index, ChannelIndex(folder, study, channel, names, source));
-    indices.push_back(index);
-  }
+  ASSIGN_OR_RETURN(const std::vector<std::size_t> indices,
+                   ChannelIndices(folder, study, ChannelsOf(dataset), source));
   ASSIGN_OR_RETURN(const auto values, MapValues(folder, study, LabelsOf(dataset), source.string()));
 
   const std::string ending = FileEndingOf(dataset);
@@ -290,6 +315,50 @@ absl::StatusOr<std::vector<CaseFiles>> ListNnunetCases(const CohortFolder& folde
     AddCase(folder, study, std::move(files), label, cases, *left_out);
   }
   return cases;
+}
+
+absl::StatusOr<std::vector<CohortImage>> ListDatasetJsonImages(const CohortFolder& folder,
+                                                               const Study& study) {
+  ASSIGN_OR_RETURN(const json dataset, ReadDatasetJson(folder.folder));
+  ASSIGN_OR_RETURN(const CohortFolder::Layout layout, LayoutOfDatasetJson(folder.folder));
+  const bool numbered = layout == CohortFolder::Layout::kNnunet;
+  const std::filesystem::path source = folder.folder / "dataset.json";
+  const std::vector<std::string> names = ChannelsOf(dataset);
+  if (!numbered) RETURN_IF_ERROR(CheckOneImagePerFile(names, source));
+  ASSIGN_OR_RETURN(const std::vector<std::size_t> indices,
+                   ChannelIndices(folder, study, names, source));
+
+  // Decathlon's list may name images in other folders.
+  std::map<std::filesystem::path, std::string> mask_of;  // Image -> its mask's name.
+  if (!numbered) {
+    std::vector<std::string> told_by_inspect;
+    ASSIGN_OR_RETURN(const std::vector<ListedCase> listed,
+                     TrainingOf(dataset, folder.folder, &told_by_inspect));
+    for (const ListedCase& entry : listed) {
+      if (Exists(entry.image)) mask_of[entry.image] = StemOf(entry.label);
+    }
+  }
+  for (const char* images : {"imagesTr", "imagesTs"}) {
+    for (const std::filesystem::path& path : SortedEntries(folder.folder / images)) {
+      if (!IsImageFile(path)) continue;
+      const std::optional<NumberedImage> image = NumberedImageOf(StemOf(path));
+      mask_of.emplace(path.lexically_normal(),
+                      numbered && image.has_value() ? image->name : StemOf(path));
+    }
+  }
+  std::vector<CohortImage> images;
+  for (const auto& [path, mask] : mask_of) {
+    CohortImage& image = images.emplace_back();
+    image.path = path;
+    const std::optional<NumberedImage> number = NumberedImageOf(StemOf(path));
+    for (std::size_t channel = 0; channel < indices.size() && !image.channel; ++channel) {
+      const bool shown = !numbered || (number.has_value() && number->channel == indices[channel]);
+      if (shown) image.channel = channel;
+    }
+    if (study.harmonization.mask != HarmonizationPlan::Mask::kGiven) continue;
+    image.mask = FileOfCase(folder.folder / "masksTr", mask).value_or(std::filesystem::path());
+  }
+  return images;
 }
 
 absl::StatusOr<std::vector<ScanFiles>> ListDecathlonScans(const CohortFolder& folder,
@@ -322,20 +391,17 @@ absl::StatusOr<std::vector<ScanFiles>> ListNnunetScans(const CohortFolder& folde
   for (const std::filesystem::path& path : SortedEntries(folder.folder / "imagesTr")) {
     const std::string file = path.filename().string();
     if (!file.ends_with(ending)) continue;
-    const std::string stem = file.substr(0, file.size() - ending.size());
-    const std::size_t underscore = stem.rfind('_');
-    const std::optional<std::int64_t> channel =
-        underscore == std::string::npos ? std::nullopt : ToInteger(stem.substr(underscore + 1));
-    if (!channel.has_value() || *channel < 0) {
+    const std::optional<NumberedImage> numbered =
+        NumberedImageOf(file.substr(0, file.size() - ending.size()));
+    if (!numbered.has_value()) {
       left_out->push_back(fmt::format(
           "{}: its name does not end in a channel's number, such as _0000", path.string()));
       continue;
     }
-    const std::string name = stem.substr(0, underscore);
+    const auto& [name, channel] = *numbered;
     ScanFiles& scan = scans[name];
-    const auto number = static_cast<std::size_t>(*channel);
     scan.images.push_back(
-        {.path = path, .channel = number < channels.size() ? channels[number] : ""});
+        {.path = path, .channel = channel < channels.size() ? channels[channel] : ""});
     if (scan.images.size() > 1) continue;
     scan.name = name;
     scan.cohort = folder.name;

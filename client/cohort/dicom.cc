@@ -27,16 +27,6 @@ bool Exists(const std::filesystem::path& path) {
   return std::filesystem::is_regular_file(path, ignored);
 }
 
-/// `labels/CASE.nii.gz`, or with another ending.
-std::optional<std::filesystem::path> FileOfCase(const std::filesystem::path& folder,
-                                                const std::string& name) {
-  for (const char* ending : {".nii.gz", ".nii", ".nrrd", ".mha"}) {
-    std::filesystem::path path = folder / (name + ending);
-    if (Exists(path)) return path;
-  }
-  return std::nullopt;
-}
-
 bool IsContrastName(const std::string& name) {
   return std::any_of(std::begin(kContrasts), std::end(kContrasts),
                      [&name](Contrast contrast) { return SameName(ContrastName(contrast), name); });
@@ -162,6 +152,34 @@ absl::StatusOr<CaseFiles::LabelFile> LabelsOf(const CohortFolder& folder, const 
 }
 
 }  // namespace
+
+std::optional<std::filesystem::path> FileOfCase(const std::filesystem::path& folder,
+                                                const std::string& name) {
+  for (const char* ending : {".nii.gz", ".nii", ".nrrd", ".mha"}) {
+    std::filesystem::path path = folder / (name + ending);
+    if (Exists(path)) return path;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::size_t> ChannelOfSeries(const CohortFolder& folder, const Study& study,
+                                           const DicomSeries& series) {
+  const auto wanted = [&](std::size_t channel) {
+    const auto configured = folder.channels.find(study.channels[channel]);
+    return configured != folder.channels.end() ? configured->second : study.channels[channel];
+  };
+  // A folder's name counts before any contrast.
+  for (std::size_t channel = 0; channel < study.channels.size(); ++channel) {
+    if (LiesIn(series, wanted(channel))) return channel;
+  }
+  DicomListing alone;
+  alone.series.push_back(series);
+  const bool any = study.channels.size() == 1 && folder.channels.empty();
+  for (std::size_t channel = 0; channel < study.channels.size(); ++channel) {
+    if (!Fitting(alone, wanted(channel), any).empty()) return channel;
+  }
+  return std::nullopt;
+}
 
 std::vector<std::filesystem::path> DicomCaseFolders(const std::filesystem::path& folder) {
   std::vector<std::filesystem::path> folders = SortedEntries(folder);

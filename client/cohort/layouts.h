@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,6 +11,7 @@
 
 #include "client/cohort/cohort.h"
 #include "client/cohort/scans.h"
+#include "client/imaging/dicom_series.h"
 #include "common/study/study.h"
 
 namespace isoscan {
@@ -36,6 +39,33 @@ absl::StatusOr<std::vector<ScanFiles>> ListDecathlonScans(const CohortFolder& fo
 absl::StatusOr<std::vector<ScanFiles>> ListNnunetScans(const CohortFolder& folder,
                                                        std::vector<std::string>* left_out);
 
+/// An image of a cohort, labelled or not.
+struct CohortImage {
+  std::filesystem::path path;
+  std::optional<std::size_t> channel;  ///< The study's that it shows; nullopt: none of them.
+  std::filesystem::path mask;          ///< For Mask::kGiven; empty: there is none.
+};
+
+/// Every image of a cohort, sorted by path: those in `anat` of BIDS outside derivatives/, those of
+/// imagesTr and imagesTs. Channels and masks are found as ListCases finds them; a study without
+/// channels asks for none.
+/// Errors: those of ListCases that channels and masks give rise to.
+absl::StatusOr<std::vector<CohortImage>> ListBidsImages(const CohortFolder& folder,
+                                                        const Study& study);
+absl::StatusOr<std::vector<CohortImage>> ListDatasetJsonImages(const CohortFolder& folder,
+                                                               const Study& study);
+
+/// The study's channel that an image shows by its BIDS name alone, or a series as ListDicomCases
+/// sees it; nullopt: none of them.
+std::optional<std::size_t> ChannelOfBidsName(const CohortFolder& folder, const Study& study,
+                                             const std::filesystem::path& image);
+std::optional<std::size_t> ChannelOfSeries(const CohortFolder& folder, const Study& study,
+                                           const DicomSeries& series);
+
+/// `masks/CASE.nii.gz` or `labels/CASE.nii.gz` of a DICOM cohort; another ending will do.
+std::optional<std::filesystem::path> FileOfCase(const std::filesystem::path& folder,
+                                                const std::string& name);
+
 /// What the folder's content says it is; the errors of LayoutOfDatasetJson, and NOT_FOUND when it
 /// is no layout of a labelled cohort.
 absl::StatusOr<CohortFolder::Layout> DetectLayout(const std::filesystem::path& folder);
@@ -60,5 +90,8 @@ std::string StemOf(const std::filesystem::path& file);
 
 /// True for .nii and .nii.gz.
 bool IsNifti(const std::filesystem::path& file);
+
+/// True for the names of every image file that ReadVolume takes, but DICOM's.
+bool IsImageFile(const std::filesystem::path& file);
 
 }  // namespace isoscan

@@ -21,12 +21,6 @@ ScanFiles EmptyScan(const CohortFolder& folder, std::string name) {
   return scan;
 }
 
-bool IsImageFile(const std::filesystem::path& path) {
-  const std::string ending = path.extension().string();
-  return IsNifti(path) || ending == ".hdr" || ending == ".nrrd" || ending == ".nhdr" ||
-         ending == ".mha" || ending == ".mhd";
-}
-
 /// Image files that lie in no layout: worth a look, though no study could use them.
 void AddLooseFiles(const CohortFolder& folder, CohortScans& found) {
   Sidecars sidecars(folder.folder);

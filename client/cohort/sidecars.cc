@@ -21,7 +21,8 @@ namespace {
 
 using nlohmann::json;
 
-/// "sub-01_run-2_T1w": entities and suffix; a name without entities is a suffix.
+/// "sub-01_run-2_T1w": entities and suffix. Other parts than the last count as entities: the
+/// sidecar of nnU-Net's "b_0000" is not that of "a_0000".
 std::pair<std::set<std::string>, std::string> PartsOf(const std::string& stem) {
   std::set<std::string> entities;
   std::string suffix;
@@ -30,6 +31,7 @@ std::pair<std::set<std::string>, std::string> PartsOf(const std::string& stem) {
     if (part.find('-') != std::string::npos) {
       entities.insert(part);
     } else {
+      if (!suffix.empty()) entities.insert(std::move(suffix));
       suffix = part;
     }
   }

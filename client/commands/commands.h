@@ -68,14 +68,22 @@ absl::Status EvaluateCases(const ClientConfig& config, const EvaluationRequest& 
 
 /// What `harmonize` is to do: a study's plan, or the flags' one.
 struct HarmonizeRequest {
+  std::filesystem::path config;  ///< client.toml; what it says of the input's folder counts.
   std::filesystem::path input;
   std::filesystem::path output;
-  std::filesystem::path study;  ///< study.toml; empty: `plan`.
+  std::string study;            ///< As ChooseStudy() takes it; empty: `plan`.
+  std::filesystem::path model;  ///< A global model, for a standard that the study leaves to it.
   HarmonizationPlan plan;
+  std::optional<GeometrySource> geometry;  ///< Instead of the cohort's own.
+  std::string channel;                     ///< Of the study, that a single image shows.
   bool json = false;
 };
 /// Copies an image or a cohort with harmonised images (client/cohort/harmonized_copy.h); prints
-/// what became of them. DATA_LOSS when some were refused: they are named, the others are done.
+/// what became of them.
+/// Errors: DATA_LOSS some were refused: they are named, the others are done; INVALID_ARGUMENT a
+/// model of another plan, or a geometry that contradicts client.toml where a study's copy is made;
+/// FAILED_PRECONDITION a standard that nobody has given; those of ChooseStudy and
+/// MakeHarmonizedCopy.
 absl::Status HarmonizeImages(const HarmonizeRequest& request, std::stop_token stop);
 
 /// What `harmonize --certify` was asked for. Empty paths: that file is not written.

@@ -1,46 +1,140 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <optional>
+#include <system_error>
+#include <utility>
 
+#include "client/client_config.h"
 #include "client/cohort/harmonized_copy.h"
 #include "client/commands/commands.h"
+#include "client/commands/study_choice.h"
 #include "common/process/progress.h"
 #include "common/status/printable.h"
 #include "common/status/status_macros.h"
 
 namespace isoscan {
+namespace {
+
+/// The cohort of client.toml that a path is, or lies in.
+const CohortFolder* KnownCohort(const ClientConfig& config, const std::filesystem::path& path) {
+  std::error_code ignored;
+  const std::filesystem::path input = std::filesystem::weakly_canonical(path, ignored);
+  for (const CohortFolder& cohort : config.cohorts) {
+    const std::filesystem::path folder = std::filesystem::weakly_canonical(cohort.folder, ignored);
+    if (std::mismatch(folder.begin(), folder.end(), input.begin(), input.end()).first ==
+        folder.end()) {
+      return &cohort;
+    }
+  }
+  return nullptr;
+}
+
+/// What client.toml says of the input, with the geometry that was asked for.
+absl::StatusOr<CohortFolder> InputOf(const ClientConfig& config, const HarmonizeRequest& request) {
+  CohortFolder input;
+  if (const CohortFolder* known = KnownCohort(config, request.input)) {
+    input = *known;
+    // Without a study everybody may look at a scan either way; its copy for a study is what the
+    // study trains on, or worthless.
+    if (!request.study.empty() && request.geometry.has_value() &&
+        known->geometry != GeometrySource::kAgreed && *request.geometry != known->geometry) {
+      return absl::InvalidArgumentError(fmt::format(
+          "--geometry {} contradicts {}, whose cohort {} has geometry = \"{}\": that is what the "
+          "study reads there, and a copy of it must be read alike; leave --geometry out, or change "
+          "client.toml",
+          NameOf(*request.geometry), request.config.string(), known->folder.string(),
+          NameOf(known->geometry)));
+    }
+  }
+  input.folder = request.input;
+  input.geometry = request.geometry.value_or(input.geometry);
+  return input;
+}
+
+/// The study's plan, with the standard that its model carries.
+absl::StatusOr<Study> StudyWithStandard(const ClientConfig& config,
+                                        const HarmonizeRequest& request) {
+  ASSIGN_OR_RETURN(Study study, ChooseStudy(config, request.study));
+  if (!request.model.empty()) RETURN_IF_ERROR(TakeHarmonization(request.model, study));
+  const HarmonizationPlan& plan = study.harmonization;
+  if (StandardLength(plan.normalize) == 0 || !plan.standard.empty()) return study;
+  return absl::FailedPreconditionError(fmt::format(
+      "study {} normalises by '{}' to the mean of its sites, which is known once it has started: "
+      "give one of its models, of round 1 or later, with --model",
+      study.name, ToString(plan.normalize)));
+}
+
+nlohmann::json JsonOf(const std::vector<HarmonizedCopy::NotThere>& images) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const HarmonizedCopy::NotThere& image : images) {
+    list.push_back({{"path", image.image.string()}, {"reason", image.reason}});
+  }
+  return list;
+}
+
+void PrintJson(const HarmonizedCopy& copy, const CopyRequest& request) {
+  nlohmann::json strangers = nlohmann::json::array();
+  for (const std::filesystem::path& file : copy.strangers) strangers.push_back(file.string());
+  const nlohmann::json result{{"harmonization_sha256", HarmonizationDigest(request.plan)},
+                              {"geometry", NameOf(request.input.geometry)},
+                              {"written", copy.written},
+                              {"kept", copy.kept},
+                              {"refused", JsonOf(copy.refused)},
+                              {"left_out", JsonOf(copy.left_out)},
+                              {"strangers", std::move(strangers)}};
+  fmt::print("{}\n", result.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+void PrintLines(const HarmonizedCopy& copy, const CopyRequest& request) {
+  for (const HarmonizedCopy::NotThere& image : copy.left_out) {
+    fmt::print("left out {}: {}\n", Printable(image.image.string()), Printable(image.reason));
+  }
+  for (const HarmonizedCopy::NotThere& image : copy.refused) {
+    fmt::print("refused {}: {}\n", Printable(image.image.string()), Printable(image.reason));
+  }
+  if (!copy.strangers.empty()) {
+    fmt::print("{} files of {} have no counterpart in {} and stay as they are; the first: {}\n",
+               copy.strangers.size(), Printable(request.output.string()),
+               Printable(request.input.folder.string()),
+               Printable(copy.strangers.front().string()));
+  }
+  fmt::print("{}\n{} written, {} kept, {} refused", InWords(request.plan), copy.written, copy.kept,
+             copy.refused.size());
+  if (!copy.left_out.empty()) fmt::print(", {} left out", copy.left_out.size());
+  fmt::print("\n");
+}
+
+}  // namespace
 
 absl::Status HarmonizeImages(const HarmonizeRequest& request, std::stop_token stop) {
-  HarmonizationPlan plan = request.plan;
+  // A folder of files needs no site; where there is one, it has approved studies and cohorts. A
+  // client.toml that was named has to be there.
+  absl::StatusOr<ClientConfig> config = LoadClientConfig(request.config);
+  if (absl::IsNotFound(config.status()) && request.config == "client.toml") config = ClientConfig{};
+  RETURN_IF_ERROR(config.status());
+  CopyRequest copied;
+  ASSIGN_OR_RETURN(copied.input, InputOf(*config, request));
+  copied.output = request.output;
+  copied.plan = request.plan;
+  copied.channel = request.channel;
   if (!request.study.empty()) {
-    ASSIGN_OR_RETURN(const Study study, LoadStudy(request.study));
-    plan = study.harmonization;
+    ASSIGN_OR_RETURN(const Study study, StudyWithStandard(*config, request));
+    copied.plan = study.harmonization;
+    copied.channels = study.channels;
   }
   std::optional<Progress> bar;
   ASSIGN_OR_RETURN(const HarmonizedCopy copy,
-                   MakeHarmonizedCopy(request.input, request.output, plan, stop,
-                                      [&](std::int64_t done, std::int64_t total) {
-                                        if (!bar.has_value()) bar.emplace("harmonising", total);
-                                        bar->Advance(done);
-                                      }));
+                   MakeHarmonizedCopy(copied, stop, [&](std::int64_t done, std::int64_t total) {
+                     if (!bar.has_value()) bar.emplace("harmonising", total);
+                     bar->Advance(done);
+                   }));
   bar.reset();
   if (request.json) {
-    nlohmann::json refused = nlohmann::json::array();
-    for (const HarmonizedCopy::Refused& image : copy.refused) {
-      refused.push_back({{"path", image.image.string()}, {"reason", image.reason}});
-    }
-    const nlohmann::json result{{"harmonization_sha256", HarmonizationDigest(plan)},
-                                {"written", copy.written},
-                                {"kept", copy.kept},
-                                {"refused", std::move(refused)}};
-    fmt::print("{}\n", result.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    PrintJson(copy, copied);
   } else {
-    for (const HarmonizedCopy::Refused& image : copy.refused) {
-      fmt::print("refused {}: {}\n", Printable(image.image.string()), Printable(image.reason));
-    }
-    fmt::print("{}\n{} written, {} kept, {} refused\n", InWords(plan), copy.written, copy.kept,
-               copy.refused.size());
+    PrintLines(copy, copied);
   }
   if (copy.refused.empty()) return absl::OkStatus();
   return absl::DataLossError(

@@ -35,11 +35,16 @@ absl::StatusOr<Study> ChooseStudy(const ClientConfig& config, const std::string&
           : fmt::format("{} studies are approved; say which with --study NAME", all.size()));
 }
 
+absl::Status TakeHarmonization(const std::filesystem::path& model, Study& study) {
+  ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(model));
+  TakeStandard(file.metadata(), study.channels.size(), study.harmonization);
+  return CheckHarmonization(model.string(), file.metadata(), study.harmonization);
+}
+
 absl::StatusOr<NamedTensors> LoadStudyModel(const std::filesystem::path& path, Study& study) {
   ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
   RETURN_IF_ERROR(CheckShapes(path.string(), file.shapes(), NetworkShapes(study)));
-  TakeStandard(file.metadata(), study.channels.size(), study.harmonization);
-  RETURN_IF_ERROR(CheckHarmonization(path.string(), file.metadata(), study.harmonization));
+  RETURN_IF_ERROR(TakeHarmonization(path, study));
   return file.ReadAll();
 }
 

@@ -17,6 +17,11 @@ namespace isoscan {
 /// approved; those of LoadStudy.
 absl::StatusOr<Study> ChooseStudy(const ClientConfig& config, const std::string& study);
 
+/// The harmonisation of a study by the metadata of its global model: a standard that was left to
+/// the sites' mean is taken from there, all else must be the study's. Errors: those of
+/// SafetensorsFile::Open and CheckHarmonization, which names both digests.
+absl::Status TakeHarmonization(const std::filesystem::path& model, Study& study);
+
 /// A global model, whose tensors and harmonisation must be the study's. A study that took the
 /// sites' mean for its standard gets the numbers that the model carries. Errors: those of
 /// SafetensorsFile::Open and CheckHarmonization; INVALID_ARGUMENT naming a tensor that is missing

@@ -339,7 +339,6 @@ absl::Status WriteNifti(const std::filesystem::path& path, const Geometry& geome
 
 /// The forms of `input` for an image on its grid.
 absl::StatusOr<NiftiForms> FormsLike(const std::filesystem::path& input, const Geometry& geometry) {
-  ASSIGN_OR_RETURN(const Format format, FormatOf(input));
   const auto not_on_grid = [&](const Geometry& grid) {
     return absl::InvalidArgumentError(fmt::format(
         "an image of {} x {} x {} voxels is not on the grid of {}, which has {} x {} x {}{}",
@@ -349,7 +348,10 @@ absl::StatusOr<NiftiForms> FormsLike(const std::filesystem::path& input, const G
             ? fmt::format(" up to {:.4g} mm away", GreatestCornerDistance(grid, geometry))
             : ""));
   };
-  if (format != Format::kNifti) {
+  const bool dicom = MayBeDicom(input);
+  const absl::StatusOr<Format> format = FormatOf(input);
+  if (!dicom) RETURN_IF_ERROR(format.status());
+  if (dicom || *format != Format::kNifti) {
     ASSIGN_OR_RETURN(const Geometry grid, ReadGeometry(input));
     if (!SameGrid(grid, geometry, GridToleranceOf(grid))) return not_on_grid(grid);
     return FormsOf(geometry);

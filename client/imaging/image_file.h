@@ -77,10 +77,10 @@ absl::StatusOr<GeometryAudit> AuditGeometry(const std::filesystem::path& path,
 absl::Status WriteVolume(const std::filesystem::path& path, const Volume& volume);
 absl::Status WriteLabelMap(const std::filesystem::path& path, const LabelMap& labels);
 
-/// The same in the grid of the file `input`, whose qform and sform are copied with their codes, bit
-/// by bit, where it is a NIfTI: whatever reads the input finds the output in the same place.
-/// Errors: also those of ReadGeometry; INVALID_ARGUMENT when the image is not on the grid of
-/// `input`.
+/// The same in the grid of `input`. A NIfTI's qform and sform are copied with their codes, bit by
+/// bit: whatever reads it finds the output in the same place. Of other files and of DICOM series
+/// both forms say the same, with code 1, the scanner's.
+/// Errors: also those of ReadGeometry; INVALID_ARGUMENT the image is not on the grid of `input`.
 absl::Status WriteVolumeLike(const std::filesystem::path& input, const std::filesystem::path& path,
                              const Volume& volume);
 absl::Status WriteLabelMapLike(const std::filesystem::path& input,

@@ -13,7 +13,7 @@ namespace isoscan {
 /// Reads "ACTION NAME: what went wrong", such as "cannot write model: No space left on device; free
 /// some space and try again". Where the message may reach a log, `name` is without its folder.
 ///
-/// RESOURCE_EXHAUSTED: the disk or quota is full, or too many files are open, which may mend;
+/// RESOURCE_EXHAUSTED: the disk or quota is full, a file may not grow, or too many files are open;
 /// DATA_LOSS: the disk failed; NOT_FOUND: everything else (missing, a folder, not permitted). Never
 /// UNAVAILABLE, which says that the server cannot be reached.
 inline absl::Status FileError(std::string_view action, std::string_view name, int error) {
@@ -23,6 +23,9 @@ inline absl::Status FileError(std::string_view action, std::string_view name, in
     case ENOSPC:
     case EDQUOT:
       return absl::ResourceExhaustedError(message + "; free some space and try again");
+    case EFBIG:
+      return absl::ResourceExhaustedError(
+          message + "; the disk, or this process's limit (ulimit -f), allows no larger file");
     case EMFILE:
     case ENFILE:
     case ENOMEM:

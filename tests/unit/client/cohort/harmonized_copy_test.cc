@@ -8,6 +8,8 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <optional>
+#include <set>
 #include <string>
 
 #include "client/harmonization/harmonize.h"
@@ -16,7 +18,11 @@
 #include "common/weights/sha256.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
+#include "tests/unit/client/imaging/dicom_files.h"
 #include "tests/unit/client/imaging/phantom.h"
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 namespace isoscan {
 namespace {
@@ -64,10 +70,28 @@ class HarmonizedCopyTest : public testing::Test {
 
   absl::StatusOr<HarmonizedCopy> Make(const HarmonizationPlan& plan = {},
                                       std::stop_token stop = {}) {
-    return MakeHarmonizedCopy(in_, out_, plan, stop, [this](std::int64_t done, std::int64_t total) {
+    return Make(RequestOf(in_, out_, plan), stop);
+  }
+
+  absl::StatusOr<HarmonizedCopy> Make(const CopyRequest& request, std::stop_token stop = {}) {
+    return MakeHarmonizedCopy(request, stop, [this](std::int64_t done, std::int64_t total) {
       EXPECT_LE(done, total);
       ++observed_;
     });
+  }
+
+  static CopyRequest RequestOf(const fs::path& input, const fs::path& output,
+                               const HarmonizationPlan& plan = {}) {
+    CopyRequest request;
+    request.input.folder = input;
+    request.output = output;
+    request.plan = plan;
+    return request;
+  }
+
+  json RecordOf(const std::string& image) const {
+    return json::parse(TextOf(out_ / (image + ".harmonization.json")), nullptr,
+                       /*allow_exceptions=*/false);
   }
 
   const TemporaryDirectory folder_;
@@ -154,7 +178,7 @@ TEST_F(HarmonizedCopyTest, StopsWithoutAHalfWrittenFile) {
   std::stop_source stop;
   stop.request_stop();
 
-  EXPECT_THAT(Make({}, stop.get_token()),
+  EXPECT_THAT(Make(HarmonizationPlan(), stop.get_token()),
               StatusIs(absl::StatusCode::kCancelled, HasSubstr("goes on from here")));
 
   for (const auto& entry : fs::recursive_directory_iterator(out_)) {
@@ -191,8 +215,17 @@ TEST_F(HarmonizedCopyTest, ChoosesNoneOfTwoMasks) {
   }
 
   EXPECT_THAT(Make(plan), StatusIs(absl::StatusCode::kInvalidArgument,
-                                   testing::AllOf(HasSubstr("two brain masks"), HasSubstr("/bet/"),
-                                                  HasSubstr("hd-bet"))));
+                                   testing::AllOf(HasSubstr("2 files for the mask"),
+                                                  HasSubstr("/bet/"), HasSubstr("hd-bet"))));
+}
+
+TEST_F(HarmonizedCopyTest, WaitsForNobodyWhoWritesIntoTheSameFolder) {
+  ASSERT_OK(Make());
+  const int other = ::open(out_.c_str(), O_RDONLY | O_DIRECTORY);
+  ASSERT_EQ(::flock(other, LOCK_EX), 0);
+  EXPECT_THAT(Make(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(out_.string())));
+  ::close(other);
+  EXPECT_OK(Make());
 }
 
 /// Code 4, "MNI", in the sform alone: other programs take their space from it.
@@ -235,21 +268,270 @@ TEST_F(HarmonizedCopyTest, DoesAnImageAnewWhoseMaskHasChanged) {
   EXPECT_THAT(Sha256OfFile(mask), IsOkAndHolds(record["mask_sha256"].get<std::string>()));
 }
 
-TEST_F(HarmonizedCopyTest, RefusesAPlanThatTreatsChannelsDifferently) {
+/// What Nyul makes of a volume by one channel's standard.
+absl::StatusOr<Volume> ByStandard(const fs::path& image, const HarmonizationPlan& plan,
+                                  std::size_t channel) {
+  absl::StatusOr<Volume> stored = ReadVolume(image);
+  if (!stored.ok()) return stored;
+  Volume canonical = ToCanonical(*stored);
+  const auto done = Harmonize(canonical, plan, std::nullopt, channel);
+  if (!done.ok()) return done.status();
+  return FromCanonical(canonical, stored->geometry);
+}
+
+HarmonizationPlan TwoStandards() {
+  HarmonizationPlan plan;
+  plan.normalize = HarmonizationPlan::Normalizer::kNyul;
+  for (const double scale : {1.0, 50.0}) {
+    for (int landmark = 0; landmark < 11; ++landmark) plan.standard.push_back(scale * landmark);
+  }
+  return plan;
+}
+
+TEST_F(HarmonizedCopyTest, TreatsEachImageOfBidsAsTheChannelOfItsName) {
+  const std::string anat = "sub-1/anat/";
+  for (const char* suffix : {"FLAIR", "T2w"}) {
+    ASSERT_OK(WriteVolume(in_ / anat / fmt::format("sub-1_{}.nii.gz", suffix),
+                          SmoothVolume(StoredGrid())));
+  }
+  CopyRequest request = RequestOf(in_, out_, TwoStandards());
+  request.channels = {"t1", "FLAIR"};
+  EXPECT_THAT(Make(request),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("under [cohort.channels]")));
+  request.input.channels = {{"t1", "T1w"}};
+
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(request));
+
+  EXPECT_EQ(copy.written, 4);
+  ASSERT_THAT(copy.left_out, SizeIs(1));
+  EXPECT_EQ(copy.left_out[0].image, anat + "sub-1_T2w.nii.gz");
+  EXPECT_THAT(copy.left_out[0].reason, HasSubstr("\"t1\", \"FLAIR\""));
+  EXPECT_FALSE(fs::exists(out_ / copy.left_out[0].image));
+  const auto expect_channel = [&](const std::string& image, std::size_t channel) {
+    ASSERT_OK_AND_ASSIGN(const Volume expected,
+                         ByStandard(in_ / (image + ".nii.gz"), request.plan, channel));
+    ASSERT_OK_AND_ASSIGN(const Volume harmonised, ReadVolume(out_ / (image + ".nii.gz")));
+    EXPECT_EQ(harmonised.voxels, expected.voxels) << image;
+    EXPECT_EQ(RecordOf(image)["channel"], request.channels[channel]) << image;
+  };
+  expect_channel(anat + "sub-1_T1w", 0);
+  expect_channel(anat + "sub-1_FLAIR", 1);
+  expect_channel("sub-2/anat/sub-2_T1w", 0);
+}
+
+TEST_F(HarmonizedCopyTest, TreatsEachImageOfNnunetAsTheChannelOfItsNumber) {
+  const fs::path cohort = folder_.path() / "nnunet";
+  WriteText(cohort / "dataset.json", R"({"channel_names": {"0": "FLAIR", "1": "T2w", "2": "T1w"},
+                                         "labels": {"background": 0}, "file_ending": ".nii.gz"})");
+  fs::create_directories(cohort / "imagesTr");
+  for (int channel = 0; channel < 3; ++channel) {
+    ASSERT_OK(WriteVolume(cohort / fmt::format("imagesTr/a_{:04}.nii.gz", channel),
+                          SmoothVolume(StoredGrid())));
+  }
+  ASSERT_OK(WriteVolume(cohort / "imagesTr/b_0000.nii.gz", SmoothVolume(StoredGrid())));
+  WriteText(cohort / "imagesTr/b_0000.json", R"({"MagneticFieldStrength": 7})");
+  CopyRequest request = RequestOf(cohort, out_, TwoStandards());
+  request.channels = {"T1w", "FLAIR"};
+
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(request));
+
+  EXPECT_EQ(copy.written, 3);
+  EXPECT_EQ(RecordOf("imagesTr/b_0000")["field_strength_tesla"], 7);
+  EXPECT_FALSE(RecordOf("imagesTr/a_0000").contains("field_strength_tesla"));
+  ASSERT_THAT(copy.left_out, SizeIs(1));
+  EXPECT_EQ(copy.left_out[0].image, "imagesTr/a_0001.nii.gz");
+  EXPECT_EQ(RecordOf("imagesTr/a_0000")["channel"], "FLAIR");
+  EXPECT_EQ(RecordOf("imagesTr/a_0002")["channel"], "T1w");
+}
+
+TEST_F(HarmonizedCopyTest, TakesASingleImageForTheChannelOfItsNameOrTheOneThatIsSaid) {
+  CopyRequest request =
+      RequestOf(in_ / "sub-1/anat/sub-1_T1w.nii.gz", folder_.path() / "out.nii.gz", TwoStandards());
+  request.channels = {"FLAIR", "T1w"};
+  EXPECT_OK(Make(request));
+  const auto channel = [this] {
+    return json::parse(TextOf(folder_.path() / "out.harmonization.json"))["channel"];
+  };
+  EXPECT_EQ(channel(), "T1w");
+
+  request.channel = "flair";
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy again, Make(request));
+  EXPECT_EQ(again.written, 1) << "another channel is another image, though the plan is the same";
+  EXPECT_EQ(channel(), "FLAIR");
+
+  request.channel = "T2w";
+  EXPECT_THAT(Make(request),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("it has \"FLAIR\", \"T1w\"")));
+  request.channel = "";
+  request.channels = {"FLAIR", "T2w"};
+  EXPECT_THAT(Make(request),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("say it with --channel")));
+}
+
+// The FLAIR of an earlier plan, which treated all images alike, must not stay beside T1w by
+// another.
+TEST_F(HarmonizedCopyTest, RemovesWhatAnEarlierPlanMadeOfAnImageThatIsLeftOut) {
+  const std::string flair = "sub-1/anat/sub-1_FLAIR.nii.gz";
+  ASSERT_OK(WriteVolume(in_ / flair, SmoothVolume(StoredGrid())));
+  ASSERT_OK(Make());
+  ASSERT_TRUE(fs::exists(out_ / flair));
   HarmonizationPlan kde;
   kde.normalize = HarmonizationPlan::Normalizer::kKde;
-  kde.contrasts = {HarmonizationPlan::Contrast::kT1w, HarmonizationPlan::Contrast::kFlair};
-  HarmonizationPlan nyul;
-  nyul.normalize = HarmonizationPlan::Normalizer::kNyul;
-  nyul.standard.assign(22, 1.0);
-  for (const HarmonizationPlan& plan : {kde, nyul}) {
-    EXPECT_THAT(Make(plan), StatusIs(absl::StatusCode::kInvalidArgument,
-                                     HasSubstr("treats each of 2 channels its own way")));
-  }
-  EXPECT_FALSE(fs::exists(out_));
+  kde.contrasts = {HarmonizationPlan::Contrast::kT1w};
+  CopyRequest request = RequestOf(in_, out_, kde);
+  request.channels = {"T1w"};
 
-  kde.contrasts.pop_back();
-  EXPECT_OK(Make(kde));
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(request));
+
+  EXPECT_THAT(copy.left_out, SizeIs(1));
+  EXPECT_THAT(copy.strangers, SizeIs(0));
+  EXPECT_FALSE(fs::exists(out_ / flair));
+  EXPECT_FALSE(fs::exists(out_ / "sub-1/anat/sub-1_FLAIR.harmonization.json"));
+}
+
+/// A code that contradicts: the sform turned over.
+void Contradict(const fs::path& image) {
+  constexpr std::streamoff kFirstRow = 280;
+  std::fstream file(image, std::ios::binary | std::ios::in | std::ios::out);
+  float row[4];
+  file.seekg(kFirstRow).read(reinterpret_cast<char*>(row), sizeof(row));
+  for (float& entry : row) entry = -entry;
+  file.seekp(kFirstRow).write(reinterpret_cast<const char*>(row), sizeof(row));
+}
+
+TEST_F(HarmonizedCopyTest, ReadsTheFormThatIsNamedAndSaysSo) {
+  const std::string image = "sub-3/anat/sub-3_T1w";
+  fs::remove(in_ / (image + ".nii.gz"));
+  ASSERT_OK(WriteVolume(in_ / (image + ".nii"), SmoothVolume(StoredGrid())));
+  Contradict(in_ / (image + ".nii"));
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy agreed, Make());
+  ASSERT_THAT(agreed.refused, SizeIs(1));
+  EXPECT_THAT(agreed.refused[0].reason, HasSubstr("nibabel"));
+
+  CopyRequest request = RequestOf(in_, out_);
+  for (const GeometrySource form : {GeometrySource::kQform, GeometrySource::kSform}) {
+    request.input.geometry = form;
+    ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(request));
+    EXPECT_EQ(copy.written, 3);
+    EXPECT_THAT(copy.refused, SizeIs(0));
+    EXPECT_EQ(RecordOf(image)["geometry"], NameOf(form));
+    EXPECT_OK(ReadVolume(out_ / (image + ".nii"), form));
+    EXPECT_THAT(ReadVolume(out_ / (image + ".nii")), StatusIs(absl::StatusCode::kInvalidArgument))
+        << "the copy has both forms of its input";
+  }
+}
+
+TEST_F(HarmonizedCopyTest, TakesTheFieldStrengthFromTheSidecarThatAppliesByInheritance) {
+  WriteText(in_ / "T1w.json", R"({"MagneticFieldStrength": 3})");
+  ASSERT_OK(Make());
+  EXPECT_EQ(RecordOf("sub-1/anat/sub-1_T1w")["field_strength_tesla"], 1.5);
+  EXPECT_EQ(RecordOf("sub-2/anat/sub-2_T1w")["field_strength_tesla"], 3);
+
+  const fs::path single = folder_.path() / "out.nii.gz";
+  ASSERT_OK(Make(RequestOf(in_ / "sub-2/anat/sub-2_T1w.nii.gz", single)));
+  EXPECT_EQ(json::parse(TextOf(folder_.path() / "out.harmonization.json"))["field_strength_tesla"],
+            3);
+}
+
+TEST_F(HarmonizedCopyTest, RemovesWhatAKilledProcessLeftAndTellsWhatIsNobodys) {
+  ASSERT_OK(Make());
+  const fs::path anat = out_ / "sub-1/anat";
+  for (const char* left :
+       {"sub-1_T1w.nii.gz.tmp-0123abcd", "sub-1_T1w.harmonization.json.tmp-ffffffff",
+        "sub-1_T1w.json.tmp-00000000"}) {
+    WriteText(anat / left, "half");
+  }
+  WriteText(anat / "notes.tmp-0123abcd", "mine");
+  WriteText(out_ / "README", "mine");
+
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make());
+
+  EXPECT_EQ(copy.kept, 3);
+  EXPECT_THAT(copy.strangers, testing::ElementsAre("README", "sub-1/anat/notes.tmp-0123abcd"));
+  EXPECT_FALSE(fs::exists(anat / "sub-1_T1w.nii.gz.tmp-0123abcd"));
+  EXPECT_FALSE(fs::exists(anat / "sub-1_T1w.harmonization.json.tmp-ffffffff"));
+  EXPECT_FALSE(fs::exists(anat / "sub-1_T1w.json.tmp-00000000"));
+  EXPECT_TRUE(fs::exists(anat / "notes.tmp-0123abcd"));
+}
+
+// Killed between the image and its record, then run with a plan that refuses the image.
+TEST_F(HarmonizedCopyTest, LeavesNoImageWithoutARecordWhereItIsRefused) {
+  const std::string image = "sub-1/anat/sub-1_T1w";
+  ASSERT_OK(Make());
+  fs::remove(out_ / (image + ".harmonization.json"));
+  HarmonizationPlan plan;
+  plan.mask = HarmonizationPlan::Mask::kGiven;
+
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(plan));
+
+  EXPECT_THAT(copy.refused, SizeIs(3));
+  EXPECT_FALSE(fs::exists(out_ / (image + ".nii.gz")));
+}
+
+TEST_F(HarmonizedCopyTest, CopiesAnewWhatDiffersThoughItIsAsLongAndNoOlder) {
+  ASSERT_OK(Make());
+  WriteText(out_ / "participants.tsv", "participant_id\nsub-2\n");
+
+  ASSERT_OK(Make());
+
+  EXPECT_EQ(TextOf(out_ / "participants.tsv"), TextOf(in_ / "participants.tsv"));
+}
+
+// Records of an earlier harmonisation would take the place of the new ones, again and again.
+TEST_F(HarmonizedCopyTest, OfACopyHasItsOwnRecords) {
+  ASSERT_OK(Make());
+  const fs::path twice = folder_.path() / "twice";
+  HarmonizationPlan none;
+  none.normalize = HarmonizationPlan::Normalizer::kNone;
+  ASSERT_OK(Make(RequestOf(out_, twice, none)));
+
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy again, Make(RequestOf(out_, twice, none)));
+
+  EXPECT_EQ(again.kept, 3);
+}
+
+TEST_F(HarmonizedCopyTest, OfDicomIsOneNiftiPerSeriesWithTheScannersGeometryAndNoOtherFile) {
+  const fs::path dicom = folder_.path() / "dicom";
+  const Volume volume = NumberedVolume(ObliqueGeometry({6, 5, 7}));
+  WriteMrSeries(dicom / "case-1/t1", volume, nullptr, "1");
+  WriteMrSeries(dicom / "case-2", volume, nullptr, "2");
+  WriteText(dicom / "case-1/t1/patient.txt", "a name");
+  fs::create_directories(dicom / "labels");
+  ASSERT_OK(WriteLabelMap(dicom / "labels/case-1.nii.gz", BoxLabels(volume.geometry)));
+
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(RequestOf(dicom, out_)));
+
+  EXPECT_EQ(copy.written, 2);
+  std::set<std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(out_)) {
+    if (entry.is_regular_file()) files.insert(entry.path().lexically_relative(out_));
+  }
+  EXPECT_THAT(files, testing::ElementsAre("case-1/t1.harmonization.json", "case-1/t1.nii.gz",
+                                          "case-2.harmonization.json", "case-2.nii.gz",
+                                          "labels/case-1.nii.gz"));
+  ASSERT_OK_AND_ASSIGN(const GeometryAudit audit, AuditGeometry(out_ / "case-2.nii.gz"));
+  EXPECT_LT(GreatestCornerDistance(audit.geometry, volume.geometry), 1e-3);
+  EXPECT_EQ(audit.qform_code, 1);
+  EXPECT_EQ(audit.sform_code, 1);
+  EXPECT_LT(audit.disagreement_mm, 1e-3);
+  EXPECT_EQ(RecordOf("case-2")["field_strength_tesla"], 1.5);
+  EXPECT_THAT(TextOf(out_ / "case-2.harmonization.json"), testing::Not(HasSubstr("patient")));
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy again, Make(RequestOf(dicom, out_)));
+  EXPECT_EQ(again.kept, 2);
+}
+
+TEST_F(HarmonizedCopyTest, OfOneDicomSeriesIsTheNamedFile) {
+  const fs::path dicom = folder_.path() / "dicom";
+  WriteMrSeries(dicom / "t1", NumberedVolume(ObliqueGeometry({6, 5, 7})), nullptr, "1");
+  const fs::path single = folder_.path() / "t1.nii.gz";
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(RequestOf(dicom / "t1", single)));
+  EXPECT_EQ(copy.written, 1);
+  EXPECT_TRUE(fs::exists(single));
+
+  WriteMrSeries(dicom / "t2", NumberedVolume(ObliqueGeometry({6, 5, 7})), nullptr, "2");
+  EXPECT_THAT(Make(RequestOf(dicom, single)),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       testing::AllOf(HasSubstr("2 DICOM series"), HasSubstr("name a folder"))));
 }
 
 TEST_F(HarmonizedCopyTest, TakesDecathlonAndNnunetFoldersAndSingleImages) {
@@ -262,13 +544,11 @@ TEST_F(HarmonizedCopyTest, TakesDecathlonAndNnunetFoldersAndSingleImages) {
   ASSERT_OK(WriteVolume(cohort / "imagesTr/a_0000.nii.gz", SmoothVolume(StoredGrid())));
   ASSERT_OK(WriteVolume(cohort / "imagesTs/b_0000.nii.gz", SmoothVolume(StoredGrid())));
   ASSERT_OK(WriteLabelMap(cohort / "labelsTr/a.nii.gz", BoxLabels(StoredGrid())));
-  const auto nothing = [](std::int64_t, std::int64_t) {};
 
-  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy,
-                       MakeHarmonizedCopy(cohort, out_, {}, {}, nothing));
-  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy single,
-                       MakeHarmonizedCopy(cohort / "imagesTr/a_0000.nii.gz",
-                                          folder_.path() / "single.nii.gz", {}, {}, nothing));
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(RequestOf(cohort, out_)));
+  ASSERT_OK_AND_ASSIGN(
+      const HarmonizedCopy single,
+      Make(RequestOf(cohort / "imagesTr/a_0000.nii.gz", folder_.path() / "single.nii.gz")));
 
   EXPECT_EQ(copy.written, 2);
   EXPECT_EQ(TextOf(out_ / "labelsTr/a.nii.gz"), TextOf(cohort / "labelsTr/a.nii.gz"));
@@ -280,8 +560,7 @@ TEST_F(HarmonizedCopyTest, WritesASingleImageIntoTheCurrentFolder) {
   const fs::path before = fs::current_path();
   fs::current_path(folder_.path());
   const absl::StatusOr<HarmonizedCopy> copy =
-      MakeHarmonizedCopy(in_ / "sub-1/anat/sub-1_T1w.nii.gz", "single.nii.gz", {}, {},
-                         [](std::int64_t, std::int64_t) {});
+      Make(RequestOf(in_ / "sub-1/anat/sub-1_T1w.nii.gz", "single.nii.gz"));
   fs::current_path(before);
 
   ASSERT_OK(copy);
@@ -290,17 +569,21 @@ TEST_F(HarmonizedCopyTest, WritesASingleImageIntoTheCurrentFolder) {
 }
 
 TEST_F(HarmonizedCopyTest, RefusesPlacesThatWouldMixInputAndOutput) {
-  const auto to = [this](const fs::path& output) {
-    return MakeHarmonizedCopy(in_, output, {}, {}, [](std::int64_t, std::int64_t) {});
-  };
+  const auto to = [this](const fs::path& output) { return Make(RequestOf(in_, output)); };
   EXPECT_THAT(to(in_), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("overwrite")));
+  EXPECT_THAT(to(folder_.path()),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("lies inside the output")));
   EXPECT_THAT(to(in_ / "derivatives/harmonised"),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("inside the input")));
-  EXPECT_THAT(MakeHarmonizedCopy(folder_.path() / "none", out_, {}, {}, {}),
+  EXPECT_THAT(Make(RequestOf(folder_.path() / "none", out_)),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("there is no")));
   fs::create_directories(folder_.path() / "empty");
-  EXPECT_THAT(MakeHarmonizedCopy(folder_.path() / "empty", out_, {}, {}, {}),
+  EXPECT_THAT(Make(RequestOf(in_ / "sub-1/anat", out_)),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("such as " + in_.string())));
+  EXPECT_THAT(Make(RequestOf(folder_.path() / "empty", out_)),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("no cohort that is known")));
+  EXPECT_THAT(Make(RequestOf(in_ / "sub-1/anat/sub-1_T1w.nii.gz", folder_.path() / "single")),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("name the output .nii.gz")));
 }
 
 }  // namespace
