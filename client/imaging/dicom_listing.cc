@@ -282,34 +282,40 @@ class Lister {
  public:
   explicit Lister(const std::filesystem::path& folder) : folder_(folder) {}
 
-  /// In the order of files, whatever the number of threads: the first of two copies counts.
+  /// Looks at so many files at a time, then adds them in their order, whatever the number of
+  /// threads: the first of two copies counts.
   absl::Status AddAll(const std::vector<std::filesystem::path>& files,
                       const ListingControl& control) {
-    const auto total = std::ssize(files);
+    constexpr std::size_t kFilesAtATime = 256;
     std::atomic<bool> out_of_memory = false;  // No exception may leave a parallel region.
-#pragma omp parallel for ordered schedule(dynamic, 1) num_threads(std::max(control.threads, 1))
-    for (std::ptrdiff_t i = 0; i < total; ++i) {
-      const std::filesystem::path& file = files[static_cast<std::size_t>(i)];
-      const auto guarded = [&](auto work) {
-        if (out_of_memory || control.stop.stop_requested()) return;
-        try {
-          work();
-        } catch (const std::bad_alloc&) {
-          out_of_memory = true;
-        }
-      };
-      FileSight sight;
-      guarded([&] { sight = LookAtFile(file); });
-#pragma omp ordered
-      guarded([&] {
-        Add(file, std::move(sight));
-        if (control.observe) control.observe(i + 1, total);
-      });
+    const auto guarded = [&](auto work) {
+      if (out_of_memory || control.stop.stop_requested()) return;
+      try {
+        work();
+      } catch (const std::bad_alloc&) {
+        out_of_memory = true;
+      }
+    };
+    for (std::size_t first = 0; first < files.size(); first += kFilesAtATime) {
+      const std::size_t count = std::min(kFilesAtATime, files.size() - first);
+      std::vector<FileSight> sights(count);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(std::max(control.threads, 1))
+      for (std::size_t i = 0; i < count; ++i) {
+        guarded([&] { sights[i] = LookAtFile(files[first + i]); });
+      }
+      for (std::size_t i = 0; i < count; ++i) {
+        guarded([&] {
+          Add(files[first + i], std::move(sights[i]));
+          if (control.observe) {
+            control.observe(static_cast<std::int64_t>(first + i + 1), std::ssize(files));
+          }
+        });
+      }
     }
     if (control.stop.stop_requested()) return absl::CancelledError("interrupted");
     if (!out_of_memory) return absl::OkStatus();
-    return absl::ResourceExhaustedError(
-        fmt::format("not enough memory to list the {} files of {}", total, folder_.string()));
+    return absl::ResourceExhaustedError(fmt::format("not enough memory to list the {} files of {}",
+                                                    files.size(), folder_.string()));
   }
 
   DicomListing Finish() && {

@@ -34,7 +34,7 @@ struct DicomListing {
 };
 
 /// How a long listing is done: on so many threads, until it is asked to stop, and who is told how
-/// far it is (one call at a time, from any of the threads).
+/// far it is (from the caller's thread).
 struct ListingControl {
   int threads = 1;
   std::stop_token stop = {};
@@ -50,9 +50,9 @@ struct ListingControl {
 /// which is measured between positions (SliceThickness is not looked at). docs/dicom.md says what
 /// is read and what is set aside. The number of threads does not show in the listing.
 ///
-/// Cost:    a file's header each, a few hundred bytes of memory per file and a header per thread.
-/// Threads: any number of calls at once.
-/// Errors:  NOT_FOUND no such folder; CANCELLED; RESOURCE_EXHAUSTED more memory than there is. A
+/// Cost:    a file's header each, a few hundred bytes of memory per file, and 256 headers at a
+/// time. Threads: any number of calls at once. Errors:  NOT_FOUND no such folder; CANCELLED;
+/// RESOURCE_EXHAUSTED more memory than there is. A
 ///          broken file is no error, but set aside.
 absl::StatusOr<DicomListing> ListDicomSeries(const std::filesystem::path& folder,
                                              const ListingControl& control = {});
