@@ -11,6 +11,7 @@
 #include "client/harmonization/harmonize.h"
 #include "client/imaging/image_file.h"
 #include "client/imaging/orientation.h"
+#include "common/process/resources.h"
 #include "common/status/status_macros.h"
 
 namespace isoscan {
@@ -147,7 +148,8 @@ absl::StatusOr<SiteCases> ListSiteCases(const ClientConfig& config, const Study&
   }
   SiteCases cases;
   for (const CohortFolder& folder : config.cohorts) {
-    ASSIGN_OR_RETURN(std::vector<CaseFiles> found, ListCases(folder, study, &cases.left_out));
+    ASSIGN_OR_RETURN(std::vector<CaseFiles> found,
+                     ListCases(folder, study, &cases.left_out, {.threads = AvailableCores()}));
     std::move(found.begin(), found.end(), std::back_inserter(cases.files));
   }
   ASSIGN_OR_RETURN(cases.held_out, HeldOut(cases.files, study.held_out, config.held_out_cases));
@@ -161,7 +163,9 @@ std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study) {
   double largest = 0;
   for (const CaseFiles& files : cases.files) {
     // What cannot be read is refused later, and takes no memory.
-    const absl::StatusOr<Geometry> geometry = ReadGeometry(files.images.front(), files.geometry);
+    const absl::StatusOr<Geometry> geometry =
+        files.series.empty() ? ReadGeometry(files.images.front(), files.geometry)
+                             : files.series.front().geometry;
     if (!geometry.ok()) continue;
     const auto stored = static_cast<double>(geometry->voxels());
     const double prepared = PreparedVoxels(*geometry, study);

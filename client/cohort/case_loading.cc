@@ -156,8 +156,10 @@ absl::StatusOr<LoadedCase> LoadCase(const CaseFiles& files, const Study& study) 
                                                   study.channels.size()));
   }
   LoadedCase loaded;
-  for (const std::filesystem::path& path : files.images) {
-    ASSIGN_OR_RETURN(Volume stored, ReadVolume(path, files.geometry));
+  for (std::size_t channel = 0; channel < files.images.size(); ++channel) {
+    const std::filesystem::path& path = files.images[channel];
+    ASSIGN_OR_RETURN(Volume stored, files.series.empty() ? ReadVolume(path, files.geometry)
+                                                         : ReadDicomSeries(files.series[channel]));
     if (loaded.channels.empty()) loaded.stored = stored.geometry;
     loaded.channels.push_back(ToCanonical(std::move(stored)));
     RETURN_IF_ERROR(

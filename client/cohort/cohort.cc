@@ -59,7 +59,8 @@ absl::StatusOr<CohortFolder::Layout> DetectLayout(const std::filesystem::path& f
 }
 
 absl::StatusOr<std::vector<CaseFiles>> ListCases(const CohortFolder& folder, const Study& study,
-                                                 std::vector<std::string>* left_out) {
+                                                 std::vector<std::string>* left_out,
+                                                 const ListingControl& control) {
   std::error_code error;
   if (!std::filesystem::is_directory(folder.folder, error)) {
     return absl::NotFoundError(
@@ -76,7 +77,7 @@ absl::StatusOr<std::vector<CaseFiles>> ListCases(const CohortFolder& folder, con
   absl::StatusOr<std::vector<CaseFiles>> cases =
       layout == CohortFolder::Layout::kBids        ? ListBidsCases(folder, study, lines)
       : layout == CohortFolder::Layout::kDecathlon ? ListDecathlonCases(folder, study, lines)
-      : layout == CohortFolder::Layout::kDicom     ? ListDicomCases(folder, study, lines)
+      : layout == CohortFolder::Layout::kDicom     ? ListDicomCases(folder, study, lines, control)
                                                    : ListNnunetCases(folder, study, lines);
   if (!cases.ok()) return cases;
   if (cases->empty()) {

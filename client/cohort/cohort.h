@@ -3,12 +3,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "client/imaging/dicom_listing.h"
 #include "client/imaging/image_file.h"
 #include "client/imaging/volume.h"
 #include "common/study/study.h"
@@ -38,7 +40,10 @@ struct CohortFolder {
 struct CaseFiles {
   std::string name;
   std::string cohort;
-  std::vector<std::filesystem::path> images;  ///< For ReadVolume; one per channel of the study.
+  std::vector<std::filesystem::path> images;  ///< One per channel of the study.
+  /// Of the layout "dicom": each image as it was listed, so that no folder is listed again. Empty
+  /// where images are files for ReadVolume.
+  std::vector<DicomSeries> series = {};
   /// Label values of one file -> labels of the network (1, 2, ...). BIDS: a file per label.
   struct LabelFile {
     std::filesystem::path path;
@@ -51,19 +56,24 @@ struct CaseFiles {
   /// Who was scanned (BIDS `sub-`; of DICOM, the patient's first case); empty: `name`. All cases of
   /// a patient are held out or none is.
   std::string patient = "";
+  /// Of DICOM, by which kHash holds the patient out instead of by name (DicomSeries).
+  std::optional<double> patient_fraction = std::nullopt;
   GeometrySource geometry = GeometrySource::kAgreed;  ///< For every one of these files.
 };
 
 /// Every case of a folder, sorted by name. Names only are read, of DICOM the headers, no voxel. A
 /// scan that lacks a label file or a channel of the study is no case; `left_out`, where given, gets
-/// one line for each of them, for the site's own terminal.
+/// one line for each of them, for the site's own terminal. `control` is for DICOM, where it is told
+/// of each case; other layouts are a matter of names.
 ///
-/// Errors: NOT_FOUND no such folder, or no case in it (the message says which layouts were looked
+/// Errors: CANCELLED; NOT_FOUND no such folder, or no case in it (the message says which layouts
+/// were looked
 ///         for and what was found); INVALID_ARGUMENT a label or channel of the study that this
 ///         cohort has no files for (the message lists what it has, and the key to set);
 ///         DATA_LOSS a dataset.json that is not JSON.
 absl::StatusOr<std::vector<CaseFiles>> ListCases(const CohortFolder& folder, const Study& study,
-                                                 std::vector<std::string>* left_out = nullptr);
+                                                 std::vector<std::string>* left_out = nullptr,
+                                                 const ListingControl& control = {});
 
 /// A case in memory, canonical (LPS), in its own grid, labels mapped to the study's.
 struct LoadedCase {
@@ -98,9 +108,9 @@ absl::StatusOr<PreparedCase> PrepareCase(const LoadedCase& loaded, const CaseFil
 
 /// Which cases are held out under the study's rule; the rest is for training. kEvery counts within
 /// each cohort folder, kHash by the case's name, kList by `listed` names ("case" or "cohort/case").
-/// A patient with several cases counts as one, by the patient's name: a model must not be scored on
-/// a patient that it was trained on.
-/// Errors: INVALID_ARGUMENT when a listed name is no case, or when either side is empty.
+/// A patient with several cases counts as one, by the patient's name or, of DICOM, fraction: a
+/// model must not be scored on a patient that it was trained on. Errors: INVALID_ARGUMENT when a
+/// listed name is no case, or when either side is empty.
 absl::StatusOr<std::vector<bool>> HeldOut(const std::vector<CaseFiles>& cases,
                                           const HeldOutRule& rule,
                                           const std::vector<std::string>& listed);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <set>
@@ -12,7 +14,7 @@
 
 #include "client/cohort/label_names.h"
 #include "client/cohort/layouts.h"
-#include "client/imaging/dicom_series.h"
+#include "client/imaging/dicom_listing.h"
 #include "common/status/status_macros.h"
 
 // A folder of DICOM series for each case, labels beside them: docs/dicom.md.
@@ -91,34 +93,10 @@ std::string WhatIsThere(const DicomListing& listing) {
       shown < parts.size() ? fmt::format("; and {} more", parts.size() - shown) : "");
 }
 
-/// A path by which ReadVolume finds this series again: the case's folder when it is alone there, or
-/// one of its files.
-absl::StatusOr<std::filesystem::path> PathOf(const DicomSeries& series, const DicomListing& listing,
-                                             const std::filesystem::path& folder) {
-  if (listing.series.size() == 1) return folder;
-  const std::filesystem::path& first = series.slices.front().file;
-  for (const DicomSlice& slice : series.slices) {
-    if (slice.file.parent_path() == first.parent_path()) continue;
-    return absl::InvalidArgumentError(fmt::format(
-        "the files of its series {} lie in several folders, beside other series: put each series "
-        "into a folder of its own",
-        series.key));
-  }
-  for (const DicomSeries& other : listing.series) {
-    if (&other == &series || other.slices.front().file != first) continue;
-    return absl::InvalidArgumentError(
-        fmt::format("its file {} holds several series: export each into a file of its own, or "
-                    "convert them with dcm2niix",
-                    first.filename().string()));
-  }
-  return first;
-}
-
-/// The image of each channel; what is wrong, otherwise.
-absl::StatusOr<std::vector<std::filesystem::path>> ImagesOf(
-    const CohortFolder& folder, const Study& study, const DicomListing& listing,
-    const std::filesystem::path& case_folder, std::set<std::string>& patients) {
-  std::vector<std::filesystem::path> images;
+/// The series of each channel; what is wrong, otherwise.
+absl::StatusOr<std::vector<DicomSeries>> SeriesOf(const CohortFolder& folder, const Study& study,
+                                                  const DicomListing& listing) {
+  std::vector<DicomSeries> chosen;
   for (const std::string& channel : study.channels) {
     const auto configured = folder.channels.find(channel);
     const bool is_named = configured != folder.channels.end();
@@ -136,11 +114,9 @@ absl::StatusOr<std::vector<std::filesystem::path>> ImagesOf(
           "{} series may be \"{}\" ({} and {}): put the right one into a folder {} of the case",
           fitting.size(), wanted, fitting[0]->key, fitting[1]->key, wanted));
     }
-    ASSIGN_OR_RETURN(std::filesystem::path path, PathOf(*fitting.front(), listing, case_folder));
-    images.push_back(std::move(path));
-    if (!fitting.front()->patient.empty()) patients.insert(fitting.front()->patient);
+    chosen.push_back(*fitting.front());
   }
-  return images;
+  return chosen;
 }
 
 absl::StatusOr<CaseFiles::LabelFile> LabelsOf(const CohortFolder& folder, const Study& study) {
@@ -211,11 +187,14 @@ bool LooksLikeDicom(const std::filesystem::path& folder) {
 
 absl::StatusOr<std::vector<CaseFiles>> ListDicomCases(const CohortFolder& folder,
                                                       const Study& study,
-                                                      std::vector<std::string>* left_out) {
+                                                      std::vector<std::string>* left_out,
+                                                      const ListingControl& control) {
   ASSIGN_OR_RETURN(const CaseFiles::LabelFile labels, LabelsOf(folder, study));
   std::vector<CaseFiles> cases;
   std::map<std::string, std::vector<std::size_t>> of_patient;  // Digest -> cases.
-  for (const std::filesystem::path& case_folder : DicomCaseFolders(folder.folder)) {
+  const std::vector<std::filesystem::path> case_folders = DicomCaseFolders(folder.folder);
+  std::int64_t listed = 0;
+  for (const std::filesystem::path& case_folder : case_folders) {
     CaseFiles files{.name = case_folder.filename().string(),
                     .cohort = folder.name,
                     .images = {},
@@ -224,14 +203,24 @@ absl::StatusOr<std::vector<CaseFiles>> ListDicomCases(const CohortFolder& folder
     const auto leave_out = [&](const std::string& reason) {
       left_out->push_back(fmt::format("{}: {}", files.name, reason));
     };
-    ASSIGN_OR_RETURN(const DicomListing listing, ListDicomSeries(case_folder));
-    std::set<std::string> patients;
-    auto images = ImagesOf(folder, study, listing, case_folder, patients);
-    if (!images.ok()) {
-      leave_out(std::string(images.status().message()));
+    ASSIGN_OR_RETURN(
+        const DicomListing listing,
+        ListDicomSeries(case_folder, {.threads = control.threads, .stop = control.stop}));
+    if (control.observe) control.observe(++listed, std::ssize(case_folders));
+    absl::StatusOr<std::vector<DicomSeries>> chosen = SeriesOf(folder, study, listing);
+    if (!chosen.ok()) {
+      leave_out(std::string(chosen.status().message()));
       continue;
     }
-    files.images = *std::move(images);
+    std::set<std::string> patients;
+    for (DicomSeries& series : *chosen) {
+      files.images.push_back(listing.series.size() == 1 ? case_folder : series.slices.front().file);
+      if (!series.patient.empty()) {
+        patients.insert(series.patient);
+        files.patient_fraction = series.patient_fraction;
+      }
+      files.series.push_back(std::move(series));
+    }
     if (patients.size() > 1) {
       leave_out("its series show different patients");
       continue;
@@ -255,11 +244,16 @@ absl::StatusOr<std::vector<CaseFiles>> ListDicomCases(const CohortFolder& folder
     if (!patients.empty()) of_patient[*patients.begin()].push_back(cases.size());
     cases.push_back(std::move(files));
   }
-  // The digests are of this process alone: a patient is called by the first case's name. One number
-  // in all files is an anonymiser's, not a patient's.
-  if (of_patient.size() > 1) {
-    for (const auto& [digest, members] : of_patient) {
-      for (const std::size_t member : members) cases[member].patient = cases[members[0]].name;
+  // One number in all files is an anonymiser's, not a patient's. The digests are of this process
+  // alone: a patient is called by the first case's name.
+  const bool tells_patients = of_patient.size() > 1;
+  for (const auto& [digest, members] : of_patient) {
+    for (const std::size_t member : members) {
+      if (tells_patients) {
+        cases[member].patient = cases[members.front()].name;
+      } else {
+        cases[member].patient_fraction.reset();
+      }
     }
   }
   return cases;

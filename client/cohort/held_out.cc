@@ -25,7 +25,11 @@ double FractionOf(const std::string& text) {
 
 std::vector<bool> HeldOutByHash(const std::vector<CaseFiles>& cases, double fraction) {
   std::vector<bool> held_out;
-  for (const CaseFiles& files : cases) held_out.push_back(FractionOf(PatientOf(files)) < fraction);
+  for (const CaseFiles& files : cases) {
+    const double place =
+        files.patient_fraction.has_value() ? *files.patient_fraction : FractionOf(PatientOf(files));
+    held_out.push_back(place < fraction);
+  }
   return held_out;
 }
 

@@ -29,7 +29,8 @@ absl::StatusOr<std::vector<CaseFiles>> ListNnunetCases(const CohortFolder& folde
 
 absl::StatusOr<std::vector<CaseFiles>> ListDicomCases(const CohortFolder& folder,
                                                       const Study& study,
-                                                      std::vector<std::string>* left_out);
+                                                      std::vector<std::string>* left_out,
+                                                      const ListingControl& control);
 
 /// The readers of ListScans, likewise.
 absl::StatusOr<std::vector<ScanFiles>> ListBidsScans(const CohortFolder& folder,

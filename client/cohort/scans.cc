@@ -3,12 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <map>
+#include <optional>
 #include <system_error>
 #include <utility>
 
 #include "absl/status/status.h"
 
 #include "client/cohort/layouts.h"
+#include "client/imaging/orientation.h"
 #include "common/status/status_macros.h"
 
 namespace isoscan {
@@ -33,29 +37,58 @@ void AddLooseFiles(const CohortFolder& folder, CohortScans& found) {
   if (!found.scans.empty()) found.layout = "loose files";
 }
 
-/// Labels of a DICOM case: `labels/CASE.nii.gz` in the cohort's folder, CASE being the folder under
-/// it that the series lies in (docs/dicom.md).
-void AddLabelsOfDicom(const CohortFolder& folder, ScanFiles& scan) {
-  const std::string name = scan.name.substr(0, scan.name.find_first_of("/#"));
+/// The label file of a DICOM case: `labels/CASE.nii.gz` in the cohort's folder (docs/dicom.md).
+std::optional<std::filesystem::path> LabelOfDicom(const CohortFolder& folder,
+                                                  const std::string& name) {
   for (const char* ending : {".nii.gz", ".nii", ".nrrd", ".mha"}) {
     std::error_code ignored;
-    const std::filesystem::path path = folder.folder / "labels" / (name + ending);
-    if (!std::filesystem::exists(path, ignored)) continue;
-    scan.labels.emplace_back().path = path;
-    return;
+    std::filesystem::path path = folder.folder / "labels" / (name + ending);
+    if (std::filesystem::exists(path, ignored)) return path;
+  }
+  return std::nullopt;
+}
+
+/// The series of one case share a label file. It belongs to those on its grid; to all where it lies
+/// on none, or cannot be read, so that each is told so.
+void AddLabelOfDicom(const CohortFolder& folder, const std::string& name,
+                     const std::vector<ScanFiles*>& of_case) {
+  const auto path = LabelOfDicom(folder, name);
+  if (!path.has_value()) return;
+  std::vector<ScanFiles*> on_grid;
+  if (of_case.size() > 1) {
+    const absl::StatusOr<Geometry> label = ReadGeometry(*path, folder.geometry);
+    for (ScanFiles* const scan : of_case) {
+      const Geometry grid = CanonicalGeometry(scan->images.front().series->geometry);
+      if (label.ok() && SameGrid(grid, CanonicalGeometry(*label), GridToleranceOf(grid))) {
+        on_grid.push_back(scan);
+      }
+    }
+    for (ScanFiles* const scan : of_case) scan->label_elsewhere = !on_grid.empty();
+  }
+  for (ScanFiles* const scan : on_grid.empty() ? of_case : on_grid) {
+    scan->labels.emplace_back().path = *path;
+    scan->label_elsewhere = false;
   }
 }
 
-absl::Status AddDicomSeries(const CohortFolder& folder, CohortScans& found) {
-  ASSIGN_OR_RETURN(DicomListing listing, ListDicomSeries(folder.folder));
+absl::Status AddDicomSeries(const CohortFolder& folder, const ListingControl& control,
+                            CohortScans& found) {
+  ASSIGN_OR_RETURN(DicomListing listing, ListDicomSeries(folder.folder, control));
+  const std::size_t first_scan = found.scans.size();
   for (DicomSeries& series : listing.series) {
     ScanFiles& scan = found.scans.emplace_back(EmptyScan(folder, series.key));
     scan.sidecar.acquisition = series.acquisition;
     scan.patient_digest = series.patient;
     const std::filesystem::path first = series.slices.front().file;
     scan.images.push_back({.path = first, .channel = "", .series = std::move(series)});
-    AddLabelsOfDicom(folder, scan);
   }
+  // A case is the folder under the cohort's that the series lies in.
+  std::map<std::string, std::vector<ScanFiles*>> cases;
+  for (std::size_t i = first_scan; i < found.scans.size(); ++i) {
+    const std::string& name = found.scans[i].name;
+    cases[name.substr(0, name.find_first_of("/#"))].push_back(&found.scans[i]);
+  }
+  for (const auto& [name, of_case] : cases) AddLabelOfDicom(folder, name, of_case);
   for (const DicomSetAside& aside : listing.set_aside) {
     const std::filesystem::path name = aside.first.lexically_relative(folder.folder);
     ScanFiles& scan = found.scans.emplace_back(EmptyScan(folder, name.string()));
@@ -93,7 +126,7 @@ std::string NameOf(CohortFolder::Layout layout) {
 
 }  // namespace
 
-absl::StatusOr<CohortScans> ListScans(const CohortFolder& folder) {
+absl::StatusOr<CohortScans> ListScans(const CohortFolder& folder, const ListingControl& control) {
   std::error_code error;
   if (!std::filesystem::is_directory(folder.folder, error)) {
     return absl::NotFoundError(fmt::format("there is no folder {}", folder.folder.string()));
@@ -104,7 +137,7 @@ absl::StatusOr<CohortScans> ListScans(const CohortFolder& folder) {
   const bool dicom = layout.ok() && *layout == CohortFolder::Layout::kDicom;
   if (dicom || absl::IsNotFound(layout.status())) {
     AddLooseFiles(folder, found);
-    RETURN_IF_ERROR(AddDicomSeries(folder, found));
+    RETURN_IF_ERROR(AddDicomSeries(folder, control, found));
     if (found.scans.empty() && !dicom) return layout.status();
     if (found.scans.empty()) {
       return absl::NotFoundError(fmt::format("no DICOM file in {}", folder.folder.string()));
@@ -140,15 +173,11 @@ ScanFiles AsScan(const CaseFiles& files, const Study& study, Sidecars& sidecars)
     ScanFiles::Image& image = scan.images.emplace_back();
     image.path = files.images[channel];
     image.channel = study.channels[channel];
-    if (!MayBeDicom(image.path)) continue;
-    // What cannot be read is told by the reader.
-    absl::StatusOr<DicomSeries> series = FindDicomSeries(image.path);
-    if (!series.ok()) continue;
-    if (channel == 0) {
-      scan.sidecar.acquisition = series->acquisition;
-      scan.patient_digest = series->patient;
-    }
-    image.series = *std::move(series);
+    if (files.series.empty()) continue;
+    image.series = files.series[channel];
+    if (channel > 0) continue;
+    scan.sidecar.acquisition = image.series->acquisition;
+    scan.patient_digest = image.series->patient;
   }
   for (const CaseFiles::LabelFile& file : files.labels) {
     ScanFiles::LabelFile& labels = scan.labels.emplace_back();

@@ -11,7 +11,7 @@
 
 #include "client/cohort/cohort.h"
 #include "client/cohort/sidecars.h"
-#include "client/imaging/dicom_series.h"
+#include "client/imaging/dicom_listing.h"
 #include "client/imaging/image_file.h"
 #include "common/study/study.h"
 
@@ -38,6 +38,8 @@ struct ScanFiles {
     bool closed = false;        ///< A value that `names` lacks is a fault, not a label of its own.
   };
   std::vector<LabelFile> labels;
+  /// The case's label file lies on the grid of another series of the case, and belongs to that one.
+  bool label_elsewhere = false;
   std::filesystem::path mask;      ///< That the study normalises over; empty: none is given.
   bool zero_outside_mask = false;  ///< The study erases what lies outside `mask`.
   Sidecar sidecar;                 ///< Of the first image.
@@ -57,10 +59,12 @@ struct CohortScans {
 
 /// Every scan of a folder with the labels that lie beside it, without a study. Names and sidecars
 /// are read, no header and no voxel. What lies in no layout is listed too: DICOM series, by all
-/// files' headers, and image files in the folder itself.
+/// files' headers, and image files in the folder itself. `control` is for DICOM.
 ///
-/// Errors: NOT_FOUND no such folder, or no scan in it; DATA_LOSS a dataset.json that is not JSON.
-absl::StatusOr<CohortScans> ListScans(const CohortFolder& folder);
+/// Errors: CANCELLED; NOT_FOUND no such folder, or no scan in it; DATA_LOSS a dataset.json that is
+/// not JSON.
+absl::StatusOr<CohortScans> ListScans(const CohortFolder& folder,
+                                      const ListingControl& control = {});
 
 /// A case as its study sees it: labels and channels have the study's names.
 ScanFiles AsScan(const CaseFiles& files, const Study& study, Sidecars& sidecars);

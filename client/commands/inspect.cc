@@ -21,20 +21,9 @@
 #include "common/process/progress.h"
 #include "common/process/resources.h"
 #include "common/status/status_macros.h"
-#include <malloc.h>
 
 namespace isoscan {
 namespace {
-
-/// One heap for all, which main() asks for (KeepFreedMemory), would keep the holes that volumes
-/// leave: a few small blocks in a hole, and the next volume needs another. Blocks of 1 MiB and more
-/// go back to the system here, so that the process never holds more than it uses.
-void GiveFreedMemoryBack() {
-  mallopt(M_MMAP_MAX, 1 << 16);
-  mallopt(M_MMAP_THRESHOLD, 1 << 20);
-  mallopt(M_TRIM_THRESHOLD, 1 << 20);
-  mallopt(M_TOP_PAD, 1 << 20);
-}
 
 bool IsFile(const std::string& study) {
   std::error_code ignored;
@@ -81,20 +70,33 @@ absl::StatusOr<std::vector<CohortFolder>> ChooseFolders(const std::optional<Clie
 /// Fills the report's cohorts and what was left out; with a study the cases are its own.
 absl::StatusOr<std::vector<ScanFiles>> List(const std::vector<CohortFolder>& folders,
                                             const std::optional<Study>& study,
-                                            const ClientConfig& config, InspectReport& report) {
+                                            const ClientConfig& config, const std::stop_token& stop,
+                                            InspectReport& report) {
   std::vector<ScanFiles> scans;
   std::vector<CaseFiles> cases;
   for (const CohortFolder& folder : folders) {
     report.cohorts.push_back(
         {.name = folder.name, .folder = folder.folder.string(), .layout = "", .advice = {}});
+    std::optional<Progress> progress;  // How much there is to list is known once it begins.
+    const ListingControl control{
+        .threads = report.threads,
+        .stop = stop,
+        .observe = [&progress, &study](std::int64_t done, std::int64_t total) {
+          if (!progress.has_value()) {
+            progress.emplace(study.has_value() ? "listing DICOM cases" : "listing DICOM files",
+                             total);
+          }
+          progress->Advance(done);
+        }};
     if (!study.has_value()) {
-      ASSIGN_OR_RETURN(CohortScans found, ListScans(folder));
+      ASSIGN_OR_RETURN(CohortScans found, ListScans(folder, control));
       report.cohorts.back().layout = found.layout;
       std::move(found.scans.begin(), found.scans.end(), std::back_inserter(scans));
       std::move(found.left_out.begin(), found.left_out.end(), std::back_inserter(report.left_out));
       continue;
     }
-    ASSIGN_OR_RETURN(std::vector<CaseFiles> found, ListCases(folder, *study, &report.left_out));
+    ASSIGN_OR_RETURN(std::vector<CaseFiles> found,
+                     ListCases(folder, *study, &report.left_out, control));
     report.cohorts.back().layout = "as the study reads it";
     Sidecars sidecars(folder.folder);
     for (CaseFiles& files : found) {
@@ -186,7 +188,7 @@ absl::Status Inspect(const InspectRequest& request, std::stop_token stop) {
   report.headers_only = request.headers_only;
   report.threads = request.threads > 0 ? request.threads : AvailableCores();
   ASSIGN_OR_RETURN(std::vector<ScanFiles> scans,
-                   List(folders, study, config.value_or(ClientConfig()), report));
+                   List(folders, study, config.value_or(ClientConfig()), stop, report));
   RETURN_IF_ERROR(LookAt(std::move(scans), stop, report));
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.peak_bytes = PeakMemoryBytes();

@@ -113,6 +113,14 @@ std::string PatientDigest(const std::string& number) {
   return number.empty() ? "" : Sha256Of(salt + Sha256Of(salt + number));
 }
 
+/// The same in every process, as no salt would be: a patient must never change sides.
+std::optional<double> PatientFraction(const std::string& number) {
+  constexpr int kDigits = 5;  // Of four bits each.
+  if (number.empty()) return std::nullopt;
+  const std::string digest = Sha256Of("isoscan held-out patient\n" + number);
+  return std::stod("0x0." + digest.substr(0, kDigits));
+}
+
 ImageComponent ComponentOf(const std::vector<std::string>& image_type) {
   for (std::size_t i = 2; i < image_type.size(); ++i) {
     const std::string& code = image_type[i];
@@ -354,7 +362,9 @@ absl::StatusOr<DicomHeader> ReadDicomHeader(const std::filesystem::path& path) {
   header.class_uid = Text(data, 0x00080016);
   header.instance_uid = Text(data, 0x00080018);
   header.series_uid = Text(data, 0x0020000e);
-  header.patient = PatientDigest(Text(data, 0x00100020));
+  const std::string patient = Text(data, 0x00100020);
+  header.patient = PatientDigest(patient);
+  header.patient_fraction = PatientFraction(patient);
   header.rows = count(0x00280010);
   header.columns = count(0x00280011);
   header.samples = count(0x00280002);

@@ -43,6 +43,9 @@ struct DicomHeader {
   bool float_pixels = false;    ///< DicomFile::float_pixels.
   std::int64_t file_bytes = 0;
   std::string patient;  ///< DicomSeries::patient.
+  /// DicomSeries::patient_fraction: 20 bits of the number's digest. Of ten million numbers ten have
+  /// the same, so that it does not lead back to one.
+  std::optional<double> patient_fraction;
 
   std::int64_t columns = 0;
   std::int64_t rows = 0;

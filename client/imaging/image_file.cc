@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "client/imaging/dicom_series.h"
+#include "client/imaging/dicom_listing.h"
 #include "client/imaging/nifti_header.h"
 #include "client/imaging/nifti_stream.h"
 #include "client/imaging/text_header.h"

@@ -63,9 +63,9 @@ std::string GridText(const Geometry& grid) {
                      grid.origin_mm[2]);
 }
 
-/// The most that reading a case takes: one volume at a time; with labels these, joined, and, while
-/// masks are measured, a thinned copy with its mask and the mask's runs (every second voxel of a
-/// noise image begins one).
+/// The most that reading a case takes: one volume at a time; with labels these, joined, and a
+/// thinned copy, of which masks are made when the volume is gone (with their runs, of which every
+/// second voxel of a noise image begins one).
 std::int64_t MemoryOf(const CaseSight& sight, const Geometry& canonical) {
   constexpr std::int64_t kFixed = std::int64_t{16} << 20;
   double voxels = 1;  // A broken header may ask for more than 64 bits can count.
@@ -78,7 +78,7 @@ std::int64_t MemoryOf(const CaseSight& sight, const Geometry& canonical) {
     for (const std::int64_t size : canonical.size) {
       thinned *= static_cast<double>((size + n - 1) / n);
     }
-    bytes += voxels + 22 * thinned;
+    bytes = voxels + std::max(bytes + sizeof(float) * thinned, 22 * thinned);
   }
   return static_cast<std::int64_t>(bytes) + kFixed;
 }
@@ -125,9 +125,9 @@ void CheckSpacing(CaseSight& sight, const ImageSight& image) {
 void LookAtImage(CaseSight& sight, std::size_t index, const JoinedLabels& labels,
                  const Geometry& canonical) {
   ImageSight& image = sight.images[index];
-  const absl::StatusOr<Volume> volume = image.file.series.has_value()
-                                            ? ReadDicomSeries(*image.file.series)
-                                            : ReadVolume(image.file.path, sight.files.geometry);
+  absl::StatusOr<Volume> volume = image.file.series.has_value()
+                                      ? ReadDicomSeries(*image.file.series)
+                                      : ReadVolume(image.file.path, sight.files.geometry);
   if (!volume.ok()) {
     sight.Quarantine(FaultOf(volume.status()), image.file.path,
                      std::string(volume.status().message()));
@@ -142,7 +142,7 @@ void LookAtImage(CaseSight& sight, std::size_t index, const JoinedLabels& labels
   image.read = true;
   if (index > 0 || sight.label_digest.empty()) return;
   MeasureContrast(sight, labels, *volume, canonical);
-  MeasureMasks(sight, *volume, labels.voxels);
+  MeasureMasks(sight, *std::move(volume), labels.slices);
 }
 
 void ReadHeaders(CaseSight& sight) {

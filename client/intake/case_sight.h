@@ -81,8 +81,8 @@ struct CaseSight {
 CaseSight LookAtHeaders(ScanFiles files);
 
 /// Reads each voxel of the case's files once and fills in the rest. At most one image, or one label
-/// file, is in memory at a time, with one byte per voxel for the joined labels. Does nothing to a
-/// case that is quarantined already.
+/// file, is in memory at a time, beside the joined labels (LabelSlices). Does nothing to a case
+/// that is quarantined already.
 void LookAtVoxels(CaseSight& sight);
 
 }  // namespace isoscan

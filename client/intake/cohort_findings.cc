@@ -122,12 +122,16 @@ void FindEqualLabels(std::vector<CaseSight>& sights) {
   for (CaseSight& sight : sights) {
     if (sight.label_digest.empty() || sight.quarantined()) continue;
     const auto [known, inserted] = first.emplace(sight.label_digest, &sight);
-    const std::string& patient = sight.files.patient;
-    if (inserted || (!patient.empty() && known->second->files.patient == patient)) continue;
+    if (inserted) continue;
+    const ScanFiles& files = sight.files;
+    const ScanFiles& other = known->second->files;
+    if (!files.patient.empty() && other.patient == files.patient) continue;
+    // Two series of one DICOM case, on one grid.
+    if (other.labels.front().path == files.labels.front().path) continue;
     sight.Flag(Fault::kSamePatient, sight.files.labels.front().path,
                fmt::format("its labels are those of case {}, voxel by voxel, and its image is not: "
                            "two scans of one patient, or labels of the wrong case",
-                           known->second->files.name));
+                           other.name));
   }
 }
 
@@ -202,7 +206,9 @@ void FindPatientsByDigest(std::vector<CaseSight>& sights) {
     const auto [known, inserted] = first.emplace(sight.files.patient_digest, &sight);
     if (inserted) continue;
     const std::string& other = known->second->files.name;
-    const auto folder_of = [](const std::string& name) { return name.substr(0, name.find('/')); };
+    const auto folder_of = [](const std::string& name) {
+      return name.substr(0, name.find_first_of("/#"));
+    };
     if (folder_of(other) == folder_of(sight.files.name) &&
         known->second->files.cohort == sight.files.cohort) {
       continue;
@@ -458,17 +464,13 @@ void CheckSidecar(CaseSight& sight) {
 void CheckLabels(std::vector<CaseSight>& sights) {
   struct Cohort {
     std::size_t cases = 0;
-    std::size_t without_file = 0;
     std::map<std::string, std::size_t> cases_with;
   };
   std::map<std::string, Cohort> cohorts;
   for (const CaseSight& sight : sights) {
     if (sight.quarantined()) continue;
     Cohort& cohort = cohorts[sight.files.cohort];
-    if (sight.files.labels.empty()) {
-      ++cohort.without_file;
-      continue;
-    }
+    if (sight.files.labels.empty()) continue;
     ++cohort.cases;
     for (const LabelSight& label : sight.labels) {
       if (label.voxels > 0) ++cohort.cases_with[label.name];
@@ -478,7 +480,7 @@ void CheckLabels(std::vector<CaseSight>& sights) {
     if (sight.quarantined()) continue;
     const Cohort& cohort = cohorts[sight.files.cohort];
     if (sight.files.labels.empty()) {
-      if (cohort.cases > 0) {
+      if (cohort.cases > 0 && !sight.files.label_elsewhere) {
         sight.Flag(Fault::kNoLabel, sight.images.front().file.path,
                    "there is no label file for it: no study can train on it");
       }

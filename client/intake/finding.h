@@ -38,7 +38,7 @@ struct Finding {
   bool quarantines = false;       ///< The case cannot be used; otherwise: look at it.
   std::filesystem::path path;     ///< The file that it is about.
   std::string reason;             ///< For the site's own terminal: it names files.
-  std::string series_fault = "";  ///< For kSeries: FaultName() of client/imaging/dicom_series.h.
+  std::string series_fault = "";  ///< For kSeries: FaultName() of client/imaging/dicom_fault.h.
 };
 
 /// The fault's name, for DICOM files the more exact one.

@@ -160,8 +160,10 @@ struct Box {
 
 Box BoxOf(const JoinedLabels& labels, const std::array<std::int64_t, 3>& size) {
   Box box{.first = size, .end = {}};
-  auto voxel = labels.voxels.begin();
+  std::vector<std::uint8_t> slice;
   for (std::int64_t z = 0; z < size[2]; ++z) {
+    labels.slices.Read(z, slice);
+    auto voxel = slice.begin();
     for (std::int64_t y = 0; y < size[1]; ++y) {
       for (std::int64_t x = 0; x < size[0]; ++x, ++voxel) {
         if (*voxel == 0) continue;
@@ -278,12 +280,14 @@ void MeasureContrast(CaseSight& sight, const JoinedLabels& labels, const Volume&
   std::vector<std::int64_t> counts(sums.size());
   double squares = 0;
   const CanonicalWalk walk = CanonicalWalkOf(volume.geometry);
+  std::vector<std::uint8_t> slice;
   for (std::int64_t z = box.first[2]; z < box.end[2]; ++z) {
+    labels.slices.Read(z, slice);
     for (std::int64_t y = box.first[1]; y < box.end[1]; ++y) {
       const std::int64_t row = walk.first + z * walk.step[2] + y * walk.step[1];
-      const std::int64_t place = (z * canonical.size[1] + y) * canonical.size[0];
+      const std::int64_t place = y * canonical.size[0];
       for (std::int64_t x = box.first[0]; x < box.end[0]; ++x) {
-        const std::uint8_t label = labels.voxels[static_cast<std::size_t>(place + x)];
+        const std::uint8_t label = slice[static_cast<std::size_t>(place + x)];
         const double value =
             static_cast<double>(volume.voxels[static_cast<std::size_t>(row + x * walk.step[0])]) -
             sight.images.front().mean;

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstddef>
 #include <map>
-#include <string_view>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -184,10 +183,12 @@ class LabelFileReader {
 
   void Join(const Volume& volume, const Geometry& canonical) {
     const CanonicalWalk walk = CanonicalWalkOf(volume.geometry);
-    auto voxel = joined_.voxels.begin();
+    std::vector<std::uint8_t> slice;
     float last = 0;
     std::size_t label = 0;
     for (std::int64_t z = 0; z < canonical.size[2]; ++z) {
+      joined_.slices.Read(z, slice);
+      auto voxel = slice.begin();
       for (std::int64_t y = 0; y < canonical.size[1]; ++y) {
         const std::int64_t row = walk.first + z * walk.step[2] + y * walk.step[1];
         for (std::int64_t x = 0; x < canonical.size[0]; ++x, ++voxel) {
@@ -204,6 +205,7 @@ class LabelFileReader {
           }
         }
       }
+      joined_.slices.Write(z, slice);
     }
   }
 
@@ -217,10 +219,14 @@ class LabelFileReader {
   float example_ = 0;
 };
 
-std::string DigestOf(const Geometry& canonical, std::string_view bytes) {
+std::string DigestOf(const Geometry& canonical, const LabelSlices& slices) {
   Sha256 digest;
   digest.Update({reinterpret_cast<const char*>(canonical.size.data()), sizeof(canonical.size)});
-  digest.Update(bytes);
+  std::vector<std::uint8_t> slice;
+  for (std::int64_t z = 0; z < canonical.size[2]; ++z) {
+    slices.Read(z, slice);
+    digest.Update({reinterpret_cast<const char*>(slice.data()), slice.size()});
+  }
   return std::move(digest).Finish();
 }
 
@@ -229,7 +235,7 @@ std::string DigestOf(const Geometry& canonical, std::string_view bytes) {
 JoinedLabels ReadLabels(CaseSight& sight, const Geometry& canonical) {
   JoinedLabels joined;
   if (sight.files.labels.empty()) return joined;
-  joined.voxels.assign(static_cast<std::size_t>(canonical.voxels()), 0);
+  joined.slices = LabelSlices(canonical.size);
   for (const ScanFiles::LabelFile& file : sight.files.labels) {
     LabelFileReader(sight, file, joined).Read(canonical);
   }
@@ -240,10 +246,7 @@ JoinedLabels ReadLabels(CaseSight& sight, const Geometry& canonical) {
     label.millilitres = static_cast<double>(label.voxels) * millilitres;
     labelled += label.voxels;
   }
-  if (labelled > 0) {
-    sight.label_digest = DigestOf(
-        canonical, {reinterpret_cast<const char*>(joined.voxels.data()), joined.voxels.size()});
-  }
+  if (labelled > 0) sight.label_digest = DigestOf(canonical, joined.slices);
   return joined;
 }
 
@@ -262,14 +265,16 @@ void CheckGivenMask(CaseSight& sight, const JoinedLabels& labels, const Geometry
   const CanonicalWalk walk = CanonicalWalkOf(mask->geometry);
   std::int64_t chosen = 0;
   std::int64_t outside = 0;
-  std::size_t voxel = 0;
+  std::vector<std::uint8_t> slice(static_cast<std::size_t>(canonical.size[0] * canonical.size[1]));
   for (std::int64_t z = 0; z < canonical.size[2]; ++z) {
+    if (!labels.slices.empty()) labels.slices.Read(z, slice);
+    auto label = slice.begin();
     for (std::int64_t y = 0; y < canonical.size[1]; ++y) {
       const std::int64_t row = walk.first + z * walk.step[2] + y * walk.step[1];
-      for (std::int64_t x = 0; x < canonical.size[0]; ++x, ++voxel) {
+      for (std::int64_t x = 0; x < canonical.size[0]; ++x, ++label) {
         const bool inside = mask->voxels[static_cast<std::size_t>(row + x * walk.step[0])] > 0;
         chosen += inside ? 1 : 0;
-        outside += !inside && !labels.voxels.empty() && labels.voxels[voxel] != 0 ? 1 : 0;
+        outside += !inside && *label != 0 ? 1 : 0;
       }
     }
   }

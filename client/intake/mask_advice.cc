@@ -36,8 +36,7 @@ Volume Thinned(const Volume& volume, const Geometry& canonical, std::int64_t n) 
 }
 
 std::optional<MaskShare> ShareOf(const Volume& thinned, const Geometry& canonical, std::int64_t n,
-                                 const std::vector<std::uint8_t>& labels,
-                                 HarmonizationPlan::Mask kind) {
+                                 const LabelSlices& labels, HarmonizationPlan::Mask kind) {
   HarmonizationPlan plan;
   plan.mask = kind;
   const absl::StatusOr<Mask> mask = MakeMask(thinned, plan);
@@ -46,12 +45,14 @@ std::optional<MaskShare> ShareOf(const Volume& thinned, const Geometry& canonica
   std::int64_t held = 0;
   std::int64_t chosen = 0;
   auto voxel = mask->begin();
+  std::vector<std::uint8_t> slice;
   for (std::int64_t z = 0; z < canonical.size[2]; z += n) {
+    labels.Read(z, slice);
     for (std::int64_t y = 0; y < canonical.size[1]; y += n) {
-      const std::int64_t row = (z * canonical.size[1] + y) * canonical.size[0];
+      const std::int64_t row = y * canonical.size[0];
       for (std::int64_t x = 0; x < canonical.size[0]; x += n, ++voxel) {
         chosen += *voxel != 0 ? 1 : 0;
-        if (labels[static_cast<std::size_t>(row + x)] == 0) continue;
+        if (slice[static_cast<std::size_t>(row + x)] == 0) continue;
         ++labelled;
         held += *voxel != 0 ? 1 : 0;
       }
@@ -84,10 +85,11 @@ std::int64_t MaskStride(const Geometry& canonical) {
   return n;
 }
 
-void MeasureMasks(CaseSight& sight, const Volume& volume, const std::vector<std::uint8_t>& labels) {
+void MeasureMasks(CaseSight& sight, Volume volume, const LabelSlices& labels) {
   const Geometry canonical = CanonicalGeometry(volume.geometry);
   const std::int64_t n = MaskStride(canonical);
-  const Volume thinned = Thinned(volume, canonical, n);
+  const Volume thinned = n == 1 ? ToCanonical(std::move(volume)) : Thinned(volume, canonical, n);
+  volume = Volume();  // Making a mask takes as much as a volume again.
   sight.otsu = ShareOf(thinned, canonical, n, labels, HarmonizationPlan::Mask::kOtsu);
   sight.threshold = ShareOf(thinned, canonical, n, labels, HarmonizationPlan::Mask::kThreshold);
 }

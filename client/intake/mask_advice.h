@@ -6,6 +6,7 @@
 
 #include "client/imaging/volume.h"
 #include "client/intake/case_sight.h"
+#include "client/intake/label_slices.h"
 
 namespace isoscan {
 
@@ -14,8 +15,8 @@ namespace isoscan {
 std::int64_t MaskStride(const Geometry& canonical);
 
 /// Fills in what the masks `otsu` and `threshold` (at the plan's default) hold of a case's labelled
-/// voxels. `labels` is canonical, one byte per voxel.
-void MeasureMasks(CaseSight& sight, const Volume& volume, const std::vector<std::uint8_t>& labels);
+/// voxels. The volume is taken, so that it is gone while the masks are made.
+void MeasureMasks(CaseSight& sight, Volume volume, const LabelSlices& labels);
 
 /// Which mask of the plan suits a cohort.
 struct MaskAdvice {

@@ -119,4 +119,11 @@ void KeepFreedMemory() {
   mallopt(M_TOP_PAD, 64 << 20);  // Growing by less costs a system call each time.
 }
 
+void GiveFreedMemoryBack() {
+  mallopt(M_MMAP_MAX, 1 << 16);
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);  // Fixed: glibc would raise it with each block that is freed.
+  mallopt(M_TRIM_THRESHOLD, 1 << 20);
+  mallopt(M_TOP_PAD, 1 << 20);
+}
+
 }  // namespace isoscan

@@ -31,4 +31,10 @@ absl::Status CheckMemory(const std::string& purpose, std::int64_t needed_bytes);
 /// which stays as large as it once was. Call first thing in main() of programs that train.
 void KeepFreedMemory();
 
+/// The opposite, for work that takes and frees one large volume after the other: one heap that
+/// keeps its memory also keeps the holes that volumes leave, in which a few small blocks soon lie,
+/// so that the next volume takes more. Blocks of 1 MiB and more go back to the system when they are
+/// freed; the process never holds more than it uses. May be called after KeepFreedMemory().
+void GiveFreedMemoryBack();
+
 }  // namespace isoscan

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "client/cohort/scans.h"
-#include "client/imaging/dicom_series.h"
+#include "client/imaging/dicom_listing.h"
 #include "client/intake/case_sight.h"
 
 namespace isoscan {

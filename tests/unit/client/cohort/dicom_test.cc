@@ -3,6 +3,9 @@
 
 #include <cmath>
 #include <filesystem>
+#include <map>
+#include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -172,6 +175,71 @@ TEST_F(DicomCohort, HoldsOutAllCasesOfAPatientTogether) {
   EXPECT_THAT(patients, ElementsAre("a", "b", "a", ""));
 }
 
+// The side of a patient hangs on no other case: not on one that sorts first, not on new patients.
+TEST_F(DicomCohort, HoldsOutAPatientByTheSameHashWhateverElseArrives) {
+  const Study study = StudyOf({"T1w"}, {"box"});
+  const auto fractions = [&] {
+    std::map<std::string, std::optional<double>> of_case;
+    const auto cases = ListCases(folder_, study);
+    EXPECT_OK(cases);
+    for (const CaseFiles& files : *cases) of_case[files.name] = files.patient_fraction;
+    return of_case;
+  };
+  for (const char* name : {"m", "n", "o"}) {
+    Series(name, Patient(name == std::string("o") ? "p2" : "p1"));
+    Labelled(name);
+  }
+  const auto before = fractions();
+  for (const char* name : {"a", "b", "z"}) {
+    Series(name, Patient(name == std::string("b") ? "p3" : "p1"));
+    Labelled(name);
+  }
+  const auto after = fractions();
+
+  EXPECT_EQ(before.at("m"), before.at("n"));
+  EXPECT_NE(before.at("m"), before.at("o"));
+  for (const char* name : {"m", "n", "o"}) EXPECT_EQ(before.at(name), after.at(name)) << name;
+  for (const char* name : {"a", "z"}) EXPECT_EQ(after.at(name), before.at("m")) << name;
+}
+
+// Neither by its folder nor by one file could it be told from the other series.
+TEST_F(DicomCohort, ReadsASeriesThatIsSpreadOverFoldersBesideAnother) {
+  Series("a/1");
+  Series("a/1", IsT2w);
+  std::filesystem::create_directories(cohort_.path() / "a/2");
+  for (const char* file : {"1-002.dcm", "2-002.dcm"}) {
+    std::filesystem::rename(cohort_.path() / "a/1" / file, cohort_.path() / "a/2" / file);
+  }
+  Labelled("a");
+  const Study study = StudyOf({"T1w"}, {"box"});
+
+  ASSERT_OK_AND_ASSIGN(const auto cases, ListCases(folder_, study));
+  ASSERT_THAT(cases, SizeIs(1));
+  ASSERT_OK_AND_ASSIGN(const LoadedCase loaded, LoadCase(cases.front(), study));
+
+  EXPECT_EQ(loaded.channels.front().voxels, volume_.voxels);
+}
+
+TEST_F(DicomCohort, IsListedCaseByCaseUntilSomebodyStopsIt) {
+  for (const char* name : {"a", "b", "c"}) {
+    Series(name);
+    Labelled(name);
+  }
+  std::stop_source stop;
+  std::vector<std::int64_t> told;
+  const ListingControl control{.threads = 2,
+                               .stop = stop.get_token(),
+                               .observe = [&](std::int64_t done, std::int64_t total) {
+                                 EXPECT_EQ(total, 3);
+                                 told.push_back(done);
+                                 if (done == 2) stop.request_stop();
+                               }};
+
+  EXPECT_THAT(ListCases(folder_, StudyOf({"T1w"}, {"box"}), &left_out_, control),
+              StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(told, ElementsAre(1, 2));
+}
+
 // An anonymiser's number: otherwise nothing could be held out.
 TEST_F(DicomCohort, TakesOneNumberInAllFilesForNoPatients) {
   for (const char* name : {"a", "b", "c"}) {
@@ -181,7 +249,10 @@ TEST_F(DicomCohort, TakesOneNumberInAllFilesForNoPatients) {
 
   ASSERT_OK_AND_ASSIGN(const auto cases, ListCases(folder_, StudyOf({"T1w"}, {"box"})));
 
-  for (const CaseFiles& files : cases) EXPECT_EQ(files.patient, "");
+  for (const CaseFiles& files : cases) {
+    EXPECT_EQ(files.patient, "");
+    EXPECT_EQ(files.patient_fraction, std::nullopt);
+  }
 }
 
 TEST_F(DicomCohort, LeavesOutACaseWithTwoPatients) {

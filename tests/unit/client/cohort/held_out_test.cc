@@ -87,6 +87,17 @@ TEST(HeldOutByHash, KeepsThePatientOnOneSide) {
   }
 }
 
+// Of DICOM, which has no name for a patient that stays the same when others arrive.
+TEST(HeldOutByHash, GoesByThePatientsFractionWhereThereIsOne) {
+  std::vector<CaseFiles> cases = Cases(4);
+  cases[0].patient_fraction = 0.19;  // case-1000 to case-1002 are held out by name.
+  cases[1].patient_fraction = 0.2;
+  cases[2].patient_fraction = 0.99;
+  cases[3].patient_fraction = 0;
+
+  EXPECT_THAT(HeldOut(cases, kHash, {}), IsOkAndHolds(ElementsAre(true, false, false, true)));
+}
+
 TEST(HeldOutByCount, TakesEveryKthOfEachCohort) {
   std::vector<CaseFiles> cases;
   for (const char* cohort : {"a", "b"}) {

@@ -11,14 +11,12 @@
 #include <vector>
 
 #include "client/imaging/image_file.h"
-#include "common/process/resources.h"
 #include "common/status/status_macros.h"
+#include "tests/support/peak_memory.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/unit/client/imaging/phantom.h"
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 namespace isoscan {
 namespace {
@@ -183,25 +181,6 @@ TEST_F(NiftiStreamTest, RefusesVoxelsThatTheHeaderDoesNotCount) {
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("goes on after the 2 x 2 x 2")));
   EXPECT_THAT(ReadVolume(Put(Gzip(bytes + std::string(70'000, 'x')))),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("goes on")));
-}
-
-/// Peak memory of a process that does nothing but `work`.
-template <typename Work>
-std::int64_t PeakMemoryOf(Work work) {
-  int ends[2];
-  EXPECT_EQ(pipe(ends), 0);
-  const pid_t child = fork();
-  if (child == 0) {
-    const std::int64_t peak = work() ? PeakMemoryBytes() : -1;
-    _exit(write(ends[1], &peak, sizeof(peak)) == sizeof(peak) ? 0 : 1);
-  }
-  std::int64_t peak = -1;
-  EXPECT_EQ(read(ends[0], &peak, sizeof(peak)), static_cast<ssize_t>(sizeof(peak)));
-  int status = 0;
-  waitpid(child, &status, 0);
-  close(ends[0]);
-  close(ends[1]);
-  return peak;
 }
 
 using SlowNiftiStream = NiftiStreamTest;

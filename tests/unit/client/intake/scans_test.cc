@@ -6,7 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "client/intake/case_sight.h"
+#include "client/intake/cohort_findings.h"
 #include "tests/unit/client/cohort/cohort_on_disk.h"
+#include "tests/unit/client/imaging/dicom_files.h"
 
 namespace isoscan {
 namespace {
@@ -102,6 +105,63 @@ TEST(ListScans, TakesLooseFilesAndRefusesAFolderWithoutAScan) {
 
   EXPECT_EQ(found.layout, "loose files");
   EXPECT_THAT(NamesOf(found), ElementsAre("a", "b"));
+}
+
+/// Two series of one case, the second with thicker slices, and a label file on `label_grid`.
+CohortScans TwoSeriesWithALabelOn(const Geometry& label_grid, const Geometry& first,
+                                  const Geometry& second, std::vector<CaseSight>& sights) {
+  const CohortOnDisk cohort;
+  WriteMrSeries(cohort.path() / "p/1", SmoothVolume(first), nullptr, "1");
+  WriteMrSeries(cohort.path() / "p/2", SmoothVolume(second), nullptr, "2");
+  WriteMrSeries(cohort.path() / "q/1", SmoothVolume(first), nullptr, "3");
+  cohort.Labels("labels/p.nii.gz", BoxLabels(label_grid));
+  cohort.Labels("labels/q.nii.gz", BoxLabels(first));
+  const absl::StatusOr<CohortScans> found = ListScans(cohort.folder());
+  EXPECT_OK(found);
+  if (!found.ok()) return {};
+  for (const ScanFiles& scan : found->scans) {
+    CaseSight& sight = sights.emplace_back(LookAtHeaders(scan));
+    LookAtVoxels(sight);
+  }
+  CompareCases(sights);
+  return *found;
+}
+
+TEST(ListScans, OfDicomGivesALabelToTheSeriesOnWhoseGridItLies) {
+  const Geometry fine = ObliqueGeometry({8, 6, 9});
+  const Geometry coarse = ObliqueGeometry({8, 6, 5});
+  std::vector<CaseSight> sights;
+
+  const CohortScans found = TwoSeriesWithALabelOn(coarse, fine, coarse, sights);
+
+  ASSERT_THAT(NamesOf(found), ElementsAre("p/1", "p/2", "q/1"));
+  EXPECT_THAT(found.scans[0].labels, IsEmpty());
+  EXPECT_THAT(found.scans[1].labels, SizeIs(1));
+  EXPECT_TRUE(found.scans[0].label_elsewhere);
+  EXPECT_FALSE(found.scans[1].label_elsewhere);
+  // q repeats the image of p/1, which is another matter.
+  for (const CaseSight& sight : {sights[0], sights[1]}) {
+    EXPECT_THAT(sight.findings, IsEmpty()) << sight.files.name;
+  }
+  EXPECT_THAT(sights[1].labels, SizeIs(2));
+}
+
+TEST(ListScans, OfDicomGivesALabelToEachSeriesOnItsGridAndToAllWhereItLiesOnNone) {
+  const Geometry grid = ObliqueGeometry({8, 6, 5});
+  std::vector<CaseSight> sights;
+  CohortScans found = TwoSeriesWithALabelOn(grid, grid, grid, sights);
+  ASSERT_THAT(found.scans, SizeIs(3));
+  EXPECT_THAT(found.scans[0].labels, SizeIs(1));
+  EXPECT_THAT(found.scans[1].labels, SizeIs(1));
+
+  sights.clear();
+  found =
+      TwoSeriesWithALabelOn(ObliqueGeometry({8, 6, 7}), grid, ObliqueGeometry({8, 6, 9}), sights);
+  ASSERT_THAT(sights, SizeIs(3));
+  for (const CaseSight& sight : {sights[0], sights[1]}) {
+    ASSERT_THAT(sight.findings, SizeIs(1)) << sight.files.name;
+    EXPECT_EQ(sight.findings[0].fault, Fault::kGrid);
+  }
 }
 
 TEST(Sidecars, AreInheritedAndTheNearerOneWins) {

@@ -11,7 +11,10 @@
 #include "client/intake/case_sight.h"
 #include "client/intake/intake.h"
 #include "client/intake/mask_advice.h"
+#include "common/process/resources.h"
+#include "tests/support/peak_memory.h"
 #include "tests/unit/client/cohort/cohort_on_disk.h"
+#include <omp.h>
 
 namespace isoscan {
 namespace {
@@ -205,6 +208,54 @@ TEST(AdviseMask, FollowsWhatTheMasksHoldOfTheLabels) {
   const CaseSight cut = here.Look(ball, outside);
   EXPECT_EQ(cut.otsu->labelled, 0);
   EXPECT_EQ(AdviseMask({&cut}).mask, "whole");
+}
+
+// A program's 175 MB, of which 115 are libraries, leave 334 MB of the mark for this case (1.3 times
+// its own size and 100 MB), and the volume itself is 315.
+TEST(SlowLookAtVoxels, TakesOneVolumesMemoryForALargeCaseWithLabels) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizer's own memory counts";
+#endif
+  constexpr double kLimitBytes = 334e6;
+  const CohortOnDisk cohort;
+  ScanFiles files;
+  files.name = "large";
+  files.images.push_back({.path = cohort.path() / "image.nii", .channel = "T1w"});
+  files.labels.emplace_back().path = cohort.path() / "labels.nii.gz";
+  {
+    Volume image;
+    image.geometry.size = {512, 512, 300};
+    image.voxels.reserve(static_cast<std::size_t>(image.geometry.voxels()));
+    LabelMap labels{.geometry = image.geometry, .voxels = {}};
+    labels.voxels.reserve(image.voxels.capacity());
+    for (std::int64_t i = 0; i < image.geometry.voxels(); ++i) {
+      const std::int64_t x = i % 512 - 256;
+      const std::int64_t y = i / 512 % 512 - 256;
+      const std::int64_t z = i / (512 * 512) - 150;
+      const std::int64_t square = x * x + y * y + 3 * z * z;
+      const auto noise = static_cast<float>(i * 7919 % 101) / 101;
+      image.voxels.push_back(square < 240 * 240 ? 100.0f + 20 * noise : 6 * noise);
+      labels.voxels.push_back(square < 100 * 100 ? static_cast<std::uint8_t>(1 + (x & 31) / 8) : 0);
+    }
+    cohort.Image("image.nii", image);
+    cohort.Labels("labels.nii.gz", labels);
+  }
+  const auto look = [&files](bool voxels) {
+    omp_set_num_threads(1);  // Other threads of the pool did not come along with fork().
+    GiveFreedMemoryBack();
+    CaseSight sight = LookAtHeaders(files);
+    if (!voxels) return sight.findings.empty();
+    LookAtVoxels(sight);
+    return sight.findings.empty() && sight.labels.size() == 4 && sight.otsu.has_value();
+  };
+
+  const std::int64_t before = PeakMemoryOf([&look] { return look(/*voxels=*/false); });
+  const std::int64_t peak = PeakMemoryOf([&look] { return look(/*voxels=*/true); });
+
+  EXPECT_GT(before, 0);
+  EXPECT_GT(peak, 0);
+  EXPECT_LT(static_cast<double>(peak - before), kLimitBytes);
+  RecordProperty("bytes", std::to_string(peak - before));
 }
 
 TEST(InspectVoxels, NeverTakesMoreThanItsBudgetAndNamesWhatIsTooLarge) {

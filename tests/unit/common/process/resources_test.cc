@@ -128,5 +128,23 @@ TEST(KeepFreedMemoryDeathTest, WithoutItEveryUseFaultsAgain) {
       testing::ExitedWithCode(0), "");
 }
 
+TEST(GiveFreedMemoryBackDeathTest, UndoesThatFreedMemoryIsKept) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers bring an allocator of their own";
+#endif
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        KeepFreedMemory();
+        const long kept = PageFaultsOfReuse(100 * kMib);
+        GiveFreedMemoryBack();
+        const long given_back = PageFaultsOfReuse(200 * kMib);
+        std::fprintf(stderr, "page faults: %ld, %ld\n", kept, given_back);
+        // Huge pages, where the kernel gives them, are 2 MiB each.
+        std::_Exit(kept < 20 && given_back > 10 * 200 / 2 / 2 ? 0 : 1);
+      },
+      testing::ExitedWithCode(0), "page faults");
+}
+
 }  // namespace
 }  // namespace isoscan

@@ -1,4 +1,4 @@
-#include "client/imaging/dicom_series.h"
+#include "client/imaging/dicom_listing.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -9,6 +9,8 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -224,6 +226,12 @@ TEST_F(DicomSeriesTest, TellsWhetherTwoSeriesShowOnePatient) {
   EXPECT_NE(listing.series[0].patient, listing.series[2].patient);
   EXPECT_THAT(listing.series[0].patient, SizeIs(64));
   EXPECT_EQ(listing.series[3].patient, "");
+  // What a site holds out must not hang on the process. Python:
+  // int(hashlib.sha256(b"isoscan held-out patient\npatient-7").hexdigest()[:5], 16) / 16**5
+  EXPECT_EQ(listing.series[0].patient_fraction, 277972.0 / (1 << 20));
+  EXPECT_EQ(listing.series[1].patient_fraction, 277972.0 / (1 << 20));
+  EXPECT_NE(listing.series[2].patient_fraction, 277972.0 / (1 << 20));
+  EXPECT_EQ(listing.series[3].patient_fraction, std::nullopt);
 }
 
 TEST_F(DicomSeriesTest, AreToldApartByUidEchoComponentTypeAndSize) {
@@ -300,6 +308,60 @@ TEST_F(DicomSeriesTest, WithFewSlicesInThreeDirectionsIsALocaliser) {
 
   EXPECT_THAT(OnlyFault(), HasSubstr("localiser: they are a localiser: 7 + 7 + 7 slices in 3 "
                                      "directions"));
+}
+
+// Some hundred files: a scan, another of which two files are damaged, and copies of the first.
+TEST_F(DicomSeriesTest, AreTheSameByOneThreadAndByMany) {
+  const Volume large = NumberedVolume(ObliqueGeometry({3, 2, 120}));
+  WriteMrSeries(Folder() / "b", large, nullptr, "1");
+  WriteMrSeries(Folder() / "a", large, nullptr, "1");
+  WriteMrSeries(
+      Folder() / "c", large,
+      [](std::int64_t slice, RawDicom& file) {
+        if (slice % 60 == 7) file.Text(0x00080060, "CS", "CT");
+      },
+      "2");
+  const auto described = [](const DicomListing& listing) {
+    std::string text = fmt::format("{} {}", listing.dicom_files, listing.other_files);
+    for (const DicomSeries& series : listing.series) {
+      text += fmt::format("\n{} {}", series.key, series.slices.size());
+      for (const DicomSlice& slice : series.slices) text += fmt::format(" {}", slice.file.string());
+    }
+    for (const DicomSetAside& aside : listing.set_aside) {
+      text += fmt::format("\n{} {} {} {}", aside.first.string(), aside.files,
+                          FaultName(aside.fault), aside.reason);
+    }
+    return text;
+  };
+
+  ASSERT_OK_AND_ASSIGN(const DicomListing one, ListDicomSeries(Folder()));
+  ASSERT_OK_AND_ASSIGN(const DicomListing many, ListDicomSeries(Folder(), {.threads = 7}));
+
+  EXPECT_EQ(described(one), described(many));
+  EXPECT_THAT(one.series, SizeIs(1));
+  EXPECT_EQ(one.series.front().key, "a");
+  EXPECT_THAT(one.set_aside, SizeIs(3));
+}
+
+TEST_F(DicomSeriesTest, AreListedFileByFileUntilSomebodyStopsIt) {
+  WriteMrSeries(Folder(), volume_);
+  std::vector<std::int64_t> told;
+  std::stop_source stop;
+  ListingControl control{.threads = 3, .stop = stop.get_token(), .observe = {}};
+  control.observe = [&told](std::int64_t done, std::int64_t total) {
+    told.push_back(done);
+    EXPECT_EQ(total, 7);
+  };
+  EXPECT_OK(ListDicomSeries(Folder(), control));
+  EXPECT_THAT(told, ElementsAre(1, 2, 3, 4, 5, 6, 7));
+
+  told.clear();
+  control.observe = [&](std::int64_t done, std::int64_t) {
+    told.push_back(done);
+    if (done == 3) stop.request_stop();
+  };
+  EXPECT_THAT(ListDicomSeries(Folder(), control), StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(told, ElementsAre(1, 2, 3));
 }
 
 TEST_F(DicomSeriesTest, OfOtherFilesIsNone) {
