@@ -14,9 +14,6 @@
 namespace isoscan {
 namespace {
 
-constexpr std::array<double, 5> kScales{1e-5, 0.1, 1, 10, 1e5};
-constexpr std::array<double, 5> kBiases{-100, -1, 0, 1, 100};
-
 /// Population standard deviation, in two passes.
 double DeviationOf(const std::vector<float>& values) {
   const auto count = static_cast<double>(values.size());
@@ -140,7 +137,7 @@ class Certification {
 }  // namespace
 
 std::int64_t PredictionsPerCase() {
-  std::size_t predictions = 1 + kScales.size() * kBiases.size();
+  std::size_t predictions = 1 + kCertifiedScales.size() * kCertifiedBiases.size();
   for (const PerturbationFacts& facts : PerturbationTable())
     predictions += facts.amounts.size() - 1;
   return static_cast<std::int64_t>(predictions);
@@ -165,8 +162,8 @@ absl::StatusOr<CaseFindings> CertifyCase(const LoadedCase& loaded, const CaseFil
 
   CaseFindings findings;
   findings.voxels = static_cast<std::int64_t>(original.labels.voxels.size());
-  for (const double scale : kScales) {
-    for (const double bias : kBiases) {
+  for (const double scale : kCertifiedScales) {
+    for (const double bias : kCertifiedBiases) {
       ASSIGN_OR_RETURN(const AffineFinding finding,
                        certification.UnderMap(scale, bias, original, spread));
       findings.affine.push_back(finding);

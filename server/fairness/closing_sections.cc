@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/markup/escape.h"
 #include "server/fairness/html.h"
 #include "server/fairness/page.h"
 
@@ -64,12 +65,12 @@ std::string LimitsSection(const ReportContent& content) {
         "<b>Partly removed:</b> the normalisation ({}) smooths each histogram by a width that does "
         "not follow a scanner's scale (<i>x</i> becomes <i>s·x</i>): some of it can reach the "
         "network, and all of a bias (<i>x + b</i>) does. bandwidth = \"scott\" follows it.",
-        EscapeHtml(InWords(plan))));
+        EscapeMarkup(InWords(plan))));
   } else {
     item(fmt::format(
         "<b>Removed:</b> the normalisation ({}) removes a scanner's positive scale {}, up to "
         "rounding, because its statistics are taken from the same voxels of each scan.",
-        EscapeHtml(InWords(plan)),
+        EscapeMarkup(InWords(plan)),
         RemovesScaleAndBias(plan.normalize)
             ? "and its bias (<i>x</i> becomes <i>s·x + b</i>) exactly"
             : "exactly (<i>x</i> becomes <i>s·x</i>), but no bias (<i>x + b</i>)"));
@@ -113,7 +114,7 @@ std::string ProvenanceSection(const ReportContent& content) {
   std::string rows;
   const auto row = [&rows](std::string_view term, const std::string& text, bool code = false) {
     if (text.empty()) return;
-    const std::string escaped = EscapeHtml(text);
+    const std::string escaped = EscapeMarkup(text);
     rows += fmt::format("<dt>{}</dt><dd>{}</dd>\n", term,
                         code ? fmt::format("<code>{}</code>", escaped) : escaped);
   };
@@ -147,7 +148,7 @@ std::string ProvenanceSection(const ReportContent& content) {
     text = fmt::format(
         "<details><summary>The study as the hospitals approved "
         "it</summary><pre>{}</pre></details>\n",
-        EscapeHtml(study.toml));
+        EscapeMarkup(study.toml));
   }
   return fmt::format("<section>\n<h2>Provenance</h2>\n<dl>\n{}</dl>\n{}</section>\n", rows, text);
 }

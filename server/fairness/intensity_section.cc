@@ -5,6 +5,7 @@
 #include <numeric>
 #include <optional>
 
+#include "common/markup/escape.h"
 #include "server/fairness/chart.h"
 #include "server/fairness/html.h"
 #include "server/fairness/page.h"
@@ -151,7 +152,7 @@ std::string IntensitySection(const ReportContent& content) {
   std::string panels;
   for (std::size_t i = 0; i < sites.size(); ++i) {
     panels += fmt::format("<figure class=\"panel\"><figcaption>{}</figcaption>\n",
-                          EscapeHtml(sites[i].site.name));
+                          EscapeMarkup(sites[i].site.name));
     for (const View& view : drawn) {
       panels += fmt::format("<p class=\"view\">{}</p>{}", view.title, PictureOf(sites[i], i, view));
     }
