@@ -33,18 +33,6 @@ struct Prediction {
   LabelMap labels;
 };
 
-double MeanDice(const LabelMap& reference, const LabelMap& predicted, std::int64_t labels) {
-  double sum = 0;
-  int count = 0;
-  for (const LabelOverlap& overlap : Overlap(reference, predicted, labels)) {
-    const double dice = overlap.dice();
-    if (std::isnan(dice)) continue;
-    sum += dice;
-    ++count;
-  }
-  return count > 0 ? sum / count : std::numeric_limits<double>::quiet_NaN();
-}
-
 double FlippedShare(const LabelMap& reference, const LabelMap& before, const LabelMap& after) {
   std::int64_t labelled = 0;
   std::int64_t flipped = 0;
@@ -122,7 +110,7 @@ class Certification {
     }
     RETURN_IF_ERROR(perturbed.status());
     finding.flipped = FlippedShare(loaded_.labels, original.labels, perturbed->labels);
-    finding.dice = MeanDice(loaded_.labels, perturbed->labels, study_.classes() - 1);
+    finding.dice = MeanDice(Overlap(loaded_.labels, perturbed->labels, study_.classes() - 1));
     return finding;
   }
 

@@ -29,17 +29,7 @@ struct Evaluation {
   std::string refusal;                ///< Empty: it was scored.
   std::vector<LabelOverlap> overlap;  ///< Per label of the study.
 
-  /// Mean over the labels that are there on either side; NaN when none is.
-  double dice() const {
-    double sum = 0;
-    double labels = 0;
-    for (const LabelOverlap& label : overlap) {
-      if (std::isnan(label.dice())) continue;
-      sum += label.dice();
-      labels += 1;
-    }
-    return labels > 0 ? sum / labels : std::nan("");
-  }
+  double dice() const { return MeanDice(overlap); }
 };
 
 /// Folders on the command line: all of their cases. Else the held-out cases of the site's own.
