@@ -177,7 +177,7 @@ HarmonizationPlan ReadHarmonization(ConfigReader table, const std::vector<std::s
        Plan::Normalizer::kLsq, Plan::Normalizer::kNone});
   plan.contrasts = ReadContrasts(table, plan.normalize, channels);
   plan.tissue = OneOf<Plan::Tissue>(
-      table, "tissue", {Plan::Tissue::kWhiteMatter, Plan::Tissue::kGrayMatter, Plan::Tissue::kCsf});
+      table, "tissue", {Plan::Tissue::kWhiteMatter, Plan::Tissue::kGreyMatter, Plan::Tissue::kCsf});
   plan.bandwidth = OneOf<Plan::Bandwidth>(table, "bandwidth",
                                           {Plan::Bandwidth::kPackage, Plan::Bandwidth::kScott});
   plan.standard = ReadStandard(table, plan.normalize, channels.size());

@@ -37,14 +37,6 @@ std::string QuorumInWords(const Quorum& quorum) {
   return text;
 }
 
-/// What becomes of x' = s x, s > 0: nothing is left of it. The default width of kde's kernel does
-/// not follow a scale (client/harmonization/tissue_mode.h).
-constexpr bool RemovesScale(const HarmonizationPlan& plan) {
-  using Plan = HarmonizationPlan;
-  return plan.normalize != Plan::Normalizer::kNone &&
-         (plan.normalize != Plan::Normalizer::kKde || plan.bandwidth == Plan::Bandwidth::kScott);
-}
-
 }  // namespace
 
 std::string LimitsSection(const ReportContent& content) {
