@@ -281,6 +281,12 @@ Study ReadStudy(ConfigReader& reader) {
   study.labels = reader.Texts("labels");
   study.sites = reader.Texts("sites", study.sites);
   study.held_out = ReadHeldOutRule(reader.Table("held_out"));
+  if (reader.Has("preprocessing")) {
+    reader.Refuse("preprocessing",
+                  "is the table of an earlier version: call it [harmonization], and write "
+                  "normalize = \"instance\" for normalization = \"masked_instance\", normalize = "
+                  "\"none\" for \"none\"; its other keys stay");
+  }
   study.harmonization = ReadHarmonization(reader.Table("harmonization"), study.channels);
   study.network = ReadNetwork(reader.Table("network"));
   study.training = ReadTraining(reader.Table("training"));
