@@ -1,6 +1,7 @@
 #include "client/approved_studies.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 
@@ -23,6 +24,12 @@ absl::StatusOr<std::vector<Study>> ApprovedStudies::All() const {
     if (entry.path().extension() != ".toml") continue;
     absl::StatusOr<Study> study = LoadStudy(entry.path());
     if (absl::IsNotFound(study.status())) continue;  // Withdrawn at this moment.
+    if (absl::IsInvalidArgument(study.status())) {
+      // One that another version has approved; the other studies need not wait for it.
+      spdlog::warn("study_set_aside study={0} reason=\"{1}\" action=\"study withdraw {0}\"",
+                   entry.path().stem().string(), std::string(study.status().message()));
+      continue;
+    }
     RETURN_IF_ERROR(study.status());
     studies.push_back(*std::move(study));
   }

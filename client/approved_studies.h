@@ -20,7 +20,7 @@ class ApprovedStudies {
  public:
   explicit ApprovedStudies(std::filesystem::path folder) : folder_(std::move(folder)) {}
 
-  /// Sorted by name. Errors: those of ParseStudy for a file that was changed by hand.
+  /// Sorted by name. A text that this version cannot read is logged and left out.
   absl::StatusOr<std::vector<Study>> All() const;
 
   /// nullopt: not approved.

@@ -35,12 +35,12 @@ float Percentile(std::vector<float>& sample, double fraction) {
   return sample[static_cast<std::size_t>(rank)];
 }
 
-IntensityHistogram Count(const std::vector<float>& sample, double low, double high) {
+IntensityHistogram Count(const std::vector<float>& sample, const HistogramRange& range) {
   IntensityHistogram histogram{
-      .low = low, .high = high, .counts = std::vector<std::int64_t>(kHistogramBins)};
-  const double bins_per_unit = static_cast<double>(kHistogramBins) / (high - low);
+      .low = range.low, .high = range.high, .counts = std::vector<std::int64_t>(kHistogramBins)};
+  const double bins_per_unit = static_cast<double>(kHistogramBins) / (range.high - range.low);
   for (const float value : sample) {
-    const double bin = std::floor((static_cast<double>(value) - low) * bins_per_unit);
+    const double bin = std::floor((static_cast<double>(value) - range.low) * bins_per_unit);
     ++histogram.counts[static_cast<std::size_t>(
         std::clamp(bin, 0.0, static_cast<double>(kHistogramBins - 1)))];
   }
@@ -51,7 +51,13 @@ IntensityHistogram RawHistogram(std::vector<float>& sample) {
   if (sample.empty()) return {};
   const double low = static_cast<double>(Percentile(sample, 0.005));
   const double high = static_cast<double>(Percentile(sample, 0.995));
-  return Count(sample, low, high > low ? high : low + 1);
+  return Count(sample, {low, high > low ? high : low + 1});
+}
+
+IntensityHistogram HarmonizedHistogram(const std::vector<float>& sample,
+                                       HarmonizationPlan::Normalizer normalizer) {
+  const std::optional<HistogramRange> range = HarmonizedRange(normalizer);
+  return range.has_value() ? Count(sample, *range) : IntensityHistogram();
 }
 
 /// Voxels of a case of this geometry at the plan's spacing.
@@ -141,6 +147,26 @@ absl::Status CheckSides(const StudyCohort& cohort, std::size_t cases) {
 
 }  // namespace
 
+std::optional<HistogramRange> HarmonizedRange(HarmonizationPlan::Normalizer normalizer) {
+  using Normalizer = HarmonizationPlan::Normalizer;
+  switch (normalizer) {
+    case Normalizer::kInstance:
+    case Normalizer::kZScore:
+      return HistogramRange{-4, 6};  // In standard deviations.
+    case Normalizer::kWhiteStripe:
+      return HistogramRange{-80, 80};  // In those of white matter alone, which are small.
+    case Normalizer::kNyul:
+      return HistogramRange{-20, 120};  // The landmarks lie from 1 to 100.
+    case Normalizer::kKde:
+    case Normalizer::kFcm:
+    case Normalizer::kLsq:
+      return HistogramRange{0, 5};  // In units of a tissue's mean.
+    case Normalizer::kNone:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
 absl::StatusOr<SiteCases> ListSiteCases(const ClientConfig& config, const Study& study) {
   if (config.cohorts.empty()) {
     return absl::InvalidArgumentError(
@@ -215,12 +241,13 @@ absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Stu
     observe(index + 1, total);
   }
   RETURN_IF_ERROR(CheckSides(cohort, cases.files.size()));
-  cohort.declaration = {.training_cases = static_cast<std::int64_t>(cohort.training.size()),
-                        .held_out_cases = static_cast<std::int64_t>(cohort.held_out.size()),
-                        .refused_cases = static_cast<std::int64_t>(cohort.refused.size()),
-                        .raw = RawHistogram(raw),
-                        .harmonized = Count(harmonized, -4, 6),
-                        .standard = Disclosed(SumOf(standards))};
+  cohort.declaration = {
+      .training_cases = static_cast<std::int64_t>(cohort.training.size()),
+      .held_out_cases = static_cast<std::int64_t>(cohort.held_out.size()),
+      .refused_cases = static_cast<std::int64_t>(cohort.refused.size()),
+      .raw = RawHistogram(raw),
+      .harmonized = HarmonizedHistogram(harmonized, study.harmonization.normalize),
+      .standard = Disclosed(SumOf(standards))};
   return cohort;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -31,6 +32,17 @@ absl::StatusOr<SiteCases> ListSiteCases(const ClientConfig& config, const Study&
 /// for reading one case and for the scores of the largest is part of it.
 std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study);
 
+/// Ends of the histogram of harmonised intensities.
+struct HistogramRange {
+  double low = 0;
+  double high = 0;
+};
+
+/// By the plan alone: the same at all sites, and nothing of a scan is in it. Wide enough for heads,
+/// skull-stripped brains and crops; what lies beyond counts into the outermost bins. Nothing for
+/// Normalizer::kNone, of which the raw histogram tells all.
+std::optional<HistogramRange> HarmonizedRange(HarmonizationPlan::Normalizer normalizer);
+
 /// A case that is not used, and why. `reason` may name files: it is for the site alone.
 struct RefusedCase {
   std::int64_t index = 0;  ///< Among the site's cases of this study; what a log may say.
@@ -55,7 +67,7 @@ using CaseObserver = std::function<void(std::int64_t done, std::int64_t total)>;
 ///
 /// The declaration's histograms take the study's first channel, every case with the same number of
 /// voxels at most (16,384, evenly spread in the file): raw over the 0.5 to 99.5 percentiles in 64
-/// bins, harmonised as the network sees it (after resampling) over [-4, 6] in 64 bins.
+/// bins, harmonised as the network sees it (after resampling) over HarmonizedRange in 64 bins.
 ///
 /// A study whose standard is the sites' mean (HarmonizationPlan::standard is empty) has none before
 /// it starts: the cases are read twice, prepared by this site's own mean, and the declaration has

@@ -69,16 +69,15 @@ std::chrono::milliseconds CertificateTime(const Study& study) {
   return study.rounds.round_deadline / 4;
 }
 
-/// Mean over cases and labels that are there, for the site's own log.
+/// Mean over the cases that have a Dice, as the report has it; for the site's own log.
 double MeanDice(const std::vector<ScoredCase>& scores) {
   double sum = 0;
   std::int64_t count = 0;
   for (const ScoredCase& scored : scores) {
-    for (const LabelOverlap& overlap : scored.labels) {
-      if (std::isnan(overlap.dice())) continue;
-      sum += overlap.dice();
-      ++count;
-    }
+    const double dice = MeanDice(scored.labels);
+    if (std::isnan(dice)) continue;
+    sum += dice;
+    ++count;
   }
   return count == 0 ? std::nan("") : sum / static_cast<double>(count);
 }

@@ -2,29 +2,14 @@
 
 #include <nlohmann/json.hpp>
 
-#include <cmath>
 #include <utility>
 
+#include "common/invariance/certificate_json.h"
+#include "common/json/numbers.h"
+
 namespace isoscan {
-namespace {
 
 using Json = nlohmann::ordered_json;
-
-Json NumberOrNull(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
-
-Json ToJson(const DegradationCurve& curve) {
-  const PerturbationFacts& facts = FactsOf(curve.perturbation);
-  Json points = Json::array();
-  for (const DegradationPoint& point : curve.points) {
-    points.push_back({{"amount", point.amount},
-                      {"cases", point.cases},
-                      {"flipped", NumberOrNull(point.flipped)},
-                      {"dice", NumberOrNull(point.dice)}});
-  }
-  return {{"perturbation", facts.word}, {"neutral", facts.neutral}, {"points", std::move(points)}};
-}
-
-}  // namespace
 
 std::string CertificateJson(const CertificateSubject& subject,
                             const InvarianceCertificate& certificate,
@@ -44,16 +29,9 @@ std::string CertificateJson(const CertificateSubject& subject,
                {"device", subject.device},
                {"cases", certificate.cases},
                {"refused_cases", subject.refused_cases}};
-  json["invariance"] = {{"holds", certificate.holds()},
-                        {"limit", kInvarianceLimit},
-                        {"largest_logit_change", NumberOrNull(certificate.largest_logit_change)},
-                        {"scale", certificate.scale},
-                        {"bias", certificate.bias},
-                        {"voxels_changed", certificate.voxels_changed},
-                        {"voxels_compared", certificate.voxels_compared},
-                        {"maps", std::move(table)}};
-  json["curves"] = Json::array();
-  for (const DegradationCurve& curve : certificate.curves) json["curves"].push_back(ToJson(curve));
+  json["invariance"] = InvarianceJson(certificate);
+  json["invariance"]["maps"] = std::move(table);
+  json["curves"] = CurvesJson(certificate);
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <string_view>
 
+#include "common/markup/escape.h"
+
 namespace isoscan {
 namespace {
 
@@ -38,31 +40,10 @@ constexpr std::string_view kStyle = R"css(
   .ring { fill: var(--paper); stroke: var(--red); stroke-width: 1.8; }
 )css";
 
-std::string Escaped(std::string_view text) {
-  std::string escaped;
-  for (const char character : text) {
-    switch (character) {
-      case '&':
-        escaped += "&amp;";
-        break;
-      case '<':
-        escaped += "&lt;";
-        break;
-      case '>':
-        escaped += "&gt;";
-        break;
-      default:
-        // A file that holds control characters is no XML.
-        escaped += static_cast<unsigned char>(character) < 0x20 ? '?' : character;
-    }
-  }
-  return escaped;
-}
-
 std::string Text(double x, double y, std::string_view css_class, std::string_view anchor,
                  std::string_view text) {
   return fmt::format("<text class=\"{}\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\">{}</text>\n",
-                     css_class, x, y, anchor, Escaped(text));
+                     css_class, x, y, anchor, EscapeMarkup(text));
 }
 
 std::string Line(double x1, double y1, double x2, double y2, std::string_view css_class) {
@@ -75,7 +56,7 @@ std::string Mark(double x, double y, std::string_view css_class, const std::stri
   return fmt::format(
       "<circle class=\"{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.2\"><title>{}</title>"
       "</circle>\n",
-      css_class, x, y, Escaped(title));
+      css_class, x, y, EscapeMarkup(title));
 }
 
 /// One perturbation: where amounts and shares lie in the picture.
@@ -92,8 +73,7 @@ class Panel {
     }
     svg += Line(X(facts_.neutral), Y(0), X(facts_.neutral), Y(1), "neutral");
     for (const double amount : facts_.amounts) {
-      svg += Text(X(amount), Y(0) + 15, "soft", "middle",
-                  fmt::format("{:g}", facts_.percent ? 100 * amount : amount));
+      svg += Text(X(amount), Y(0) + 15, "soft", "middle", facts_.Label(amount));
     }
     svg += Text((X(facts_.amounts.front()) + X(facts_.amounts.back())) / 2, Y(0) + 30, "soft",
                 "middle", facts_.unit);
@@ -104,11 +84,10 @@ class Panel {
 
  private:
   double X(double amount) const {
-    const auto place = [&](double value) { return facts_.logarithmic ? std::log(value) : value; };
-    const double first = place(facts_.amounts.front());
-    const double last = place(facts_.amounts.back());
+    const double first = facts_.Place(facts_.amounts.front());
+    const double last = facts_.Place(facts_.amounts.back());
     return left_ + kLeft + 8 +
-           (place(amount) - first) / (last - first) * (kPanelWidth - kLeft - kRight - 16);
+           (facts_.Place(amount) - first) / (last - first) * (kPanelWidth - kLeft - kRight - 16);
   }
   double Y(double share) const {
     return top_ + kTop + (1 - share) * (kPanelHeight - kTop - kBottom);
@@ -148,8 +127,7 @@ std::string Header(const CertificateSubject& subject, const InvarianceCertificat
                           certificate.holds() ? "Holds" : "Does NOT hold",
                           certificate.largest_logit_change)) +
          Text(14, 65, "soft", "start",
-              fmt::format("under positive scales (1e-5 to 1e5) and biases (up to 100 standard "
-                          "deviations); greatest at scale {:g}, bias {:g}.",
+              fmt::format("under {}; greatest at scale {:g}, bias {:g}.", kCertifiedMapsInWords,
                           certificate.scale, certificate.bias)) +
          Text(
              14, 80, "soft", "start",
@@ -174,7 +152,7 @@ std::string CertificatePicture(const CertificateSubject& subject,
       "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" viewBox=\"0 0 {0:.0f} {1:.0f}\" "
       "width=\"{0:.0f}\" height=\"{1:.0f}\"><title>Invariance certificate, {2}</title>\n"
       "<style>{3}</style>\n<rect class=\"paper\" width=\"{0:.0f}\" height=\"{1:.0f}\"/>\n",
-      width, height, Escaped(subject.study), kStyle);
+      width, height, EscapeMarkup(subject.study), kStyle);
   svg += Header(subject, certificate);
   for (std::size_t i = 0; i < certificate.curves.size(); ++i) {
     svg += Panel(certificate.curves[i], 4 + kPanelWidth * static_cast<double>(i % kColumns),

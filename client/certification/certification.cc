@@ -14,9 +14,6 @@
 namespace isoscan {
 namespace {
 
-constexpr std::array<double, 5> kScales{1e-5, 0.1, 1, 10, 1e5};
-constexpr std::array<double, 5> kBiases{-100, -1, 0, 1, 100};
-
 /// Population standard deviation, in two passes.
 double DeviationOf(const std::vector<float>& values) {
   const auto count = static_cast<double>(values.size());
@@ -35,18 +32,6 @@ struct Prediction {
   std::vector<float> scores;
   LabelMap labels;
 };
-
-double MeanDice(const LabelMap& reference, const LabelMap& predicted, std::int64_t labels) {
-  double sum = 0;
-  int count = 0;
-  for (const LabelOverlap& overlap : Overlap(reference, predicted, labels)) {
-    const double dice = overlap.dice();
-    if (std::isnan(dice)) continue;
-    sum += dice;
-    ++count;
-  }
-  return count > 0 ? sum / count : std::numeric_limits<double>::quiet_NaN();
-}
 
 double FlippedShare(const LabelMap& reference, const LabelMap& before, const LabelMap& after) {
   std::int64_t labelled = 0;
@@ -125,7 +110,7 @@ class Certification {
     }
     RETURN_IF_ERROR(perturbed.status());
     finding.flipped = FlippedShare(loaded_.labels, original.labels, perturbed->labels);
-    finding.dice = MeanDice(loaded_.labels, perturbed->labels, study_.classes() - 1);
+    finding.dice = MeanDice(Overlap(loaded_.labels, perturbed->labels, study_.classes() - 1));
     return finding;
   }
 
@@ -140,7 +125,7 @@ class Certification {
 }  // namespace
 
 std::int64_t PredictionsPerCase() {
-  std::size_t predictions = 1 + kScales.size() * kBiases.size();
+  std::size_t predictions = 1 + kCertifiedScales.size() * kCertifiedBiases.size();
   for (const PerturbationFacts& facts : PerturbationTable())
     predictions += facts.amounts.size() - 1;
   return static_cast<std::int64_t>(predictions);
@@ -165,8 +150,8 @@ absl::StatusOr<CaseFindings> CertifyCase(const LoadedCase& loaded, const CaseFil
 
   CaseFindings findings;
   findings.voxels = static_cast<std::int64_t>(original.labels.voxels.size());
-  for (const double scale : kScales) {
-    for (const double bias : kBiases) {
+  for (const double scale : kCertifiedScales) {
+    for (const double bias : kCertifiedBiases) {
       ASSIGN_OR_RETURN(const AffineFinding finding,
                        certification.UnderMap(scale, bias, original, spread));
       findings.affine.push_back(finding);

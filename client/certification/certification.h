@@ -52,8 +52,8 @@ std::int64_t PredictionsPerCase();
 /// Called with the number of predictions made for this case.
 using PredictionObserver = std::function<void(std::int64_t done)>;
 
-/// Harmonises and predicts a case as it is, under scales 1e-5 to 1e5 with biases up to 100 scaled
-/// standard deviations, and under every perturbation; each perturbed scan is harmonised anew, as if
+/// Harmonises and predicts a case as it is, under each of kCertifiedScales with each of
+/// kCertifiedBiases, and under every perturbation; each perturbed scan is harmonised anew, as if
 /// it had come from a scanner so. Every channel is changed alike, with noise of its own.
 ///
 /// Cost: about 50 predictions. Noise depends on the study's seed and `index` (of the case among

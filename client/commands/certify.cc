@@ -34,20 +34,18 @@ absl::StatusOr<SiteCases> CasesOf(const ClientConfig& config, const CertificateR
 
 void Print(const InvarianceCertificate& certificate) {
   fmt::print(
-      "{}: over {} cases a positive scale (1e-5 to 1e5) and a bias (up to 100 standard "
-      "deviations)\nchange no logit by more than {:.2e} of the logits' spread (limit {:g}; "
-      "greatest "
-      "at scale {:g}, bias {:g});\n{} of {} compared voxels change their label\n",
+      "{}: over {} cases no logit changes by more than {:.2e} of the logits' spread (limit {:g})\n"
+      "under {};\ngreatest at scale {:g}, bias {:g}; {} of {} compared voxels change their label\n",
       certificate.holds() ? "holds" : "DOES NOT HOLD", certificate.cases,
-      certificate.largest_logit_change, kInvarianceLimit, certificate.scale, certificate.bias,
-      certificate.voxels_changed, certificate.voxels_compared);
+      certificate.largest_logit_change, kInvarianceLimit, kCertifiedMapsInWords, certificate.scale,
+      certificate.bias, certificate.voxels_changed, certificate.voxels_compared);
   for (const DegradationCurve& curve : certificate.curves) {
     const PerturbationFacts& facts = FactsOf(curve.perturbation);
     std::string amounts;
     std::string dice;
     std::string flipped;
     for (const DegradationPoint& point : curve.points) {
-      amounts += fmt::format("{:>8g}", facts.percent ? 100 * point.amount : point.amount);
+      amounts += fmt::format("{:>8}", facts.Label(point.amount));
       dice += fmt::format("{:>8.3f}", point.dice);
       flipped += fmt::format("{:>8.3f}", point.flipped);
     }

@@ -14,6 +14,7 @@
 #include "client/commands/study_choice.h"
 #include "client/evaluation/overlap.h"
 #include "client/study_cohort.h"
+#include "common/json/numbers.h"
 #include "common/process/progress.h"
 #include "common/status/printable.h"
 #include "common/status/status_macros.h"
@@ -28,17 +29,7 @@ struct Evaluation {
   std::string refusal;                ///< Empty: it was scored.
   std::vector<LabelOverlap> overlap;  ///< Per label of the study.
 
-  /// Mean over the labels that are there on either side; NaN when none is.
-  double dice() const {
-    double sum = 0;
-    double labels = 0;
-    for (const LabelOverlap& label : overlap) {
-      if (std::isnan(label.dice())) continue;
-      sum += label.dice();
-      labels += 1;
-    }
-    return labels > 0 ? sum / labels : std::nan("");
-  }
+  double dice() const { return MeanDice(overlap); }
 };
 
 /// Folders on the command line: all of their cases. Else the held-out cases of the site's own.
@@ -71,11 +62,6 @@ absl::StatusOr<std::vector<LabelOverlap>> ScoreCase(const CaseFiles& files, cons
   ASSIGN_OR_RETURN(const PreparedCase prepared, PrepareCase(loaded, files, study));
   ASSIGN_OR_RETURN(const LabelMap predicted, trainer.Predict(weights, prepared));
   return Overlap(prepared.reference, predicted, static_cast<std::int64_t>(study.labels.size()));
-}
-
-/// A number, or null for NaN.
-nlohmann::ordered_json NumberOrNull(double value) {
-  return std::isnan(value) ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(value);
 }
 
 /// Mean over the scored cases of what `dice` says of each; NaN when there is none.

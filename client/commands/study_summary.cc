@@ -36,6 +36,15 @@ std::string Summarize(const Study& study) {
                                                 : fmt::format("{}", fmt::join(study.sites, ", ")));
   text += fmt::format("  held out    {}\n", HeldOutWords(study.held_out));
   text += fmt::format("  intensities {}\n", InWords(study.harmonization));
+  if (study.harmonization.normalize == HarmonizationPlan::Normalizer::kKde &&
+      !RemovesScale(study.harmonization)) {
+    text +=
+        "              beware: its kernel does not follow a scanner's scale, and above "
+        "intensities\n"
+        "              of some 200 finds no tissue; bandwidth = \"scott\" does "
+        "(docs/harmonisation.md)"
+        "\n";
+  }
   text +=
       spacing[0] + spacing[1] + spacing[2] > 0
           ? fmt::format("  spacing     {} mm (z, y, x; 0: as stored)\n", fmt::join(spacing, " x "))

@@ -1,6 +1,7 @@
 #include "client/evaluation/overlap.h"
 
 #include <cassert>
+#include <cmath>
 #include <cstddef>
 #include <limits>
 
@@ -25,6 +26,18 @@ std::vector<LabelOverlap> Overlap(const LabelMap& reference, const LabelMap& pre
     by_value[expected].common_voxels += expected == found ? 1 : 0;
   }
   return {by_value.begin() + 1, by_value.begin() + 1 + labels};
+}
+
+double MeanDice(const std::vector<LabelOverlap>& overlaps) {
+  double sum = 0;
+  int labels = 0;
+  for (const LabelOverlap& overlap : overlaps) {
+    const double dice = overlap.dice();
+    if (std::isnan(dice)) continue;
+    sum += dice;
+    ++labels;
+  }
+  return labels > 0 ? sum / labels : std::numeric_limits<double>::quiet_NaN();
 }
 
 }  // namespace isoscan

@@ -22,4 +22,7 @@ struct LabelOverlap {
 std::vector<LabelOverlap> Overlap(const LabelMap& reference, const LabelMap& predicted,
                                   std::int64_t labels);
 
+/// A case's Dice: the mean over the labels that are there on either side; NaN when none is.
+double MeanDice(const std::vector<LabelOverlap>& overlaps);
+
 }  // namespace isoscan

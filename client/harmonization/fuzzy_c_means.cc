@@ -15,13 +15,11 @@ namespace {
 constexpr int kIterations = 10'000;
 constexpr double kStill = 1e-10;  ///< Of the range.
 
-using PerTissue = std::array<double, kTissues>;
-
 /// How much a value belongs to each class: inversely to its squared distance, in sum 1.
-PerTissue MembershipsOf(double value, const PerTissue& centers, double least_square) {
-  PerTissue membership;
+PerTissueClass MembershipsOf(double value, const PerTissueClass& centers, double least_square) {
+  PerTissueClass membership;
   double sum = 0;
-  for (std::size_t k = 0; k < kTissues; ++k) {
+  for (std::size_t k = 0; k < kTissueClasses; ++k) {
     const double distance = value - centers[k];
     membership[k] = 1 / std::max(distance * distance, least_square);
     sum += membership[k];
@@ -31,29 +29,34 @@ PerTissue MembershipsOf(double value, const PerTissue& centers, double least_squ
 }
 
 /// Means of the bins, weighted by membership to the power of 1 or 2.
-PerTissue WeightedMeans(std::span<const IntensityBin> bins, const PerTissue& centers,
-                        double least_square, bool squared) {
-  PerTissue weights{};
-  PerTissue sums{};
+PerTissueClass WeightedMeans(std::span<const IntensityBin> bins, const PerTissueClass& centers,
+                             double least_square, bool squared) {
+  PerTissueClass weights{};
+  PerTissueClass sums{};
   for (const IntensityBin& bin : bins) {
-    const PerTissue membership = MembershipsOf(bin.mean, centers, least_square);
-    for (std::size_t k = 0; k < kTissues; ++k) {
+    const PerTissueClass membership = MembershipsOf(bin.mean, centers, least_square);
+    for (std::size_t k = 0; k < kTissueClasses; ++k) {
       const double weight =
           static_cast<double>(bin.voxels) * membership[k] * (squared ? membership[k] : 1);
       weights[k] += weight;
       sums[k] += weight * bin.mean;
     }
   }
-  for (std::size_t k = 0; k < kTissues; ++k) sums[k] /= weights[k];
+  for (std::size_t k = 0; k < kTissueClasses; ++k) sums[k] /= weights[k];
   return sums;
 }
 
 }  // namespace
 
+PerTissueClass MovedCenters(std::span<const IntensityBin> bins, const PerTissueClass& centers,
+                            double least_square) {
+  return WeightedMeans(bins, centers, least_square, /*squared=*/true);
+}
+
 absl::StatusOr<TissueClasses> FindTissueClasses(const Volume& volume, const Mask& mask) {
   ASSIGN_OR_RETURN(const IntensityRange range, RangeOverMask(volume, mask));
   const std::vector<IntensityBin> bins = BinsOverMask(volume, mask, range);
-  if (bins.size() < kTissues) {
+  if (bins.size() < kTissueClasses) {
     return absl::InvalidArgumentError(
         fmt::format("{} voxels under the mask have {} distinct intensities, from {:g} to {:g}: "
                     "three tissues need at least three",
@@ -74,9 +77,9 @@ absl::StatusOr<TissueClasses> FindTissueClasses(const Volume& volume, const Mask
                       "the intensities under the mask form no three classes",
                       kIterations, classes.centers[0], classes.centers[1], classes.centers[2]));
     }
-    const PerTissue next = WeightedMeans(bins, classes.centers, least_square, /*squared=*/true);
+    const PerTissueClass next = MovedCenters(bins, classes.centers, least_square);
     moved = 0;
-    for (std::size_t k = 0; k < kTissues; ++k) {
+    for (std::size_t k = 0; k < kTissueClasses; ++k) {
       moved = std::max(moved, std::abs(next[k] - classes.centers[k]));
     }
     classes.centers = next;
@@ -87,7 +90,8 @@ absl::StatusOr<TissueClasses> FindTissueClasses(const Volume& volume, const Mask
   return classes;
 }
 
-absl::StatusOr<AffineMap> FitTissueMean(const Volume& volume, const Mask& mask, Tissue tissue) {
+absl::StatusOr<AffineMap> FitTissueMean(const Volume& volume, const Mask& mask,
+                                        HarmonizationPlan::Tissue tissue) {
   ASSIGN_OR_RETURN(const TissueClasses classes, FindTissueClasses(volume, mask));
   ASSIGN_OR_RETURN(const IntensityRange range, RangeOverMask(volume, mask));
   const double mean = classes.means[static_cast<std::size_t>(tissue)];

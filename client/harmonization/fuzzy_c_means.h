@@ -14,17 +14,24 @@
 
 namespace isoscan {
 
-/// The classes by ascending intensity, from kCsf to kWhiteMatter; these are the tissues in a
-/// T1-weighted brain. Of another contrast, ask by brightness.
-using Tissue = HarmonizationPlan::Tissue;
-inline constexpr std::size_t kTissues = 3;
+inline constexpr std::size_t kTissueClasses = 3;
+/// A number per class.
+using PerTissueClass = std::array<double, kTissueClasses>;
 
-/// Three fuzzy classes of intensities, ascending.
+/// Fuzzy classes of intensities, ascending: in a T1-weighted brain CSF, grey and white matter, as
+/// HarmonizationPlan::Tissue has them. Of another contrast, ask by brightness.
 struct TissueClasses {
-  std::array<double, kTissues> centers{};  ///< Of the clustering: weighted by membership squared.
-  std::array<double, kTissues> means{};    ///< Mean intensity, weighted by membership.
+  PerTissueClass centers{};  ///< Of the clustering: weighted by membership squared.
+  PerTissueClass means{};    ///< Mean intensity, weighted by membership.
   int iterations = 0;
 };
+
+/// One iteration of fuzzy c-means with exponent 2: each center moves to the mean of the bins,
+/// weighted by the square of their membership. A bin belongs to the classes inversely to its
+/// squared distance from their centers, of `least_square` at least, in sum 1.
+/// Source: docs/references.md#bezdek1984.
+PerTissueClass MovedCenters(std::span<const IntensityBin> bins, const PerTissueClass& centers,
+                            double least_square);
 
 /// Fuzzy c-means with exponent 2 on binned intensities (range / 65536 apart), from mean and mean +-
 /// sd until no centre moves by more than 1e-10 of the range: a pure function. Follows the volume
@@ -36,6 +43,7 @@ absl::StatusOr<TissueClasses> FindTissueClasses(const Volume& volume, const Mask
 
 /// y = x / mean of the tissue. Removes x' = s x; a bias stays.
 /// Errors: those of FindTissueClasses and CheckDivisor.
-absl::StatusOr<AffineMap> FitTissueMean(const Volume& volume, const Mask& mask, Tissue tissue);
+absl::StatusOr<AffineMap> FitTissueMean(const Volume& volume, const Mask& mask,
+                                        HarmonizationPlan::Tissue tissue);
 
 }  // namespace isoscan

@@ -7,11 +7,10 @@
 
 namespace isoscan {
 
-absl::StatusOr<std::array<double, kTissues>> RelativeTissueMeans(const Volume& volume,
-                                                                 const Mask& mask) {
+absl::StatusOr<PerTissueClass> RelativeTissueMeans(const Volume& volume, const Mask& mask) {
   ASSIGN_OR_RETURN(const TissueClasses classes, FindTissueClasses(volume, mask));
   ASSIGN_OR_RETURN(const IntensityRange range, RangeOverMask(volume, mask));
-  std::array<double, kTissues> means = classes.means;
+  PerTissueClass means = classes.means;
   const double darkest = means.front();
   RETURN_IF_ERROR(CheckDivisor(darkest, range, "the darkest tissue's mean"));
   for (double& mean : means) mean /= darkest;
@@ -19,10 +18,10 @@ absl::StatusOr<std::array<double, kTissues>> RelativeTissueMeans(const Volume& v
 }
 
 absl::StatusOr<AffineMap> FitLeastSquares(const Volume& volume, const Mask& mask,
-                                          const std::array<double, kTissues>& standard) {
+                                          const PerTissueClass& standard) {
   ASSIGN_OR_RETURN(const TissueClasses classes, FindTissueClasses(volume, mask));
   ASSIGN_OR_RETURN(const IntensityRange range, RangeOverMask(volume, mask));
-  const std::array<double, kTissues>& means = classes.means;
+  const PerTissueClass& means = classes.means;
   const double scale = std::inner_product(means.begin(), means.end(), means.begin(), 0.0) /
                        std::inner_product(means.begin(), means.end(), standard.begin(), 0.0);
   RETURN_IF_ERROR(CheckDivisor(scale, range, "the least-squares scale of the tissue means"));

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <array>
-
 #include "absl/status/statusor.h"
 
 #include "client/harmonization/fuzzy_c_means.h"
@@ -14,13 +12,12 @@ namespace isoscan {
 /// Mean intensity of each tissue class in units of the darkest one's: what a case adds to the
 /// population's standard. The same for x' = s x.
 /// Errors: those of FindTissueClasses and CheckDivisor.
-absl::StatusOr<std::array<double, kTissues>> RelativeTissueMeans(const Volume& volume,
-                                                                 const Mask& mask);
+absl::StatusOr<PerTissueClass> RelativeTissueMeans(const Volume& volume, const Mask& mask);
 
 /// y = x / c with the c that brings the case's tissue means m nearest to `standard`, s: c = m.m /
 /// m.s. Removes x' = s x; a bias stays.
 /// Errors: those of FindTissueClasses and CheckDivisor.
 absl::StatusOr<AffineMap> FitLeastSquares(const Volume& volume, const Mask& mask,
-                                          const std::array<double, kTissues>& standard);
+                                          const PerTissueClass& standard);
 
 }  // namespace isoscan

@@ -17,7 +17,7 @@ namespace {
 
 using Normalizer = HarmonizationPlan::Normalizer;
 static_assert(StandardLength(Normalizer::kNyul) == kNyulPercentiles.size());
-static_assert(StandardLength(Normalizer::kLsq) == kTissues);
+static_assert(StandardLength(Normalizer::kLsq) == kTissueClasses);
 
 template <std::size_t length>
 std::array<double, length> StandardOfChannel(const HarmonizationPlan& plan, std::size_t channel) {
@@ -41,7 +41,7 @@ absl::StatusOr<IntensityMap> FitNormalizer(const Volume& volume, const Mask& mas
     case Normalizer::kNyul:
       return FitNyul(volume, mask, StandardOfChannel<kNyulPercentiles.size()>(plan, channel));
     case Normalizer::kLsq:
-      return FitLeastSquares(volume, mask, StandardOfChannel<kTissues>(plan, channel));
+      return FitLeastSquares(volume, mask, StandardOfChannel<kTissueClasses>(plan, channel));
     case Normalizer::kWhiteStripe: {
       ASSIGN_OR_RETURN(const WhiteStripe stripe,
                        FitWhiteStripe(volume, mask, plan.contrasts.at(channel)));

@@ -4,11 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "absl/status/status.h"
 
+#include "client/harmonization/fuzzy_c_means.h"
 #include "client/imaging/image_file.h"
 #include "client/imaging/orientation.h"
 #include "common/status/status_macros.h"
@@ -19,47 +20,31 @@ namespace {
 constexpr std::array<std::string_view, kTissues> kNames{"csf", "grey",   "white",
                                                         "fat", "muscle", "lesion"};
 
-/// Fuzzy c-means over a histogram: three classes, exponent 2. Empty when there are fewer than three
-/// intensities.
-std::vector<double> ClassCentres(const std::vector<float>& values) {
-  constexpr int kBins = 1024;
+/// Centres of three classes by fuzzy c-means over a histogram, ascending. Nothing when there are
+/// fewer than three intensities.
+std::optional<PerTissueClass> ClassCentres(const std::vector<float>& values) {
+  constexpr std::size_t kBins = 1024;
   constexpr int kRounds = 200;
-  if (values.empty()) return {};
+  if (values.empty()) return std::nullopt;
   const auto [lowest, highest] = std::minmax_element(values.begin(), values.end());
   const double low = *lowest;
   const double width = (static_cast<double>(*highest) - low) / kBins;
-  if (!(width > 0)) return {};
-  std::vector<std::int64_t> counts(kBins);
+  if (!(width > 0)) return std::nullopt;
+  std::vector<IntensityBin> bins(kBins);
+  for (std::size_t i = 0; i < kBins; ++i) {
+    bins[i].mean = low + width * (static_cast<double>(i) + 0.5);
+  }
   for (const float value : values) {
-    const auto bin = static_cast<std::int64_t>((value - low) / width);
-    ++counts[static_cast<std::size_t>(std::clamp<std::int64_t>(bin, 0, kBins - 1))];
+    const auto bin = static_cast<std::size_t>((value - low) / width);
+    ++bins[std::min(bin, kBins - 1)].voxels;
   }
-  if (std::count_if(counts.begin(), counts.end(), [](std::int64_t n) { return n > 0; }) < 3) {
-    return {};
-  }
+  std::erase_if(bins, [](const IntensityBin& bin) { return bin.voxels == 0; });
+  if (bins.size() < kTissueClasses) return std::nullopt;
 
-  std::vector<double> centres{low + width * kBins / 6, low + width * kBins / 2,
-                              low + width * kBins * 5 / 6};
+  PerTissueClass centres{low + width * kBins / 6, low + width * kBins / 2,
+                         low + width * kBins * 5 / 6};
   for (int round = 0; round < kRounds; ++round) {
-    std::array<double, 3> sums{};
-    std::array<double, 3> weights{};
-    for (int bin = 0; bin < kBins; ++bin) {
-      const auto count = static_cast<double>(counts[static_cast<std::size_t>(bin)]);
-      const double value = low + width * (bin + 0.5);
-      std::array<double, 3> closeness{};
-      double total = 0;
-      for (std::size_t i = 0; i < 3; ++i) {
-        const double distance = value - centres[i];
-        closeness[i] = 1 / std::max(distance * distance, 1e-12 * width * width);
-        total += closeness[i];
-      }
-      for (std::size_t i = 0; i < 3; ++i) {
-        const double membership = closeness[i] / total;
-        weights[i] += count * membership * membership;
-        sums[i] += count * membership * membership * value;
-      }
-    }
-    for (std::size_t i = 0; i < 3; ++i) centres[i] = sums[i] / weights[i];
+    centres = MovedCenters(bins, centres, 1e-12 * width * width);
   }
   std::sort(centres.begin(), centres.end());
   return centres;
@@ -163,13 +148,13 @@ absl::StatusOr<HeadClasses> ClassifyHead(const Volume& head, const Volume& brain
   }
   HeadClasses classes;
   for (const bool in_brain : {true, false}) {
-    const std::vector<double> centres = ClassCentres(in_brain ? inside : outside);
-    if (centres.empty()) {
+    const std::optional<PerTissueClass> centres = ClassCentres(in_brain ? inside : outside);
+    if (!centres.has_value()) {
       return absl::InvalidArgumentError(fmt::format(
           "the head has fewer than three intensities {} the brain: no tissue can be told apart",
           in_brain ? "inside" : "outside"));
     }
-    std::copy(centres.begin(), centres.end(), (in_brain ? classes.brain : classes.outside).begin());
+    (in_brain ? classes.brain : classes.outside) = *centres;
   }
   return classes;
 }

@@ -18,7 +18,7 @@ namespace isoscan {
 /// The centres come from fuzzy c-means (three classes, exponent 2). The shares do not: they are the
 /// mix of the two neighbouring centres that gives the voxel's intensity, so that partial volume
 /// stays linear, and classes that do not touch in intensity never mix.
-/// Source: docs/references.md#bezdek1981.
+/// Source: docs/references.md#bezdek1984.
 struct HeadClasses {
   std::array<double, 3> brain{};
   std::array<double, 3> outside{};

@@ -1,7 +1,10 @@
 #include "common/invariance/certificate.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 
 namespace isoscan {
@@ -27,7 +30,19 @@ constexpr std::array<PerturbationFacts, 6> kTable{{
      kSigns},
 }};
 
+// As kCertifiedMapsInWords says.
+static_assert(kCertifiedScales.front() == 1e-5 && kCertifiedScales.back() == 1e5);
+static_assert(kCertifiedBiases.front() == -100 && kCertifiedBiases.back() == 100);
+
 }  // namespace
+
+double PerturbationFacts::Place(double amount) const {
+  return logarithmic ? std::log(amount) : amount;
+}
+
+std::string PerturbationFacts::Label(double amount) const {
+  return fmt::format("{:g}", percent ? 100 * amount : amount);
+}
 
 std::span<const PerturbationFacts> PerturbationTable() { return kTable; }
 

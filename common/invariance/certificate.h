@@ -1,9 +1,11 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -31,6 +33,11 @@ struct PerturbationFacts {
   std::span<const double> amounts;  ///< Ascending, the neutral one among them.
   bool percent = false;             ///< Amounts are shown in per cent.
   bool logarithmic = false;         ///< The axis is.
+
+  /// Where an amount lies on its axis.
+  double Place(double amount) const;
+  /// An amount as its axis is labelled: "0.5", "30" (of per cent).
+  std::string Label(double amount) const;
 };
 
 /// All of them, in the order of the enumeration.
@@ -55,6 +62,14 @@ struct DegradationCurve {
   Perturbation perturbation = Perturbation::kGamma;
   std::vector<DegradationPoint> points;  ///< By amount.
 };
+
+/// The maps x' = scale * x + bias that a positive scale and a bias are tried by: each scale with
+/// each bias, which is in scaled standard deviations (population, all voxels) of a scan.
+inline constexpr std::array<double, 5> kCertifiedScales{1e-5, 0.1, 1, 10, 1e5};
+inline constexpr std::array<double, 5> kCertifiedBiases{-100, -1, 0, 1, 100};
+
+inline constexpr std::string_view kCertifiedMapsInWords =
+    "scales from 1e-5 to 1e5, biases up to 100 scaled standard deviations";
 
 /// Above this change of a logit, in standard deviations of all logits of the case, a positive scale
 /// and a bias do more than rounding does.

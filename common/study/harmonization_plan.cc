@@ -171,8 +171,8 @@ std::string_view ToString(Plan::Tissue tissue) {
   switch (tissue) {
     case Plan::Tissue::kCsf:
       return "csf";
-    case Plan::Tissue::kGrayMatter:
-      return "gray_matter";
+    case Plan::Tissue::kGreyMatter:
+      return "grey_matter";
     case Plan::Tissue::kWhiteMatter:
       return "white_matter";
   }

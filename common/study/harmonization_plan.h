@@ -49,7 +49,7 @@ struct HarmonizationPlan {
     kNone,         ///< Raw intensities: for comparison only.
   };
   enum class Contrast { kT1w, kT2w, kFlair, kPdw };
-  enum class Tissue { kCsf, kGrayMatter, kWhiteMatter };
+  enum class Tissue { kCsf, kGreyMatter, kWhiteMatter };
   enum class Bandwidth { kPackage, kScott };  ///< client/harmonization/tissue_mode.h.
   enum class Interpolation { kLinear, kBSpline };
 
@@ -88,6 +88,14 @@ constexpr bool RemovesScaleAndBias(HarmonizationPlan::Normalizer normalizer) {
          normalizer == HarmonizationPlan::Normalizer::kZScore ||
          normalizer == HarmonizationPlan::Normalizer::kNyul ||
          normalizer == HarmonizationPlan::Normalizer::kWhiteStripe;
+}
+
+/// What becomes of x' = s x, s > 0: nothing is left of it. The default width of kde's kernel does
+/// not follow a scale (docs/decisions/0008-kde-bandwidth.md).
+constexpr bool RemovesScale(const HarmonizationPlan& plan) {
+  return plan.normalize != HarmonizationPlan::Normalizer::kNone &&
+         (plan.normalize != HarmonizationPlan::Normalizer::kKde ||
+          plan.bandwidth == HarmonizationPlan::Bandwidth::kScott);
 }
 
 /// Which peak is white matter depends on the contrast.

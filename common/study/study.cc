@@ -177,7 +177,7 @@ HarmonizationPlan ReadHarmonization(ConfigReader table, const std::vector<std::s
        Plan::Normalizer::kLsq, Plan::Normalizer::kNone});
   plan.contrasts = ReadContrasts(table, plan.normalize, channels);
   plan.tissue = OneOf<Plan::Tissue>(
-      table, "tissue", {Plan::Tissue::kWhiteMatter, Plan::Tissue::kGrayMatter, Plan::Tissue::kCsf});
+      table, "tissue", {Plan::Tissue::kWhiteMatter, Plan::Tissue::kGreyMatter, Plan::Tissue::kCsf});
   plan.bandwidth = OneOf<Plan::Bandwidth>(table, "bandwidth",
                                           {Plan::Bandwidth::kPackage, Plan::Bandwidth::kScott});
   plan.standard = ReadStandard(table, plan.normalize, channels.size());
@@ -281,6 +281,12 @@ Study ReadStudy(ConfigReader& reader) {
   study.labels = reader.Texts("labels");
   study.sites = reader.Texts("sites", study.sites);
   study.held_out = ReadHeldOutRule(reader.Table("held_out"));
+  if (reader.Has("preprocessing")) {
+    reader.Refuse("preprocessing",
+                  "is the table of an earlier version: call it [harmonization], and write "
+                  "normalize = \"instance\" for normalization = \"masked_instance\", normalize = "
+                  "\"none\" for \"none\"; its other keys stay");
+  }
   study.harmonization = ReadHarmonization(reader.Table("harmonization"), study.channels);
   study.network = ReadNetwork(reader.Table("network"));
   study.training = ReadTraining(reader.Table("training"));

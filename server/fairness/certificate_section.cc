@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 
+#include "common/markup/escape.h"
 #include "server/fairness/chart.h"
 #include "server/fairness/html.h"
 #include "server/fairness/page.h"
@@ -30,10 +31,6 @@ SiteLook LookOf(std::size_t site) {
           fmt::format("site-mark c{}", colour)};
 }
 
-double Place(const PerturbationFacts& facts, double amount) {
-  return facts.logarithmic ? std::log(amount) : amount;
-}
-
 const DegradationCurve* CurveOf(const SiteStatistics& site, Perturbation perturbation) {
   for (const DegradationCurve& curve : site.certificate->curves) {
     if (curve.perturbation == perturbation && !curve.points.empty()) return &curve;
@@ -45,7 +42,7 @@ const DegradationCurve* CurveOf(const SiteStatistics& site, Perturbation perturb
 std::string PictureOf(const ReportContent& content, const PerturbationFacts& facts,
                       std::string_view word, std::string_view title,
                       double DegradationPoint::*number) {
-  const Scale x{Place(facts, facts.amounts.front()), Place(facts, facts.amounts.back()), 34,
+  const Scale x{facts.Place(facts.amounts.front()), facts.Place(facts.amounts.back()), 34,
                 kWidth - 14};
   const std::vector<SiteStatistics>& sites = content.statistics.sites;
   std::string description;
@@ -66,11 +63,10 @@ std::string PictureOf(const ReportContent& content, const PerturbationFacts& fac
     picture.Line({x.picture_low, kY(share)}, {x.picture_high, kY(share)}, "grid");
     picture.Text({x.picture_low - 6, kY(share) + 3.5}, "end", "tick", FormatTick(share));
   }
-  const double neutral = x(Place(facts, facts.neutral));
+  const double neutral = x(facts.Place(facts.neutral));
   picture.Line({neutral, kY(0)}, {neutral, kY(1)}, "track");
   for (const double amount : facts.amounts) {
-    picture.Text({x(Place(facts, amount)), kY(0) + 15}, "middle", "tick",
-                 FormatTick(facts.percent ? 100 * amount : amount));
+    picture.Text({x(facts.Place(amount)), kY(0) + 15}, "middle", "tick", facts.Label(amount));
   }
   picture.Text({(x.picture_low + x.picture_high) / 2, kY(0) + 31}, "middle", "tick", facts.unit);
   for (std::size_t i = 0; i < sites.size(); ++i) {
@@ -80,7 +76,7 @@ std::string PictureOf(const ReportContent& content, const PerturbationFacts& fac
     const SiteLook look = LookOf(i);
     std::vector<Point> line;
     for (const DegradationPoint& point : curve->points) {
-      line.push_back({x(Place(facts, point.amount)), kY(point.*number)});
+      line.push_back({x(facts.Place(point.amount)), kY(point.*number)});
     }
     // Nothing lies between two signs.
     if (facts.perturbation != Perturbation::kNegativeScale) picture.Curve(line, look.line);
@@ -104,19 +100,21 @@ std::string Legend(const std::vector<SiteStatistics>& sites) {
     key.Line({0, 8}, {32, 8}, look.line);
     key.Draw(look.mark, {16, 8}, 3.2, look.fill);
     entries +=
-        fmt::format("<li class=\"wide\">{}{}</li>\n", key.Svg(), EscapeHtml(sites[i].site.name));
+        fmt::format("<li class=\"wide\">{}{}</li>\n", key.Svg(), EscapeMarkup(sites[i].site.name));
   }
   return fmt::format("<ul class=\"legend\">\n{}</ul>\n", entries);
 }
 
 std::string Rows(const std::vector<SiteStatistics>& sites) {
-  Table table("certificate",
-              "The greatest change of a logit, in standard deviations of the case's logits, under "
-              "25 maps <i>x</i> to <i>s·x + b</i> of each held-out scan: scales from 1e-5 to 1e5, "
-              "biases up to 100 scaled standard deviations. Rounding alone stays far below 1e-4, "
-              "from where on the invariance does not hold.",
-              {"Hospital", "Cases", "Invariance", "Greatest change", "at scale", "at bias",
-               "Labels changed", "of voxels compared"});
+  Table table(
+      "certificate",
+      fmt::format("The greatest change of a logit, in standard deviations of the case's logits, "
+                  "under {} maps <i>x</i> to <i>s·x + b</i> of each held-out scan: {}. Rounding "
+                  "alone stays far below {:g}, from where on the invariance does not hold.",
+                  kCertifiedScales.size() * kCertifiedBiases.size(), kCertifiedMapsInWords,
+                  kInvarianceLimit),
+      {"Hospital", "Cases", "Invariance", "Greatest change", "at scale", "at bias",
+       "Labels changed", "of voxels compared"});
   for (std::size_t i = 0; i < sites.size(); ++i) {
     if (!sites[i].certificate) continue;
     const InvarianceCertificate& certificate = *sites[i].certificate;
@@ -125,7 +123,7 @@ std::string Rows(const std::vector<SiteStatistics>& sites) {
     };
     const bool finite = std::isfinite(certificate.largest_logit_change);
     table.Row(
-        EscapeHtml(sites[i].site.name),
+        EscapeMarkup(sites[i].site.name),
         {{FormatCount(certificate.cases), at("cases")},
          {certificate.holds() ? "holds" : "does not hold", "", certificate.holds() ? "yes" : "no"},
          {finite ? fmt::format("{:.1e}", certificate.largest_logit_change) : kNoNumber,
@@ -143,7 +141,7 @@ std::string WithoutCertificate(const std::vector<SiteStatistics>& sites) {
   std::string names;
   for (const SiteStatistics& site : sites) {
     if (site.certificate) continue;
-    names += (names.empty() ? "" : ", ") + EscapeHtml(site.site.name);
+    names += (names.empty() ? "" : ", ") + EscapeMarkup(site.site.name);
   }
   if (names.empty()) return "";
   return fmt::format(

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "common/markup/escape.h"
 #include "server/fairness/html.h"
 
 namespace isoscan {
@@ -18,7 +19,7 @@ std::string Number(double value) {
 }
 
 std::string TitleOf(std::string_view title) {
-  return title.empty() ? "" : fmt::format("<title>{}</title>", EscapeHtml(title));
+  return title.empty() ? "" : fmt::format("<title>{}</title>", EscapeMarkup(title));
 }
 
 std::string ShapeOf(Mark mark, double radius) {
@@ -51,7 +52,7 @@ Picture::Picture(std::string_view id, std::string_view title, std::string_view d
   head_ = fmt::format(
       "<svg role=\"img\" aria-labelledby=\"{0}-title {0}-description\" {1}>"
       "<title id=\"{0}-title\">{2}</title><desc id=\"{0}-description\">{3}</desc>\n",
-      id, size, EscapeHtml(title), EscapeHtml(description));
+      id, size, EscapeMarkup(title), EscapeMarkup(description));
 }
 
 std::string Picture::X(double x) const {
@@ -75,7 +76,7 @@ void Picture::Draw(Mark mark, Point at, double radius, std::string_view css_clas
 void Picture::Text(Point at, std::string_view anchor, std::string_view css_class,
                    std::string_view text) {
   body_ += fmt::format("<text class=\"{}\" x=\"{}\" y=\"{}\" text-anchor=\"{}\">{}</text>\n",
-                       css_class, X(at.x), Number(at.y), anchor, EscapeHtml(text));
+                       css_class, X(at.x), Number(at.y), anchor, EscapeMarkup(text));
 }
 
 void Picture::Bar(Point at, double width, double height, std::string_view css_class,

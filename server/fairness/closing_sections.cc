@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/markup/escape.h"
 #include "server/fairness/html.h"
 #include "server/fairness/page.h"
 
@@ -36,14 +37,6 @@ std::string QuorumInWords(const Quorum& quorum) {
   return text;
 }
 
-/// What becomes of x' = s x, s > 0: nothing is left of it. The default width of kde's kernel does
-/// not follow a scale (client/harmonization/tissue_mode.h).
-constexpr bool RemovesScale(const HarmonizationPlan& plan) {
-  using Plan = HarmonizationPlan;
-  return plan.normalize != Plan::Normalizer::kNone &&
-         (plan.normalize != Plan::Normalizer::kKde || plan.bandwidth == Plan::Bandwidth::kScott);
-}
-
 }  // namespace
 
 std::string LimitsSection(const ReportContent& content) {
@@ -64,12 +57,12 @@ std::string LimitsSection(const ReportContent& content) {
         "<b>Partly removed:</b> the normalisation ({}) smooths each histogram by a width that does "
         "not follow a scanner's scale (<i>x</i> becomes <i>s·x</i>): some of it can reach the "
         "network, and all of a bias (<i>x + b</i>) does. bandwidth = \"scott\" follows it.",
-        EscapeHtml(InWords(plan))));
+        EscapeMarkup(InWords(plan))));
   } else {
     item(fmt::format(
         "<b>Removed:</b> the normalisation ({}) removes a scanner's positive scale {}, up to "
         "rounding, because its statistics are taken from the same voxels of each scan.",
-        EscapeHtml(InWords(plan)),
+        EscapeMarkup(InWords(plan)),
         RemovesScaleAndBias(plan.normalize)
             ? "and its bias (<i>x</i> becomes <i>s·x + b</i>) exactly"
             : "exactly (<i>x</i> becomes <i>s·x</i>), but no bias (<i>x + b</i>)"));
@@ -113,7 +106,7 @@ std::string ProvenanceSection(const ReportContent& content) {
   std::string rows;
   const auto row = [&rows](std::string_view term, const std::string& text, bool code = false) {
     if (text.empty()) return;
-    const std::string escaped = EscapeHtml(text);
+    const std::string escaped = EscapeMarkup(text);
     rows += fmt::format("<dt>{}</dt><dd>{}</dd>\n", term,
                         code ? fmt::format("<code>{}</code>", escaped) : escaped);
   };
@@ -147,7 +140,7 @@ std::string ProvenanceSection(const ReportContent& content) {
     text = fmt::format(
         "<details><summary>The study as the hospitals approved "
         "it</summary><pre>{}</pre></details>\n",
-        EscapeHtml(study.toml));
+        EscapeMarkup(study.toml));
   }
   return fmt::format("<section>\n<h2>Provenance</h2>\n<dl>\n{}</dl>\n{}</section>\n", rows, text);
 }

@@ -3,6 +3,7 @@
 #include <map>
 #include <utility>
 
+#include "common/markup/escape.h"
 #include "server/fairness/chart.h"
 #include "server/fairness/html.h"
 #include "server/fairness/page.h"
@@ -25,7 +26,7 @@ Cell OutcomeCell(const ParticipationRecord* part) {
     return {fmt::format("<span title=\"contributed, weight {:.3f}\">●</span>", part->weight), "",
             "took yes"};
   }
-  return {fmt::format("<span title=\"left out: {}\">✕</span>", EscapeHtml(part->reason)), "",
+  return {fmt::format("<span title=\"left out: {}\">✕</span>", EscapeMarkup(part->reason)), "",
           "took no"};
 }
 
@@ -43,9 +44,9 @@ std::string Absences(const std::vector<RoundRecord>& rounds) {
   std::string items;
   for (const auto& [who_and_why, in_rounds] : absences) {
     items += fmt::format(
-        "<li><b>{}</b>, {} {}: {}</li>\n", EscapeHtml(who_and_why.first),
+        "<li><b>{}</b>, {} {}: {}</li>\n", EscapeMarkup(who_and_why.first),
         in_rounds.size() == 1 ? "round" : "rounds", FormatRanges(in_rounds),
-        EscapeHtml(who_and_why.second.empty() ? "no reason recorded" : who_and_why.second));
+        EscapeMarkup(who_and_why.second.empty() ? "no reason recorded" : who_and_why.second));
   }
   return fmt::format("<p>Left out (✕):</p>\n<ul class=\"reasons\">\n{}</ul>\n", items);
 }
@@ -114,7 +115,7 @@ std::string ParticipationSection(const ReportContent& content) {
     cells.insert(cells.begin(), {{FormatCount(sites[i].contributed_rounds),
                                   fmt::format("/sites/{}/contributed_rounds", i), ""},
                                  {weight}});
-    table.Row(EscapeHtml(name), cells);
+    table.Row(EscapeMarkup(name), cells);
   }
   return fmt::format("<section class=\"participation\">\n<h2>Who took part</h2>\n{}{}</section>\n",
                      table.Html(), Absences(rounds));
@@ -136,7 +137,7 @@ std::string TimeSection(const ReportContent& content) {
     for (const double seconds : {time.training, time.scoring, time.aggregating, time.waiting}) {
       cells.push_back({site.contributed_rounds > 0 ? FormatSeconds(seconds) : kNoNumber});
     }
-    table.Row(EscapeHtml(site.site.name), cells);
+    table.Row(EscapeMarkup(site.site.name), cells);
   }
   return fmt::format("<section>\n<h2>Time</h2>\n{}{}</section>\n", TimePicture(study.sites),
                      table.Html());

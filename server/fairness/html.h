@@ -9,10 +9,6 @@
 
 namespace isoscan {
 
-/// `text` for use between tags and inside quoted attributes: nothing in it is markup any more.
-/// Control characters become U+FFFD.
-std::string EscapeHtml(std::string_view text);
-
 /// What a number that does not exist is shown as.
 inline constexpr char kNoNumber[] = "–";
 

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <optional>
 
+#include "common/markup/escape.h"
 #include "server/fairness/chart.h"
 #include "server/fairness/html.h"
 #include "server/fairness/page.h"
@@ -125,13 +126,12 @@ std::string PictureOf(const SiteStatistics& site, std::size_t index, const View&
 
 std::string IntensitySection(const ReportContent& content) {
   const std::vector<SiteStatistics>& sites = content.statistics.sites;
-  const bool harmonised =
-      content.record.study.harmonization.normalize != HarmonizationPlan::Normalizer::kNone;
-  std::vector<View> views{{"raw", "As stored", &SiteRecord::raw, {}},
-                          {"harmonized",
-                           harmonised ? "After harmonisation" : "As the network sees them",
-                           &SiteRecord::harmonized,
-                           {}}};
+  const HarmonizationPlan& plan = content.record.study.harmonization;
+  const bool harmonised = plan.normalize != HarmonizationPlan::Normalizer::kNone;
+  std::vector<View> views{{"raw", "As stored", &SiteRecord::raw, {}}};
+  if (harmonised) {
+    views.push_back({"harmonized", "After harmonisation", &SiteRecord::harmonized, {}});
+  }
   SharedShapes shared;
   std::vector<View> drawn;
   for (View& view : views) {
@@ -151,7 +151,7 @@ std::string IntensitySection(const ReportContent& content) {
   std::string panels;
   for (std::size_t i = 0; i < sites.size(); ++i) {
     panels += fmt::format("<figure class=\"panel\"><figcaption>{}</figcaption>\n",
-                          EscapeHtml(sites[i].site.name));
+                          EscapeMarkup(sites[i].site.name));
     for (const View& view : drawn) {
       panels += fmt::format("<p class=\"view\">{}</p>{}", view.title, PictureOf(sites[i], i, view));
     }
@@ -164,7 +164,9 @@ std::string IntensitySection(const ReportContent& content) {
       "{}<div class=\"panels\">\n{}</div>\n</section>\n",
       harmonised ? "Where the lower curves lie on each other, harmonisation has removed the "
                    "scanner's scale and bias; what still differs is anatomy, contrast and noise."
-                 : "This study does not harmonise: the network sees the raw intensities.",
+      : plan.n4.has_value()
+          ? "This study does not normalise: the network sees these after N4 alone."
+          : "This study does not normalise: the network sees these.",
       shared.Svg(), panels);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/markup/escape.h"
 #include "server/fairness/chart.h"
 #include "server/fairness/html.h"
 #include "server/fairness/page.h"
@@ -37,7 +38,7 @@ std::string Headline(const ReportContent& content) {
   if (scored == 1) return begin + ".";
   const SiteStatistics& worst = study.sites[*study.worst];
   return fmt::format("{}; worst served is <b>{}</b> ({}), {} behind the best.", begin,
-                     EscapeHtml(worst.site.name), FormatScore(worst.after->dice.mean),
+                     EscapeMarkup(worst.site.name), FormatScore(worst.after->dice.mean),
                      FormatScore(study.gap));
 }
 
@@ -46,7 +47,7 @@ std::string Caveats(const StudyStatistics& study) {
   std::string too_few;
   std::string unscored;
   const auto append = [](std::string& list, const std::string& name) {
-    list += (list.empty() ? "" : ", ") + EscapeHtml(name);
+    list += (list.empty() ? "" : ", ") + EscapeMarkup(name);
   };
   for (const SiteStatistics& site : study.sites) {
     if (!site.after || site.after->dice.n == 0) {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "common/markup/escape.h"
 #include "server/fairness/html.h"
 
 namespace isoscan {
@@ -18,11 +19,11 @@ std::string Masthead(const ReportContent& content) {
   const std::string description =
       study.description.empty()
           ? ""
-          : fmt::format("<p class=\"lede\">{}</p>\n", EscapeHtml(study.description));
+          : fmt::format("<p class=\"lede\">{}</p>\n", EscapeMarkup(study.description));
   return fmt::format(
       "<header>\n<p class=\"kicker\">Isoscan fairness report</p>\n<h1>{}</h1>\n{}"
       "<p class=\"state\">{} of {} · {}</p>\n</header>\n",
-      EscapeHtml(study.name), description, content.statistics.rounds,
+      EscapeMarkup(study.name), description, content.statistics.rounds,
       FormatCount(study.rounds.rounds, "round"), StateOf(content.record));
 }
 
@@ -38,7 +39,7 @@ std::string RenderPage(const ReportContent& content) {
       "<meta name=\"color-scheme\" content=\"light dark\">\n"
       "<title>{} – Isoscan fairness report</title>\n<style>\n{}</style>\n</head>\n"
       "<body>\n<main>\n{}{}{}{}{}{}{}{}{}{}{}{}{}</main>\n</body>\n</html>\n",
-      EscapeHtml(content.record.study.name), PageStyle(), Masthead(content), Overview(content),
+      EscapeMarkup(content.record.study.name), PageStyle(), Masthead(content), Overview(content),
       ScoresBySite(content), JoiningSection(content), LearningCurves(content),
       ScoresByLabel(content), LowestScoringCases(content), IntensitySection(content),
       CertificateSection(content), ParticipationSection(content), TimeSection(content),

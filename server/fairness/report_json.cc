@@ -3,16 +3,16 @@
 #include <nlohmann/json.hpp>
 
 #include <chrono>
-#include <cmath>
 #include <utility>
+
+#include "common/invariance/certificate_json.h"
+#include "common/json/numbers.h"
 
 namespace isoscan {
 namespace {
 
 // Keys in the order in which they were written, which is the order in which people read them.
 using Json = nlohmann::ordered_json;
-
-Json NumberOrNull(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
 /// Seconds since the Unix epoch; null for what has not happened.
 Json TimeOrNull(Time time) {
@@ -71,27 +71,10 @@ const ModelStatistics* PointerTo(const std::optional<ModelStatistics>& model) {
 }
 
 Json ToJson(const InvarianceCertificate& certificate) {
-  Json curves = Json::array();
-  for (const DegradationCurve& curve : certificate.curves) {
-    Json points = Json::array();
-    for (const DegradationPoint& point : curve.points) {
-      points.push_back({{"amount", point.amount},
-                        {"cases", point.cases},
-                        {"flipped", NumberOrNull(point.flipped)},
-                        {"dice", NumberOrNull(point.dice)}});
-    }
-    curves.push_back(
-        {{"perturbation", FactsOf(curve.perturbation).word}, {"points", std::move(points)}});
-  }
-  return {{"cases", certificate.cases},
-          {"holds", certificate.holds()},
-          {"limit", kInvarianceLimit},
-          {"largest_logit_change", NumberOrNull(certificate.largest_logit_change)},
-          {"scale", certificate.scale},
-          {"bias", certificate.bias},
-          {"voxels_changed", certificate.voxels_changed},
-          {"voxels_compared", certificate.voxels_compared},
-          {"curves", std::move(curves)}};
+  Json json = {{"cases", certificate.cases}};
+  json.update(InvarianceJson(certificate));
+  json["curves"] = CurvesJson(certificate);
+  return json;
 }
 
 Json ToJson(const SiteStatistics& site, const std::vector<std::string>& labels) {

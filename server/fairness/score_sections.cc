@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/markup/escape.h"
 #include "server/fairness/chart.h"
 #include "server/fairness/html.h"
 #include "server/fairness/page.h"
@@ -27,7 +28,7 @@ std::string RowHeader(const SiteStatistics& site) {
   std::string notes;
   if (site.too_few) notes += " <small class=\"flag\">too few cases</small>";
   if (site.site.withdrawn) notes += " <small class=\"flag\">withdrew</small>";
-  return EscapeHtml(site.site.name) + notes;
+  return EscapeMarkup(site.site.name) + notes;
 }
 
 /// From the lower quartile to the upper.
@@ -97,7 +98,7 @@ std::string CurvePanel(const SiteStatistics& site, std::size_t index, const Scal
                near_end ? "end" : "start", "value", FormatScore(site.mean_by_round[last]));
   }
   return fmt::format("<figure class=\"panel\"><figcaption>{}</figcaption>\n{}</figure>\n",
-                     EscapeHtml(site.site.name), panel.Svg());
+                     EscapeMarkup(site.site.name), panel.Svg());
 }
 
 /// "18 cases · 1 missed": what a mean over a label's cases leaves out.
@@ -187,7 +188,7 @@ std::string ScoresByLabel(const ReportContent& content) {
   const std::vector<std::string>& labels = content.record.study.labels;
   if (!AnyScored(study) || labels.empty()) return "";
   std::vector<std::string> headers{"Hospital"};
-  for (const std::string& label : labels) headers.push_back(EscapeHtml(label));
+  for (const std::string& label : labels) headers.push_back(EscapeMarkup(label));
   Table table(
       "labels",
       "Mean Dice per label. A label that the model missed or drew where there is none counts as "

@@ -41,14 +41,23 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Open(Journal& journal,
   {
     absl::MutexLock lock(&state->mutex);
     for (JournaledStudy& journaled : studies) {
-      ASSIGN_OR_RETURN(StudyCourse course,
-                       StudyCourse::FromJournal(std::move(journaled), clock.Now()));
+      const std::string name = journaled.name;
+      absl::StatusOr<StudyCourse> course =
+          StudyCourse::FromJournal(std::move(journaled), clock.Now());
+      if (!course.ok()) {
+        // One that another version has written; the other studies need not wait for it.
+        spdlog::error(
+            "study set aside study={} reason=\"{}\" advice=\"run the version that created it, or "
+            "create it anew under another name\"",
+            name, std::string(course.status().message()));
+        state->set_aside.insert(name);
+        continue;
+      }
       // A server that was killed between closing a round and tidying up left files behind.
-      state->RemoveUploads(course, course.open() ? course.round : 0);
-      spdlog::info("study read study={} round={} sites={}", course.study.name, course.round,
-                   course.participants.size());
-      const std::string name = course.study.name;
-      state->studies.emplace(name, std::move(course));
+      state->RemoveUploads(*course, course->open() ? course->round : 0);
+      spdlog::info("study read study={} round={} sites={}", name, course->round,
+                   course->participants.size());
+      state->studies.emplace(name, *std::move(course));
     }
   }
   return std::unique_ptr<Coordinator>(new Coordinator(std::move(state)));
@@ -139,6 +148,12 @@ absl::StatusOr<StudyStatus> Coordinator::CreateStudy(const std::string& toml) {
           "there is another study {} (digest {}, yours has {}): give yours another name",
           study.name, found->second.study.digest.substr(0, 12), study.digest.substr(0, 12)));
     }
+    if (state_->set_aside.contains(study.name)) {
+      return absl::AlreadyExistsError(fmt::format(
+          "study {} of another version is set aside under this name (the server's log says why): "
+          "give yours another name",
+          study.name));
+    }
   }
 
   const std::filesystem::path draft = state_->models.DraftOf(study.name);
@@ -152,6 +167,7 @@ absl::StatusOr<StudyStatus> Coordinator::CreateStudy(const std::string& toml) {
     const Time now = state_->clock.Now();
     RETURN_IF_ERROR(state_->journal.CreateStudy(study, initial, now));
     JournaledStudy journaled;
+    journaled.name = study.name;
     journaled.toml = toml;
     journaled.created = journaled.phase_since = now;
     journaled.models = {initial};

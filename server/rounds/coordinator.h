@@ -68,7 +68,8 @@ struct StudyStatus {
 class Coordinator {
  public:
   /// `models` and `uploads` are folders for global models (by digest) and staged updates.
-  /// Reads the journal. Errors: those of the journal.
+  /// Reads the journal. A study of it that this version cannot read is logged and set aside; the
+  /// others go on. Errors: those of the journal.
   static absl::StatusOr<std::unique_ptr<Coordinator>> Open(Journal& journal, const Clock& clock,
                                                            std::filesystem::path models,
                                                            std::filesystem::path uploads);
@@ -79,7 +80,8 @@ class Coordinator {
 
   // --- The coordinator's (operator's) side -------------------------------------------------------
 
-  /// Errors: INVALID_ARGUMENT (ParseStudy's); ALREADY_EXISTS another text under the same name.
+  /// Errors: INVALID_ARGUMENT (ParseStudy's); ALREADY_EXISTS another text under the same name,
+  /// or one that this version cannot read.
   /// Creating the same text again is OK.
   absl::StatusOr<StudyStatus> CreateStudy(const std::string& toml);
   /// Errors: NOT_FOUND; FAILED_PRECONDITION when sites are missing (named), the phase is wrong, or

@@ -37,6 +37,8 @@ struct Coordinator::State {
   absl::Mutex creating;  ///< One study is created at a time; taken before `mutex`.
   mutable absl::Mutex mutex;
   std::map<std::string, StudyCourse> studies ABSL_GUARDED_BY(mutex);
+  /// In the journal, but not to be read by this version.
+  std::set<std::string> set_aside ABSL_GUARDED_BY(mutex);
   std::set<std::string> connected ABSL_GUARDED_BY(mutex);
   std::vector<std::function<void()>> observers ABSL_GUARDED_BY(mutex);
   std::optional<Time> retry ABSL_GUARDED_BY(mutex);  ///< After Advance() has failed.

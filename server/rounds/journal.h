@@ -53,6 +53,7 @@ struct JournaledUpdate {
 
 /// Where a study stands: all that a restarted server needs to go on with it.
 struct JournaledStudy {
+  std::string name;
   std::string toml;
   StudyPhase phase = StudyPhase::kCreated;
   Time created{};

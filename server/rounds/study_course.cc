@@ -12,7 +12,9 @@ namespace isoscan {
 
 absl::StatusOr<StudyCourse> StudyCourse::FromJournal(JournaledStudy journaled, Time now) {
   StudyCourse course;
-  ASSIGN_OR_RETURN(course.study, ParseStudy(std::move(journaled.toml), "journaled study"));
+  ASSIGN_OR_RETURN(course.study,
+                   ParseStudy(std::move(journaled.toml),
+                              fmt::format("study {} of the journal", journaled.name)));
   course.shapes = NetworkShapes(course.study);
   course.phase = journaled.phase;
   course.created = journaled.created;

@@ -155,6 +155,7 @@ absl::StatusOr<std::vector<JournaledStudy>> SqliteJournal::Studies() const {
       [&](const Statement& row) {
         phase_words[row.Text(0)] = row.Text(2);
         JournaledStudy& study = by_name[row.Text(0)];
+        study.name = row.Text(0);
         study.toml = row.Text(1);
         study.created = row.Moment(3);
         study.phase_since = row.Moment(4);

@@ -2,8 +2,9 @@
 //
 //   imaging_bench TASK SCRATCH IMAGE...
 //
-// TASK is normalise, mask, pipeline or n4. The first two stretch their image to 256x256x176 voxels
-// and leave it in SCRATCH, where the peers read the same bytes. Then, for every line of standard
+// TASK is normalise, mask, pipeline, n4 or a normaliser: nyul, white_stripe, kde or fcm. All but
+// pipeline and n4 stretch their image to 256x256x176 voxels and leave it, with a mask, in SCRATCH,
+// where the peers read the same bytes. Then, for every line of standard
 // input, which names one of the task's ways, they run it once and answer with its milliseconds.
 
 #include <fmt/format.h>
@@ -22,11 +23,13 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "client/harmonization/harmonize.h"
 #include "client/harmonization/masked_normalization.h"
 #include "client/harmonization/n4.h"
+#include "client/harmonization/normalizers.h"
 #include "client/imaging/image_file.h"
 #include "client/imaging/orientation.h"
 #include "client/imaging/resampling.h"
@@ -240,12 +243,40 @@ Ways N4(const Paths& images) {
            }}};
 }
 
+/// One of the normalisers that look for tissue, fitted and applied under a given mask.
+Ways Normaliser(const std::string& method, const Paths& images,
+                const std::filesystem::path& scratch) {
+  using Plan = HarmonizationPlan;
+  const std::map<std::string, Plan::Normalizer> methods{
+      {"nyul", Plan::Normalizer::kNyul},
+      {"white_stripe", Plan::Normalizer::kWhiteStripe},
+      {"kde", Plan::Normalizer::kKde},
+      {"fcm", Plan::Normalizer::kFcm}};
+  const auto found = methods.find(method);
+  if (found == methods.end()) Fail("there is no task " + method);
+  Plan plan;
+  plan.normalize = found->second;
+  plan.contrasts = {Plan::Contrast::kT1w};
+  plan.standard = {1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100};
+  const auto head = std::make_shared<const Head>(StretchedHead(images.front(), scratch));
+  return {{"mask given", [head, plan] {
+             Volume volume = head->volume;
+             Run run{.milliseconds = Milliseconds([&] {
+                       const IntensityMap map = Unwrap(FitNormalizer(volume, head->mask, plan, 0));
+                       std::visit([&volume](const auto& fitted) { Apply(fitted, volume); }, map);
+                     })};
+             run.result = fmt::format(R"({{"mean_in_mask": {:.6f}}})",
+                                      StatisticsOf(volume, head->mask).mean);
+             return run;
+           }}};
+}
+
 Ways WaysOf(const std::string& task, const Paths& images, const std::filesystem::path& scratch) {
   if (task == "normalise") return Normalise(images, scratch);
   if (task == "mask") return HeadMask(images, scratch);
   if (task == "pipeline") return Pipeline(images);
   if (task == "n4") return N4(images);
-  Fail("there is no task " + task);
+  return Normaliser(task, images, scratch);
 }
 
 void Serve(const Ways& ways) {

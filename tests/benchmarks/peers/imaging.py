@@ -1,9 +1,10 @@
 """The peers' side of tests/benchmarks/beside, which starts it: imaging.py TASK SCRATCH IMAGE...
 
-TASK is normalise, mask, pipeline or n4. The first line on standard output names the task's ways; then, for
+TASK is normalise, mask, pipeline, n4, nyul, white_stripe, kde or fcm. The first line on standard output names the task's ways; then, for
 every line of standard input that names one, it is run once: {"ms", "peak_mib", "result"}. SCRATCH holds the
 head that imaging_bench has left there. A library is loaded when a way of it is first asked for.
 """
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -243,7 +244,34 @@ class N4:
     ways = {"SimpleITK": simpleitk}
 
 
-TASKS = {"normalise": Normalise, "mask": HeadMask, "pipeline": Pipeline, "n4": N4}
+class Normaliser(Normalise):
+    """One of intensity-normalization's, fitted and applied under the mask that our own side has."""
+
+    def __init__(self, method, scratch, images):
+        super().__init__(scratch, images)
+        self.method = method
+
+    def result(self, out):
+        return {"mean_in_mask": round(float(out[self.mask != 0].astype(np.float64).mean()), 6)}
+
+    def intensity_normalization(self):
+        import intensity_normalization as package
+        made = {"nyul": package.NyulNormalizer, "white_stripe": package.WhiteStripeNormalizer,
+                "kde": package.KDENormalizer, "fcm": package.FCMNormalizer}[self.method]
+        mask = package.create_image(self.mask)
+        if self.method != "nyul":
+            return (lambda: package.create_image(self.x.copy()),
+                    lambda image: made().fit(image, mask).transform(image).get_data())
+        # Its scale is that of this head, so that, as on our own side, a run is landmarks and map.
+        nyul = made().fit_population([package.create_image(self.x)], [mask])
+        return (lambda: package.create_image(self.x.copy()),
+                lambda image: nyul.transform(image, mask).get_data())
+
+    ways = {"intensity-normalization": intensity_normalization}
+
+
+TASKS = {"normalise": Normalise, "mask": HeadMask, "pipeline": Pipeline, "n4": N4,
+         **{method: functools.partial(Normaliser, method) for method in ("nyul", "white_stripe", "kde", "fcm")}}
 
 
 def timed(call, *arguments):

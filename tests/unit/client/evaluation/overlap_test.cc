@@ -27,6 +27,14 @@ TEST(Overlap, IsOneForEqualMaps) {
   }
 }
 
+TEST(MeanDice, LeavesOutLabelsThatAreNowhere) {
+  const std::vector<LabelOverlap> overlaps =
+      Overlap(MapOf({1, 1, 3, 0}), MapOf({1, 1, 0, 0}), /*labels=*/3);
+
+  EXPECT_DOUBLE_EQ(MeanDice(overlaps), 0.5) << "1 of the first, nothing of the second, 0";
+  EXPECT_TRUE(std::isnan(MeanDice({overlaps[1]})));
+}
+
 TEST(Overlap, CountsEachLabelByItself) {
   const std::vector<LabelOverlap> overlaps =
       Overlap(MapOf({1, 1, 1, 2, 0, 0}), MapOf({1, 2, 0, 2, 2, 0}), 2);

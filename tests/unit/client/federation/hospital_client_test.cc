@@ -256,6 +256,16 @@ TEST_F(HospitalClientTest, ScoresTrainsAndHandsInARound) {
   EXPECT_THAT(session_.uploaded_digests, ElementsAre(update.weights_digest));
 }
 
+TEST_F(HospitalClientTest, WorksOnWhereAnotherApprovedStudyCannotBeRead) {
+  ASSERT_OK(WriteFileAtomically(SiteStateFolder(config_.state).approved() / "old.toml",
+                                "name = \"old\"\n[preprocessing]\nmask = \"whole\"\n"));
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+
+  ASSERT_OK(Run());
+
+  EXPECT_THAT(session_.updates, SizeIs(1));
+}
+
 TEST_F(HospitalClientTest, LeavesNoWeightsBehindWhenTheStudyHasEnded) {
   session_.Ask({Assignment(Kind::kTrain, 1)});
 
@@ -379,6 +389,50 @@ TEST_F(HospitalClientTest, CountsEveryVoxelOfSmallCasesInBothHistograms) {
   EXPECT_EQ(cohort.declaration.harmonized.high, 6);
   EXPECT_EQ(cohort.declaration.raw.low, 0);
   EXPECT_EQ(cohort.declaration.raw.high, 96);
+}
+
+TEST_F(HospitalClientTest, CountsHarmonisedIntensitiesWhereTheNormaliserPutsThem) {
+  // The cohort's intensities rise evenly: none of these ranges may collect them at its ends.
+  const std::string standard = "standard = [1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100]\n";
+  for (const std::string& lines :
+       {std::string("normalize = \"zscore\"\n"), "normalize = \"nyul\"\n" + standard,
+        std::string("normalize = \"fcm\"\n"),
+        std::string("normalize = \"lsq\"\nstandard = [1, 2, 3]\n")}) {
+    Approve(std::string(kStudyText) + "[harmonization]\n" + lines);
+    ASSERT_OK_AND_ASSIGN(const SiteCases cases, ListSiteCases(config_, study_));
+    ASSERT_OK_AND_ASSIGN(const StudyCohort cohort,
+                         PrepareStudyCohort(cases, study_, {}, [](std::int64_t, std::int64_t) {}));
+
+    const IntensityHistogram& histogram = cohort.declaration.harmonized;
+    ASSERT_THAT(histogram.counts, SizeIs(64)) << lines;
+    EXPECT_LT(histogram.counts.front() + histogram.counts.back(), 6 * 512 / 10) << lines;
+    EXPECT_GT(std::count_if(histogram.counts.begin(), histogram.counts.end(),
+                            [](std::int64_t count) { return count > 0; }),
+              10)
+        << lines;
+  }
+}
+
+TEST_F(HospitalClientTest, SendsNoHistogramOfIntensitiesThatNothingNormalises) {
+  Approve(std::string(kStudyText) + "[harmonization]\nnormalize = \"none\"\n");
+  ASSERT_OK_AND_ASSIGN(const SiteCases cases, ListSiteCases(config_, study_));
+  ASSERT_OK_AND_ASSIGN(const StudyCohort cohort,
+                       PrepareStudyCohort(cases, study_, {}, [](std::int64_t, std::int64_t) {}));
+
+  EXPECT_THAT(cohort.declaration.harmonized.counts, IsEmpty());
+  EXPECT_THAT(cohort.declaration.raw.counts, SizeIs(64));
+}
+
+TEST(HarmonizedRange, FollowsFromTheNormaliserAlone) {
+  using Normalizer = HarmonizationPlan::Normalizer;
+  for (const Normalizer normalizer :
+       {Normalizer::kInstance, Normalizer::kZScore, Normalizer::kNyul, Normalizer::kWhiteStripe,
+        Normalizer::kKde, Normalizer::kFcm, Normalizer::kLsq}) {
+    const std::optional<HistogramRange> range = HarmonizedRange(normalizer);
+    ASSERT_TRUE(range.has_value()) << ToString(normalizer);
+    EXPECT_LT(range->low, range->high) << ToString(normalizer);
+  }
+  EXPECT_FALSE(HarmonizedRange(Normalizer::kNone).has_value());
 }
 
 TEST_F(HospitalClientTest, HarmonisesByTheStandardThatTheServerFixed) {

@@ -28,7 +28,7 @@ namespace {
 using testing::HasSubstr;
 
 constexpr NyulLandmarks kScale{1, 10, 17, 30, 41, 48, 55, 70, 83, 92, 100};
-constexpr std::array<double, kTissues> kStandard{1, 1.9, 2.6};
+constexpr std::array<double, kTissueClasses> kStandard{1, 1.9, 2.6};
 
 template <typename Map>
 absl::StatusOr<Volume> After(const absl::StatusOr<Map>& map, const Volume& volume) {
@@ -64,9 +64,10 @@ const Normalizer kKde{"kde", [](const Volume& volume, const Mask& mask) {
                         return After(FitTissueMode(volume, mask, Contrast::kT1w, Bandwidth::kScott),
                                      volume);
                       }};
-const Normalizer kFcm{"fcm", [](const Volume& volume, const Mask& mask) {
-                        return After(FitTissueMean(volume, mask, Tissue::kWhiteMatter), volume);
-                      }};
+const Normalizer kFcm{
+    "fcm", [](const Volume& volume, const Mask& mask) {
+      return After(FitTissueMean(volume, mask, HarmonizationPlan::Tissue::kWhiteMatter), volume);
+    }};
 const Normalizer kLsq{"lsq", [](const Volume& volume, const Mask& mask) {
                         return After(FitLeastSquares(volume, mask, kStandard), volume);
                       }};

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <filesystem>
 #include <limits>
 
 #include "client/imaging/image_file.h"
@@ -51,6 +53,32 @@ TEST(ClassifyHead, FindsTheTissuesOfAHead) {
   EXPECT_NEAR(classes->brain[2], 120, 1.5);
   EXPECT_NEAR(classes->outside[0], 3, 1.5);
   EXPECT_NEAR(classes->outside[2], 201, 1.5);
+}
+
+TEST(ClassifyHead, FindsTheTissuesOfTheDefaultHead) {
+  const std::filesystem::path folder = "/usr/share/mricron/templates";
+  if (!std::filesystem::exists(folder / "ch2.nii.gz")) GTEST_SKIP() << "needs mricron-data";
+  ASSERT_OK_AND_ASSIGN(const Volume head, ReadVolume(folder / "ch2.nii.gz"));
+  ASSERT_OK_AND_ASSIGN(const Volume brain, ReadVolume(folder / "ch2bet.nii.gz"));
+
+  ASSERT_OK_AND_ASSIGN(const HeadClasses classes, ClassifyHead(head, brain));
+
+  EXPECT_NEAR(classes.brain[0], 52, 0.5);
+  EXPECT_NEAR(classes.brain[1], 85, 0.5);
+  EXPECT_NEAR(classes.brain[2], 110, 0.5);
+  std::array<double, 3> volumes{};
+  double voxels = 0;
+  for (std::size_t i = 0; i < head.voxels.size(); ++i) {
+    if (brain.voxels[i] <= 0) continue;
+    const TissueShares shares = classes.SharesOf(head.voxels[i], true);
+    for (std::size_t tissue = 0; tissue < 3; ++tissue) {
+      volumes[tissue] += static_cast<double>(shares[tissue]);
+    }
+    ++voxels;
+  }
+  EXPECT_NEAR(volumes[0] / voxels, 0.13, 0.005);
+  EXPECT_NEAR(volumes[1] / voxels, 0.45, 0.005);
+  EXPECT_NEAR(volumes[2] / voxels, 0.42, 0.005);
 }
 
 TEST(ClassifyHead, RefusesABrainWithoutTissues) {

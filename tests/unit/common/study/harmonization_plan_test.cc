@@ -81,7 +81,7 @@ TEST(HarmonizationDigest, ChangesWithEveryParameterThatIsUsed) {
   plans[13].interpolation = Plan::Interpolation::kBSpline;
   plans[14].normalize = Plan::Normalizer::kFcm;
   plans[15].normalize = Plan::Normalizer::kFcm;
-  plans[15].tissue = Plan::Tissue::kGrayMatter;
+  plans[15].tissue = Plan::Tissue::kGreyMatter;
   plans[16].normalize = Plan::Normalizer::kLsq;
   plans[16].standard = {1, 1.9, 2.6};
   std::set<std::string> digests;

@@ -233,6 +233,8 @@ INSTANTIATE_TEST_SUITE_P(
     All, RefusedStudy,
     testing::Values(
         Refusal{"UnknownKey", "seed = 9", "sed = 9", "sed"},
+        Refusal{"TableOfAnEarlierVersion", "[harmonization]", "[preprocessing]",
+                "preprocessing is the table of an earlier version: call it [harmonization]"},
         Refusal{"NoName", "name = \"hippocampus\"\n", "", "name"},
         Refusal{"NameOfAPath", "\"hippocampus\"", "\"../etc\"", "name is '../etc'"},
         Refusal{"NameWithCapitals", "\"hippocampus\"", "\"Hippocampus\"", "lower-case letters"},

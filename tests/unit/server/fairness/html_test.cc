@@ -7,6 +7,8 @@
 #include <cmath>
 #include <limits>
 
+#include "common/markup/escape.h"
+
 namespace isoscan {
 namespace {
 
@@ -14,10 +16,11 @@ using testing::HasSubstr;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-TEST(EscapeHtml, LeavesNoMarkupAndNoControlCharacter) {
-  EXPECT_EQ(EscapeHtml("<a href=\"x\" b='y'>&"), "&lt;a href=&quot;x&quot; b=&#39;y&#39;&gt;&amp;");
-  EXPECT_EQ(EscapeHtml(std::string_view("a\0b\x1b", 4)), "a\uFFFDb\uFFFD");
-  EXPECT_EQ(EscapeHtml("Zürich\n"), "Zürich\n");
+TEST(EscapeMarkup, LeavesNoMarkupAndNoControlCharacter) {
+  EXPECT_EQ(EscapeMarkup("<a href=\"x\" b='y'>&"),
+            "&lt;a href=&quot;x&quot; b=&#39;y&#39;&gt;&amp;");
+  EXPECT_EQ(EscapeMarkup(std::string_view("a\0b\x1b", 4)), "a\uFFFDb\uFFFD");
+  EXPECT_EQ(EscapeMarkup("Zürich\n"), "Zürich\n");
 }
 
 TEST(Format, ScoresHaveThreeDecimals) {

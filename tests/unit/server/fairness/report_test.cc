@@ -202,6 +202,10 @@ TEST(Report, SaysWhatEachHarmonisationLeaves) {
   Plan n4_alone = none;
   n4_alone.n4 = N4Plan();
 
+  EXPECT_THAT(html_of({}), AllOf(HasSubstr("As stored"), HasSubstr("After harmonisation")));
+  EXPECT_THAT(html_of(none), AllOf(HasSubstr("As stored"), HasSubstr("the network sees these."),
+                                   Not(HasSubstr("After harmonisation"))));
+  EXPECT_THAT(html_of(n4_alone), HasSubstr("the network sees these after N4 alone."));
   EXPECT_THAT(html_of({}), HasSubstr("and its bias (<i>x</i> becomes <i>s·x + b</i>) exactly"));
   EXPECT_THAT(html_of(scott), HasSubstr("exactly (<i>x</i> becomes <i>s·x</i>), but no bias"));
   EXPECT_THAT(html_of(kde),

@@ -89,6 +89,22 @@ TEST(CoordinatorRecovery, AsksTheSameAfterARestart) {
   EXPECT_THAT(federation.coordinator().AssignmentsOf("charite"), SizeIs(2));
 }
 
+TEST(CoordinatorRecovery, SetsAStudyAsideThatItCannotReadAndGoesOnWithTheOthers) {
+  FederationInMemory federation;
+  federation.CreateAndStart({.sites = {"berlin"}, .rounds = 1});
+  Study old;
+  old.name = "old";
+  old.toml = "name = \"old\"\n[preprocessing]\nnormalization = \"masked_instance\"\n";
+  ASSERT_OK(federation.journal().CreateStudy(old, {}, {}));
+
+  federation.Restart();
+
+  EXPECT_OK(federation.Train("berlin"));
+  EXPECT_THAT(federation.coordinator().Studies(), SizeIs(1));
+  EXPECT_THAT(federation.coordinator().CreateStudy(TinyStudy{.name = "old"}.toml()),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("set aside")));
+}
+
 TEST(CoordinatorRecovery, RemovesUploadsThatAKilledServerLeftBehind) {
   FederationInMemory federation;
   federation.CreateAndStart({.sites = {"berlin"}, .rounds = 2});

@@ -35,6 +35,7 @@ class FederationInMemory {
   FederationInMemory();
 
   Coordinator& coordinator() { return *coordinator_; }
+  Journal& journal() { return *journal_; }
   SimulatedClock& clock() { return clock_; }
   const std::filesystem::path& folder() const { return directory_.path(); }
 
