@@ -102,6 +102,31 @@ TEST(CompareCases, GivesNoVerdictOnContrastOfFewerThanFiveCases) {
   EXPECT_THAT(sights[3].findings, IsEmpty());
 }
 
+TEST(CompareCases, FlagsAHistogramOfAnotherShapeWhereEnoughCasesHaveOne) {
+  for (const int cases : {12, 9}) {
+    std::vector<CaseSight> sights = Cohort(cases);
+    RandomStream random(/*seed=*/5, "shape");
+    for (CaseSight& sight : sights) {
+      for (int step = -9; step <= 9; ++step) {
+        sight.images[0].shape.push_back(step / 18.0 + 0.01 * random.Normal());
+      }
+    }
+    // Most of it is dark, as in an angiogram.
+    for (double& value : sights[4].images[0].shape) value = std::pow(value + 0.5, 4);
+
+    CompareCases(sights);
+
+    if (cases < 10) {
+      EXPECT_THAT(sights, Each(Field(&CaseSight::findings, IsEmpty())));
+      continue;
+    }
+    ASSERT_THAT(FaultsOf(sights[4]), ElementsAre(Fault::kModality));
+    EXPECT_THAT(sights[4].findings[0].reason, HasSubstr("another shape"));
+    EXPECT_FALSE(sights[4].quarantined());
+    EXPECT_THAT(sights[5].findings, IsEmpty());
+  }
+}
+
 TEST(CompareCases, FlagsALabelThatIsDarkWhereTheCohortsIsBright) {
   std::vector<CaseSight> sights = Cohort(8);
   for (CaseSight& sight : sights) {

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "client/imaging/orientation.h"
 #include "client/intake/case_sight.h"
 #include "client/intake/intake.h"
+#include "client/intake/joined_labels.h"
 #include "client/intake/mask_advice.h"
 #include "common/process/resources.h"
 #include "tests/support/peak_memory.h"
@@ -120,6 +122,62 @@ TEST(LookAtVoxels, CountsLabelsInVoxelsAndMillilitres) {
               1e-6);
 }
 
+TEST(ReadLabels, PutsThePartOverTheWholeInAnyOrderOfFiles) {
+  const Geometry grid = ObliqueGeometry({13, 11, 7});
+  LabelMap whole{.geometry = grid, .voxels = std::vector<std::uint8_t>(13 * 11 * 7, 1)};
+  LabelMap part{.geometry = grid, .voxels = std::vector<std::uint8_t>(13 * 11 * 7)};
+  part.voxels[100] = 1;
+  CohortOnDisk cohort;
+  cohort.Image("image.nii.gz", SmoothVolume(grid));
+  cohort.Labels("whole.nii.gz", whole);
+  cohort.Labels("part.nii.gz", part);
+  for (const bool part_first : {false, true}) {
+    ScanFiles files;
+    files.images.push_back({.path = cohort.path() / "image.nii.gz", .channel = "T1w"});
+    for (const bool is_part : {part_first, !part_first}) {
+      ScanFiles::LabelFile& file = files.labels.emplace_back();
+      file.path = cohort.path() / (is_part ? "part.nii.gz" : "whole.nii.gz");
+      file.names = {{1, is_part ? "part" : "whole"}};
+    }
+    CaseSight sight = LookAtHeaders(std::move(files));
+
+    const JoinedLabels joined = ReadLabels(sight, CanonicalGeometry(grid));
+
+    const auto of_part = static_cast<std::uint8_t>(joined.names[0] == "part" ? 1 : 2);
+    EXPECT_EQ(std::count(joined.voxels.begin(), joined.voxels.end(), of_part), 1) << part_first;
+  }
+}
+
+TEST(LookAtVoxels, QuarantinesACaseOfWhichAMaskWouldEraseLabels) {
+  const Geometry grid = ObliqueGeometry({13, 11, 7});
+  LabelMap mask = BoxLabels(grid);
+  CohortOnDisk cohort;
+  cohort.Image("image.nii.gz", SmoothVolume(grid));
+  cohort.Labels("labels.nii.gz", mask);
+  const auto looked_at = [&](bool zero_outside) {
+    cohort.Labels("mask.nii.gz", mask);
+    ScanFiles files;
+    files.images.push_back({.path = cohort.path() / "image.nii.gz", .channel = "T1w"});
+    ScanFiles::LabelFile& file = files.labels.emplace_back();
+    file.path = cohort.path() / "labels.nii.gz";
+    file.names = {{1, "one"}, {2, "two"}};
+    files.mask = cohort.path() / "mask.nii.gz";
+    files.zero_outside_mask = zero_outside;
+    CaseSight sight = LookAtHeaders(std::move(files));
+    LookAtVoxels(sight);
+    return sight;
+  };
+  EXPECT_FALSE(looked_at(true).quarantined()) << "the mask holds every label";
+
+  *std::find(mask.voxels.begin(), mask.voxels.end(), 1) = 0;
+
+  EXPECT_FALSE(looked_at(false).quarantined()) << "nothing is erased";
+  const CaseSight erased = looked_at(true);
+  ASSERT_TRUE(erased.quarantined());
+  EXPECT_EQ(erased.findings.back().fault, Fault::kMask);
+  EXPECT_THAT(erased.findings.back().reason, HasSubstr("1 labelled voxels lie outside the mask"));
+}
+
 TEST(LookAtVoxels, TellsTheDigestOfAnotherVoxelApart) {
   Volume image = SmoothVolume(ObliqueGeometry({9, 8, 7}));
   OneCase here;
@@ -205,6 +263,11 @@ TEST(AdviseMask, FollowsWhatTheMasksHoldOfTheLabels) {
   EXPECT_EQ(held.otsu->labelled, 1);
   EXPECT_THAT(held.otsu->all, DoubleNear(0.22, 0.02));
   EXPECT_EQ(AdviseMask({&held}).mask, "otsu");
+  CaseSight partly = held;
+  partly.otsu->labelled = 0.9;
+  EXPECT_EQ(AdviseMask({&partly}).mask, "threshold") << "otsu cuts a tenth of the labels";
+  partly.threshold->labelled = 0.9;
+  EXPECT_EQ(AdviseMask({&partly}).mask, "whole");
   const CaseSight cut = here.Look(ball, outside);
   EXPECT_EQ(cut.otsu->labelled, 0);
   EXPECT_EQ(AdviseMask({&cut}).mask, "whole");
