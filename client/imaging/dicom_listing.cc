@@ -142,9 +142,10 @@ std::optional<DicomRefusal> RefusalOf(const DicomHeader& header) {
                     header.photometric, header.samples)};
   }
   if (header.float_pixels) {
-    return Refusal{DicomFault::kPixels,
-                   "their pixels are floating-point numbers, which no scanner writes, and Isoscan "
-                   "reads whole ones: convert them with dcm2niix"};
+    return DicomRefusal{
+        DicomFault::kPixels,
+        "their pixels are floating-point numbers, which no scanner writes, and Isoscan "
+        "reads whole ones: convert them with dcm2niix"};
   }
   const bool known_width =
       header.bits_allocated == 8 || header.bits_allocated == 16 || header.bits_allocated == 32;
@@ -207,11 +208,12 @@ std::optional<DicomRefusal> RefusalOf(const DicomHeader& header) {
     }
   }
   if (header.greatest_pixel_bytes() < header.pixel_bytes()) {
-    return Refusal{DicomFault::kTruncated,
-                   fmt::format("they end too early: {}{} of {} bytes of pixels are there in the "
-                               "first; they are damaged, copy them again",
-                               header.encoding == DicomHeader::Encoding::kRle ? "at most " : "",
-                               header.greatest_pixel_bytes(), header.pixel_bytes())};
+    return DicomRefusal{
+        DicomFault::kTruncated,
+        fmt::format("they end too early: {}{} of {} bytes of pixels are there in the "
+                    "first; they are damaged, copy them again",
+                    header.encoding == DicomHeader::Encoding::kRle ? "at most " : "",
+                    header.greatest_pixel_bytes(), header.pixel_bytes())};
   }
   return std::nullopt;
 }
