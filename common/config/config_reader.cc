@@ -299,8 +299,10 @@ std::string ConfigReader::TableText(std::string_view key) {
     document_->NoteWrongType(entry.name, *entry.node, fmt::format("a table [{}]", entry.name));
     return "";
   }
+  toml::table lines = *table;
+  lines.is_inline(false);  // { a = 1 } is a value, not a text of its own.
   std::ostringstream text;
-  text << *table;
+  text << lines;
   return text.str();
 }
 

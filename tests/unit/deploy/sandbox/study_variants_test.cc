@@ -77,7 +77,7 @@ name = "steps"
 name = "short"
 [[axis.option]]
 name = "long"
-set.training.steps_per_round = 9
+set = { training.steps_per_round = 9 }
 )");
 
   ASSERT_OK(variants);
