@@ -31,6 +31,7 @@ constexpr std::int64_t kFewestVoxels = 64;  // As many as control points of one 
 constexpr double kLowPercentile = 0.001;
 constexpr double kHighPercentile = 0.999;
 constexpr double kMappedRange = 999;  // From 1 to 1000.
+constexpr double kMappedStep = 0.5;
 
 /// ITK cuts a sum into four pieces per thread, and a sum of floats depends on how it is cut. The
 /// pool gets the cores that there are; the pieces are the same everywhere.
@@ -234,9 +235,11 @@ absl::StatusOr<BiasField> Correct(Volume& volume, const Mask& mask, const N4Plan
     return absl::InvalidArgumentError(
         "nearly all voxels have one intensity: there is no tissue that N4 could see a field on");
   }
+  // N4 stops when its field has settled, so the last digit of one voxel decides on another round of
+  // iterations, and digits are what another scale and bias change: they are rounded away.
   for (float& voxel : coarse.voxels) {
     const double mapped = 1 + (static_cast<double>(voxel) - low) * kMappedRange / range;
-    voxel = static_cast<float>(std::max(mapped, 1.0));
+    voxel = static_cast<float>(std::max(std::round(mapped / kMappedStep) * kMappedStep, 1.0));
   }
 
   BiasField result;

@@ -28,9 +28,11 @@ struct BiasField {
 /// field's mean over the mask is 1, so intensities keep their units.
 ///
 /// N4 works on logarithms, which a scanner's bias would bend. The volume is therefore mapped to a
-/// fixed range first (its own 0.1 and 99.9 percentiles to 1 and 1000, what is below counts as 1)
-/// and mapped back afterwards: N4(s x + b) = s N4(x) + b for s > 0, but for float32 rounding. The
-/// darkest voxels thereby stand for no signal, so a crop without anything dark gets a wrong field.
+/// fixed range first (its own 0.1 and 99.9 percentiles to 1 and 1000, in steps of a half; what is
+/// below counts as 1) and mapped back afterwards: N4(s x + b) = s N4(x) + b for s > 0, but for
+/// float32 rounding, as long as no voxel of the coarse copy lies within that rounding of the middle
+/// between two steps (one that does moves by a two-thousandth of the range). The darkest voxels
+/// thereby stand for no signal, so a crop without anything dark gets a wrong field.
 ///
 /// Runs on the cores of this process; their number does not show in the result. Memory: one float
 /// per voxel. May be called from several threads.

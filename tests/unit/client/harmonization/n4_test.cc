@@ -124,6 +124,23 @@ TEST_P(AffineCopies, GetTheSameFieldAndAffineResults) {
   EXPECT_NEAR(of_copy.maximum, field.maximum, 1e-4);
 }
 
+// With few samples the digits that another scale changes would grow from iteration to iteration,
+// and decide how many there are.
+TEST_P(AffineCopies, GetTheSameFieldAfterHoweverManyIterations) {
+  const auto [scale, bias] = GetParam();
+  const Phantom head = Head();
+  Volume volume = Biased(head.volume, 0.3);
+  Volume copy = volume;
+  for (float& voxel : copy.voxels) voxel = static_cast<float>(scale * voxel + bias);
+
+  ASSERT_OK_AND_ASSIGN(const BiasField field, CorrectBiasField(volume, head.mask, {.shrink = 8}));
+  ASSERT_OK_AND_ASSIGN(const BiasField of_copy, CorrectBiasField(copy, head.mask, {.shrink = 8}));
+
+  EXPECT_EQ(of_copy.iterations, field.iterations);
+  EXPECT_EQ(of_copy.minimum, field.minimum);
+  EXPECT_EQ(of_copy.maximum, field.maximum);
+}
+
 TEST(CorrectBiasField, LeavesTheUnitsOfIntensitiesAsTheyAre) {
   const Phantom head = Head();
   Volume volume = Biased(head.volume, 0.3);
