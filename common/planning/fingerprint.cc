@@ -11,27 +11,30 @@
 namespace isoscan {
 namespace {
 
-constexpr double kMaximumSpacingMm = 1e6;
-constexpr std::int64_t kMaximumSize = 1'000'000;
-// Far more than there are; so that sums over sites never overflow.
+struct Range {
+  double lowest;
+  double highest;
+
+  bool Holds(double value) const { return value >= lowest && value <= highest; }  // Never NaN.
+};
+
+// Wider than any scanner's, and narrow enough that no sum or product of a planner overflows.
+constexpr Range kSpacingMm = {1e-3, 1e3};
+constexpr Range kSize = {1, 1e5};
+constexpr Range kExtentMm = {kSpacingMm.lowest * kSize.lowest, kSpacingMm.highest* kSize.highest};
+constexpr Range kRelativeSize = {DecimalSketch::kSmallest, 1};
 constexpr std::int64_t kMaximumCases = 1'000'000'000;
 constexpr std::array<const char*, 3> kAxes = {"z", "y", "x"};
 
 // Of at least one value: two passes, so that a large mean costs no digits.
 Moments MomentsOf(std::span<const float> values) {
   Moments moments{.count = static_cast<std::int64_t>(values.size())};
-  const auto count = static_cast<double>(values.size());
   for (const float value : values) moments.mean += static_cast<double>(value);
-  moments.mean /= count;
-  double residual = 0;
+  moments.mean /= static_cast<double>(values.size());
   for (const float value : values) {
     const double deviation = static_cast<double>(value) - moments.mean;
-    residual += deviation;
     moments.squared_deviations += deviation * deviation;
   }
-  // What rounding left of the mean.
-  moments.squared_deviations -= residual * residual / count;
-  moments.mean += residual / count;
   return moments;
 }
 
@@ -61,17 +64,16 @@ ForegroundIntensities EqualShare(std::span<const float> values) {
 
 absl::Status CheckMeasures(const CaseMeasures& measures, std::int64_t channels) {
   for (std::size_t axis = 0; axis < 3; ++axis) {
-    const double spacing = measures.spacing_mm[axis];
-    if (!(spacing >= DecimalSketch::kSmallest && spacing < kMaximumSpacingMm)) {
+    if (!kSpacingMm.Holds(measures.spacing_mm[axis])) {
       return absl::InvalidArgumentError(
-          fmt::format("a spacing of {} mm along {}", spacing, kAxes[axis]));
+          fmt::format("a spacing of {} mm along {}", measures.spacing_mm[axis], kAxes[axis]));
     }
-    if (measures.size[axis] < 1 || measures.size[axis] > kMaximumSize) {
+    if (!kSize.Holds(static_cast<double>(measures.size[axis]))) {
       return absl::InvalidArgumentError(
           fmt::format("a size of {} voxels along {}", measures.size[axis], kAxes[axis]));
     }
   }
-  if (!(measures.relative_size >= DecimalSketch::kSmallest && measures.relative_size <= 1)) {
+  if (!kRelativeSize.Holds(measures.relative_size)) {
     return absl::InvalidArgumentError(
         fmt::format("a relative size of {} after cropping", measures.relative_size));
   }
@@ -100,6 +102,21 @@ void Merge(const Fingerprint& other, Fingerprint& fingerprint) {
   for (std::size_t channel = 0; channel < other.intensities.size(); ++channel) {
     fingerprint.intensities[channel].Merge(other.intensities[channel]);
   }
+}
+
+absl::Status CheckSketch(const std::string& site, const DecimalSketch& sketch,
+                         std::int64_t described, const Range& range) {
+  if (sketch.count() != described) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{} declared a distribution of {} cases, expected {}", site, sketch.count(), described));
+  }
+  if (described == 0) return absl::OkStatus();
+  const double lowest = sketch.ValueAt(0);
+  const double highest = sketch.ValueAt(described - 1);
+  if (range.Holds(lowest) && range.Holds(highest)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{} declared a distribution from {} to {}, allowed are {} to {}", site, lowest,
+                  highest, range.lowest, range.highest));
 }
 
 absl::Status CheckIntensities(const std::string& site, const ForegroundIntensities& intensities,
@@ -203,16 +220,12 @@ absl::Status CheckFingerprint(const std::string& site, const Fingerprint& finger
                     "described, all of them, and fewer must not leave a site",
                     site, described, fingerprint.cases, kMinimumCasesOfSum));
   }
-  for (const std::array<DecimalSketch, 3>* sketches :
-       {&fingerprint.spacing_mm, &fingerprint.size, &fingerprint.extent_mm}) {
-    for (const DecimalSketch& sketch : *sketches) {
-      if (sketch.count() != described || (described > 0 && sketch.ValueAt(0) <= 0)) {
-        return absl::InvalidArgumentError(
-            fmt::format("{} declared a distribution of {} cases, expected {} values above 0", site,
-                        sketch.count(), described));
-      }
-    }
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    RETURN_IF_ERROR(CheckSketch(site, fingerprint.spacing_mm[axis], described, kSpacingMm));
+    RETURN_IF_ERROR(CheckSketch(site, fingerprint.size[axis], described, kSize));
+    RETURN_IF_ERROR(CheckSketch(site, fingerprint.extent_mm[axis], described, kExtentMm));
   }
+  RETURN_IF_ERROR(CheckSketch(site, fingerprint.relative_size, described, kRelativeSize));
   for (const ForegroundIntensities& intensities : fingerprint.intensities) {
     RETURN_IF_ERROR(CheckIntensities(site, intensities, described));
   }

@@ -73,10 +73,10 @@ struct Fingerprint {
   /// Cases that the distributions hold.
   std::int64_t described_cases() const { return relative_size.count(); }
 
-  /// Errors: INVALID_ARGUMENT naming the number: spacing not in (0, 1e6) mm, size not in
-  ///         [1, 1e6] voxels, relative size not in (0, 1], another number of channels than the
-  ///         fingerprint's, an intensity that is NaN or not below 1e12. The fingerprint is then as
-  ///         before.
+  /// Errors: INVALID_ARGUMENT naming the number: spacing not in [0.001, 1000] mm, size not
+  ///         in [1, 100000] voxels, relative size not in (0, 1], another number of channels than
+  ///         the fingerprint's, an intensity that is NaN or not below 1e12. The fingerprint is then
+  ///         as before.
   absl::Status AddCase(const CaseMeasures& measures);
 
   bool operator==(const Fingerprint&) const = default;
@@ -88,8 +88,8 @@ Fingerprint Disclosed(const Fingerprint& fingerprint);
 
 /// Errors: INVALID_ARGUMENT naming the site and the number: another number of channels or classes,
 ///         fewer than kMinimumCasesOfSum cases described, distributions of different numbers of
-///         cases, moments that are not finite. Sketches have been checked by
-///         DecimalSketch::FromBuckets.
+///         cases or with values that AddCase refuses, moments that are not finite. Sketches have
+///         been checked by DecimalSketch::FromBuckets.
 absl::Status CheckFingerprint(const std::string& site, const Fingerprint& fingerprint,
                               std::int64_t channels, std::int64_t classes);
 

@@ -1,6 +1,7 @@
 #include "common/planning/network_planner.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -178,29 +179,31 @@ absl::StatusOr<GridPlan> PlanGrid(const Vector& spacing, const Vector& median_si
   const double scale = std::pow(std::pow(kInitialPatchEdge, 3) / Product(per_mm), 1.0 / 3);
   Vector patch;
   for (std::size_t axis = 0; axis < 3; ++axis) {
-    patch[axis] = std::min(Round(per_mm[axis] * scale), median_size[axis]);
+    patch[axis] = std::clamp(Round(per_mm[axis] * scale), 1.0, median_size[axis]);
   }
 
   Topology topology = TopologyOf(spacing, patch);
   SetTopology(topology, preset, grid);
   grid.feature_map_numbers = FeatureMapNumbers(grid, preset, classes);
   const double allowed = preset.reference_numbers * (memory_gb / preset.reference_gb);
-  while (static_cast<double>(grid.feature_map_numbers) > allowed && grid.features.size() > 1) {
+  bool fits = true;
+  while (static_cast<double>(grid.feature_map_numbers) > allowed) {
     const std::size_t axis = AxisToShorten(grid.patch_size, median_size);
     // By what divides the patch once it is shorter: 256 goes to 224, not to 192.
     Triple shorter = grid.patch_size;
     shorter[axis] -= topology.divisor[axis];
-    grid.patch_size[axis] -= TopologyOf(spacing, shorter).divisor[axis];
-    topology = TopologyOf(spacing, grid.patch_size);
+    shorter[axis] = grid.patch_size[axis] - TopologyOf(spacing, shorter).divisor[axis];
+    fits = shorter[axis] > 0;
+    if (!fits) break;
+    topology = TopologyOf(spacing, shorter);
     SetTopology(topology, preset, grid);
     grid.feature_map_numbers = FeatureMapNumbers(grid, preset, classes);
   }
-  if (grid.features.size() < 2) {
-    return absl::FailedPreconditionError(fmt::format(
-        "{} GB and median volumes of {} x {} x {} voxels allow a patch of {} x {} x {}: too small "
-        "for a network of two stages",
-        memory_gb, median_size[0], median_size[1], median_size[2], grid.patch_size[0],
-        grid.patch_size[1], grid.patch_size[2]));
+  if (!fits || grid.features.size() < 2) {
+    return absl::FailedPreconditionError(
+        fmt::format("no network of two stages fits {} GB and median volumes of {} voxels; a patch "
+                    "of {} is left",
+                    memory_gb, fmt::join(median_size, " x "), fmt::join(grid.patch_size, " x ")));
   }
 
   const double fitting =

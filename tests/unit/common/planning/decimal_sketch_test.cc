@@ -103,10 +103,11 @@ TEST_P(RandomSplits, MergeToTheSketchOfAllValuesBitForBit) {
 }
 
 TEST(DecimalSketch, HasTheQuantilesOfTheValues) {
-  // NumPy: percentile([1, 2, 4, 8, 16, 32], [0, 10, 35, 50, 90, 100]).
+  // NumPy: percentile([1, 2, 4, 8, 16, 32], [0, 5, 10, 35, 50, 90, 100]).
   DecimalSketch sketch(3);
   for (const double value : {32, 1, 8, 2, 16, 4}) sketch.Add(value);
   EXPECT_EQ(sketch.Percentile(0), 1);
+  EXPECT_DOUBLE_EQ(sketch.Percentile(5), 1.25);
   EXPECT_DOUBLE_EQ(sketch.Percentile(10), 1.5);
   EXPECT_DOUBLE_EQ(sketch.Percentile(35), 3.5);
   EXPECT_DOUBLE_EQ(sketch.Percentile(50), 6);

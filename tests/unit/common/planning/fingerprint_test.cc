@@ -19,6 +19,7 @@ namespace isoscan {
 namespace {
 
 using absl::StatusCode;
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 struct Case {
@@ -176,6 +177,16 @@ TEST(Fingerprint, HasTheQuantilesOfACasesVoxels) {
   }
 }
 
+TEST(Fingerprint, TakesDrawsFromBothEndsAlike) {
+  Fingerprint fingerprint = Fingerprint::Empty(1, 2);
+  ASSERT_OK(Add(CaseOf({1, 1, 1}, {50, 50, 50}, {{1, 2, 3}}), fingerprint));
+  std::vector<std::int64_t> draws;
+  for (const auto& [key, count] : fingerprint.intensities[0].quantiles.buckets()) {
+    draws.push_back(count);
+  }
+  EXPECT_THAT(draws, ElementsAre(3333, 3334, 3333));
+}
+
 TEST(Fingerprint, TakesACaseWithoutLabels) {
   Fingerprint fingerprint = Uniform(4);
   ASSERT_OK(Add(CaseOf({2, 1, 1}, {40, 96, 100}, {{}}), fingerprint));
@@ -238,10 +249,10 @@ TEST(Fingerprint, RefusesASitesThatIsNone) {
   broken[2].first = Uniform(4);
   broken[2].second = "north declared distributions of 4 of its 4 training cases";
   broken[3].first.extent_mm[2].Add(100);
-  broken[3].second = "a distribution of 7 cases, expected 6 values above 0";
+  broken[3].second = "a distribution of 7 cases, expected 6";
   broken[4].first.spacing_mm[0] = DecimalSketch(4);
   broken[4].first.spacing_mm[0].Add(-1, 6);
-  broken[4].second = "a distribution of 6 cases, expected 6 values above 0";
+  broken[4].second = "a distribution from -1 to -1, allowed are 0.001 to 1000";
   broken[5].first.intensities[0].moments.count = 3;
   broken[5].second = "intensities of 60000 draws and moments of 3";
   broken[6].first.intensities[0].moments.mean = std::nan("");

@@ -190,6 +190,28 @@ TEST(PlanNetwork, LeavesSmallSitesCasesOutOfTheGridButNotOutOfTheBatch) {
   EXPECT_EQ(more.full_resolution.patch_size, described.full_resolution.patch_size);
 }
 
+TEST(PlanNetwork, EndsWhateverTheCohort) {
+  const std::vector<std::array<double, 3>> spacings = {
+      {1e-3, 1e-3, 1e-3}, {1e3, 1e3, 1e3}, {1e3, 1e-3, 1e-3}, {1e-3, 1e3, 1e3}, {1e-3, 1, 1e3}};
+  const std::vector<Triple> sizes = {
+      {8, 8, 8}, {100'000, 100'000, 100'000}, {100'000, 2, 2}, {2, 100'000, 100'000}};
+  for (const std::array<double, 3>& spacing_mm : spacings) {
+    for (const Triple& size : sizes) {
+      for (const double memory_gb : {0.01, 8.0, 10'000.0}) {
+        const absl::StatusOr<CohortPlan> plan =
+            PlanNetwork(Cohort(5, spacing_mm, size), PlanPreset::kPlain, memory_gb);
+        if (!plan.ok()) {
+          EXPECT_THAT(plan, StatusIs(StatusCode::kFailedPrecondition, HasSubstr("two stages")));
+          continue;
+        }
+        for (const std::int64_t edge : plan->full_resolution.patch_size) EXPECT_GE(edge, 1);
+        EXPECT_GT(plan->full_resolution.feature_map_numbers, 0);
+        EXPECT_GE(plan->full_resolution.batch_size, 2);
+      }
+    }
+  }
+}
+
 TEST(PlanNetwork, RefusesWhatHasNoPlan) {
   const auto plan = [](const Fingerprint& cohort, double memory_gb) {
     return PlanNetwork(cohort, PlanPreset::kPlain, memory_gb).status();
