@@ -18,7 +18,7 @@ namespace isoscan {
 
 /// Number, mean and sum of squared deviations from it.
 /// Merge() is Chan's: docs/references.md#chan1979. The mean and standard deviation of a union come
-/// out to 1e-12 of the standard deviation, whatever the split; the last bits depend on the order.
+/// out to 1e-12 of the larger of the two, whatever the split; the last bits depend on the order.
 struct Moments {
   std::int64_t count = 0;
   double mean = 0;

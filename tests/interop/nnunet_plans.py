@@ -1,15 +1,17 @@
 """Writes tests/golden/planning/nnunet_plans.json: what nnU-Net's own planner answers to the cohorts
-of COHORTS. Needs no image and no GPU; docs/planning.md says how to run it.
+of COHORTS, or with --random to others. Needs no image and no GPU; docs/planning.md says how to run it.
 
 Every number of a cohort has at most four significant digits, so that rounding to them changes none;
 but for `as_scanned`, whose spacings are what scanners write.
 """
 
+import argparse
 import contextlib
 import importlib.metadata
 import json
 import os
 import pathlib
+import random
 import shutil
 import sys
 import tempfile
@@ -71,6 +73,22 @@ COHORTS = {
 }
 
 
+def random_cohort(draw):
+    """Up to 20 protocols, one axis up to 8 times as coarse."""
+    def spacing(mm):
+        return float(f"{mm:.4g}")
+
+    cases = []
+    axis, coarser, finest = draw.randrange(3), draw.choice([1, 1, 1, 2, 4, 8]), draw.uniform(0.4, 1.5)
+    for _ in range(draw.choice([1, 1, 2, 5, 20])):
+        spacings = [spacing(finest * draw.choice([1, 1, draw.uniform(0.7, 1.4)])) for _ in range(3)]
+        spacings[axis] = spacing(finest * coarser * draw.choice([1, 1, 0.8, 1.2]))
+        size = [draw.randint(draw.choice([10, 150]), 320) for _ in range(3)]
+        size[axis] = max(5, int(size[axis] / coarser / draw.uniform(0.8, 1.5)))
+        cases.append([draw.randint(1, 40), spacings, size])
+    return draw.choice([1, 1, 2, 4]), draw.choice([2, 3, 5, 20]), draw.choice([1, 0.75, 0.749]), cases
+
+
 def run(root, planners, cohort, preset, memory_gb):
     """nnU-Net's plan of the cohort."""
     channels, classes, relative_size, groups = cohort
@@ -120,6 +138,12 @@ def run(root, planners, cohort, preset, memory_gb):
 
 
 def main():
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--random", type=int, default=0, help="so many random cohorts instead")
+    options.add_argument("--seed", type=int, default=1)
+    chosen = options.parse_args()
+    draw = random.Random(chosen.seed)
+    wanted = {f"random_{i}": random_cohort(draw) for i in range(chosen.random)} or COHORTS
     cohorts = []
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         for kind in ("raw", "preprocessed", "results"):
@@ -134,7 +158,7 @@ def main():
         # The planner builds every network that it weighs: without values, which it does not look at.
         torch.set_default_device("meta")
         start = time.monotonic()
-        for name, cohort in COHORTS.items():
+        for name, cohort in wanted.items():
             channels, classes, relative_size, groups = cohort
             runs = RUNS + ((("plain", 4), ("plain", 40)) if name in ("tumour", "prostate") else ())
             cohorts.append({
