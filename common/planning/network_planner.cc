@@ -288,7 +288,8 @@ absl::StatusOr<std::optional<GridPlan>> PlanLowResolution(
       size[axis] = full.spacing_mm[axis] / spacing[axis] * full.median_size[axis];
     }
     voxels = Product(size);
-    std::transform(size.begin(), size.end(), size.begin(), Round);
+    std::transform(size.begin(), size.end(), size.begin(),
+                   [](double voxels_on_axis) { return std::max(1.0, Round(voxels_on_axis)); });
     ASSIGN_OR_RETURN(low, plan(spacing, size, voxels * static_cast<double>(cases)));
   }
   if (full_voxels / voxels < 2) return std::nullopt;
