@@ -1,0 +1,48 @@
+#include "common/planning/plan_toml.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <vector>
+
+namespace isoscan {
+namespace {
+
+std::string Lists(const std::vector<Triple>& triples) {
+  std::vector<std::string> lists;
+  for (const Triple& triple : triples)
+    lists.push_back(fmt::format("[{}]", fmt::join(triple, ", ")));
+  return fmt::format("[{}]", fmt::join(lists, ", "));
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> PlanToml(const CohortPlan& plan) {
+  if (plan.preset != PlanPreset::kPlain) {
+    return absl::FailedPreconditionError(
+        fmt::format("the plan is for a residual encoder ({}), which a study cannot declare yet: "
+                    "plan with the preset {}",
+                    ToString(plan.preset), ToString(PlanPreset::kPlain)));
+  }
+  const GridPlan& grid = plan.full_resolution;
+  return fmt::format(
+      "# Planned by nnU-Net's rules for {} GB. The median case has {} voxels on this grid.\n"
+      "\n"
+      "[harmonization]\n"
+      "spacing_mm = [{}]\n"
+      "\n"
+      "[network]\n"
+      "features = [{}]\n"
+      "strides = {}\n"
+      "kernels = {}\n"
+      "convolutions_per_stage = {}\n"
+      "\n"
+      "[training]\n"
+      "patch_size = [{}]\n"
+      "batch_size = {}\n",
+      plan.memory_gb, fmt::join(grid.median_size, " x "), fmt::join(grid.spacing_mm, ", "),
+      fmt::join(grid.features, ", "), Lists(grid.strides), Lists(grid.kernels),
+      grid.encoder_blocks.front(), fmt::join(grid.patch_size, ", "), grid.batch_size);
+}
+
+}  // namespace isoscan
