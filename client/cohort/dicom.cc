@@ -139,7 +139,7 @@ std::optional<std::filesystem::path> FileOfCase(const std::filesystem::path& fol
 }
 
 std::optional<std::size_t> ChannelOfSeries(const CohortFolder& folder, const Study& study,
-                                           const DicomSeries& series) {
+                                           const DicomSeries& series, const std::string& listed) {
   const auto wanted = [&](std::size_t channel) {
     const auto configured = folder.channels.find(study.channels[channel]);
     return configured != folder.channels.end() ? configured->second : study.channels[channel];
@@ -147,6 +147,9 @@ std::optional<std::size_t> ChannelOfSeries(const CohortFolder& folder, const Stu
   // A folder's name counts before any contrast.
   for (std::size_t channel = 0; channel < study.channels.size(); ++channel) {
     if (LiesIn(series, wanted(channel))) return channel;
+  }
+  for (std::size_t channel = 0; channel < study.channels.size(); ++channel) {
+    if (!listed.empty() && SameName(listed, wanted(channel))) return channel;
   }
   DicomListing alone;
   alone.series.push_back(series);

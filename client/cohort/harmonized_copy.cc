@@ -8,8 +8,11 @@
 #include <cerrno>
 #include <condition_variable>
 #include <cstddef>
+#include <exception>
 #include <fstream>
+#include <map>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <set>
 #include <span>
@@ -18,9 +21,8 @@
 #include <thread>
 #include <utility>
 
-#include "client/cohort/label_names.h"
+#include "client/cohort/copy_listing.h"
 #include "client/cohort/layouts.h"
-#include "client/cohort/sidecars.h"
 #include "client/harmonization/harmonize.h"
 #include "client/imaging/dicom_series.h"
 #include "client/imaging/image_file.h"
@@ -46,35 +48,43 @@ using nlohmann::json;
 // A volume as stored and in canonical order, N4's field, masks, and room for compression.
 constexpr std::int64_t kBytesPerVoxel = 24;
 
-constexpr std::string_view kRecordEnding = ".harmonization.json";
-
-/// One image on its way, by absolute paths.
-struct Task {
-  fs::path image;
-  std::optional<DicomSeries> series;  ///< Then `image` is its first file.
-  fs::path output;
-  fs::path mask;  ///< For Mask::kGiven.
-  std::size_t channel = 0;
-  std::string channel_name;  ///< Empty where the plan treats all channels alike.
-  std::optional<double> field_tesla;
-};
-
 /// What all images have in common.
 struct Work {
   const HarmonizationPlan& plan;
   GeometrySource geometry;
 };
 
-/// Lets as much begin as memory holds together; a single image always may.
+/// Lets as much begin as memory holds together; one that is larger waits until it is alone.
 class MemoryGate {
  public:
   explicit MemoryGate(std::int64_t budget) : budget_(budget) {}
 
-  void Enter(std::int64_t bytes) {
+  /// Held while an image is worked on.
+  class Place {
+   public:
+    Place(MemoryGate* gate, std::int64_t bytes) : gate_(gate), bytes_(bytes) {}
+    Place(Place&& other) noexcept
+        : gate_(std::exchange(other.gate_, nullptr)), bytes_(other.bytes_) {}
+    Place& operator=(Place&&) = delete;
+    ~Place() {
+      if (gate_ != nullptr) gate_->Leave(bytes_);
+    }
+
+   private:
+    MemoryGate* gate_;
+    std::int64_t bytes_;
+  };
+
+  /// Errors: RESOURCE_EXHAUSTED more than there is even for an image alone.
+  absl::StatusOr<Place> Enter(std::int64_t bytes) {
     std::unique_lock lock(mutex_);
     freed_.wait(lock, [&] { return used_ == 0 || used_ + bytes <= budget_; });
+    if (bytes > budget_) RETURN_IF_ERROR(CheckMemory("harmonising it", bytes));
     used_ += bytes;
+    return Place(this, bytes);
   }
+
+ private:
   void Leave(std::int64_t bytes) {
     {
       const std::lock_guard lock(mutex_);
@@ -83,16 +93,11 @@ class MemoryGate {
     freed_.notify_all();
   }
 
- private:
   const std::int64_t budget_;
   std::mutex mutex_;
   std::condition_variable freed_;
   std::int64_t used_ = 0;
 };
-
-fs::path RecordOf(const fs::path& image) {
-  return image.parent_path() / (StemOf(image) + std::string(kRecordEnding));
-}
 
 json ReadJson(const fs::path& path) {
   std::ifstream file(path);
@@ -106,34 +111,49 @@ absl::Status InFolder(const absl::Status& status, const fs::path& folder) {
   return {status.code(), fmt::format("{} (in {})", std::string(status.message()), folder.string())};
 }
 
-absl::StatusOr<std::string> DigestOfInput(const Task& task) {
-  if (!task.series.has_value()) return Sha256OfFile(task.image);
-  std::string digests;
-  std::set<fs::path> seen;
-  for (const DicomSlice& slice : task.series->slices) {
-    if (!seen.insert(slice.file).second) continue;
-    ASSIGN_OR_RETURN(const std::string digest, Sha256OfFile(slice.file));
-    digests += digest + "\n";
+/// One file's digest is what sha256sum says; that of several is the digest of their lines.
+absl::StatusOr<std::string> DigestOfImage(const fs::path& image) {
+  ASSIGN_OR_RETURN(const std::vector<fs::path> files, FilesOf(image));
+  if (files.size() == 1) return Sha256OfFile(files.front());
+  std::string lines;
+  for (const fs::path& file : files) {
+    ASSIGN_OR_RETURN(const std::string digest, Sha256OfFile(file));
+    lines += digest + "\n";
   }
-  return Sha256Of(digests);
+  return Sha256Of(lines);
+}
+
+/// A file may hold several series: which of its frames are this one's counts too.
+absl::StatusOr<std::string> DigestOfSeries(const DicomSeries& series) {
+  std::map<fs::path, std::string> digests;
+  std::string lines;
+  for (const DicomSlice& slice : series.slices) {
+    std::string& digest = digests[slice.file];
+    if (digest.empty()) {
+      ASSIGN_OR_RETURN(digest, Sha256OfFile(slice.file));
+    }
+    lines += fmt::format("{} {}\n", digest, slice.frame);
+  }
+  return Sha256Of(lines);
 }
 
 /// What is known of an output before it is made: one whose record says otherwise is made anew.
-absl::StatusOr<json> WhatGoesIn(const Task& task, const Work& work) {
+absl::StatusOr<json> WhatGoesIn(const CopyTask& task, const Work& work) {
   json record{{"version", kVersion},
               {"harmonization", json::parse(CanonicalText(work.plan))},
               {"harmonization_sha256", HarmonizationDigest(work.plan)},
               {"geometry", NameOf(work.geometry)}};
   if (!task.channel_name.empty()) record["channel"] = task.channel_name;
   if (task.field_tesla.has_value()) record["field_strength_tesla"] = *task.field_tesla;
-  ASSIGN_OR_RETURN(record["input_sha256"], DigestOfInput(task));
+  ASSIGN_OR_RETURN(record["input_sha256"], task.series.has_value() ? DigestOfSeries(*task.series)
+                                                                   : DigestOfImage(task.image));
   if (!task.mask.empty()) {
-    ASSIGN_OR_RETURN(record["mask_sha256"], Sha256OfFile(task.mask));
+    ASSIGN_OR_RETURN(record["mask_sha256"], DigestOfImage(task.mask));
   }
   return record;
 }
 
-bool IsDone(const Task& task, const json& what_goes_in) {
+bool IsDone(const CopyTask& task, const json& what_goes_in) {
   const json record = ReadJson(RecordOf(task.output));
   for (const char* key : {"version", "harmonization", "harmonization_sha256", "geometry", "channel",
                           "field_strength_tesla", "input_sha256", "mask_sha256"}) {
@@ -143,7 +163,7 @@ bool IsDone(const Task& task, const json& what_goes_in) {
   return digest.ok() && record.value("output_sha256", json()) == *digest;
 }
 
-absl::StatusOr<Mask> ReadMask(const Task& task, const Geometry& grid, GeometrySource geometry) {
+absl::StatusOr<Mask> ReadMask(const CopyTask& task, const Geometry& grid, GeometrySource geometry) {
   if (task.mask.empty()) {
     return absl::InvalidArgumentError(
         "no mask file was found for it, and the plan takes a given mask (docs/cohorts.md says "
@@ -183,7 +203,7 @@ struct Harmonized {
 };
 
 /// Errors: why this image is refused.
-absl::StatusOr<Harmonized> HarmonizeOne(const Task& task, const Work& work, json record) {
+absl::StatusOr<Harmonized> HarmonizeOne(const CopyTask& task, const Work& work, json record) {
   if (!IsNifti(task.output)) {
     return absl::InvalidArgumentError(
         "harmonised images are written as NIfTI: convert the cohort's images to .nii.gz");
@@ -213,21 +233,13 @@ absl::Status RemoveOutput(const fs::path& output) {
   return absl::OkStatus();
 }
 
-absl::Status WriteOutput(const Task& task, Harmonized& image) {
+absl::Status WriteOutput(const CopyTask& task, Harmonized& image) {
   // A DICOM series has no forms to keep: both say the scanner's.
   RETURN_IF_ERROR(task.series.has_value() ? WriteVolume(task.output, image.volume)
                                           : WriteVolumeLike(task.image, task.output, image.volume));
   ASSIGN_OR_RETURN(image.record["output_sha256"], Sha256OfFile(task.output));
   return WriteFileAtomically(RecordOf(task.output), image.record.dump(2) + "\n");
 }
-
-/// The files of the input: images to harmonise, others to copy, and images that are none of the
-/// study's.
-struct Listing {
-  std::vector<Task> images;
-  std::vector<fs::path> others;  ///< Relative.
-  std::vector<HarmonizedCopy::NotThere> left_out;
-};
 
 /// Entries for each channel: which one an image shows has to be known.
 bool TreatsChannelsApart(const HarmonizationPlan& plan) {
@@ -239,233 +251,6 @@ Study StudyOf(const CopyRequest& request) {
   study.harmonization = request.plan;
   if (TreatsChannelsApart(request.plan)) study.channels = request.channels;
   return study;
-}
-
-void AddImage(Task task, const std::optional<std::size_t>& channel, const Study& study,
-              const fs::path& from, Listing& listing) {
-  if (!study.channels.empty()) {
-    if (!channel.has_value()) {
-      listing.left_out.push_back(
-          {.image = task.image.lexically_relative(from),
-           .reason = fmt::format("it shows no channel of the study, which has {}",
-                                 Quoted(study.channels))});
-      return;
-    }
-    task.channel = *channel;
-    task.channel_name = study.channels[*channel];
-  }
-  listing.images.push_back(std::move(task));
-}
-
-/// Whether a link leads back to a folder that it lies in.
-bool IsCircle(const fs::path& folder) {
-  std::error_code error;
-  const fs::path target = fs::canonical(folder, error);
-  const fs::path here = fs::canonical(folder.parent_path(), error);
-  return error || std::mismatch(target.begin(), target.end(), here.begin(), here.end()).first ==
-                      target.end();
-}
-
-/// All files but `images`, the other halves of their pairs (.hdr and .img), records of an earlier
-/// harmonisation, and hidden ones that are not BIDS's own.
-absl::Status ListOthers(const fs::path& from, const std::set<fs::path>& images,
-                        std::vector<fs::path>& others) {
-  std::set<fs::path> stems;
-  for (const fs::path& image : images) stems.insert(image.parent_path() / StemOf(image));
-  std::error_code error;
-  fs::recursive_directory_iterator entry(from, fs::directory_options::follow_directory_symlink,
-                                         error);
-  for (const fs::recursive_directory_iterator end; !error && entry != end; entry.increment(error)) {
-    const fs::path& path = entry->path();
-    const std::string name = path.filename().string();
-    const bool hidden = name.starts_with('.') && name != ".bidsignore";
-    std::error_code unreadable;
-    if (entry->is_directory(unreadable)) {
-      if (hidden || (entry->is_symlink(unreadable) && IsCircle(path))) {
-        entry.disable_recursion_pending();
-      }
-      continue;
-    }
-    if (hidden || !entry->is_regular_file(unreadable) || images.contains(path) ||
-        name.ends_with(kRecordEnding)) {
-      continue;
-    }
-    const bool is_half = path.extension() == ".img" || path.extension() == ".raw";
-    if (is_half && stems.contains(path.parent_path() / StemOf(path))) continue;
-    others.push_back(path.lexically_relative(from));
-  }
-  if (!error) return absl::OkStatus();
-  return absl::DataLossError(fmt::format("cannot list {}: {}", from.string(), error.message()));
-}
-
-absl::StatusOr<Listing> ListLayout(const CohortFolder& folder, const fs::path& to, bool bids,
-                                   const Study& study) {
-  const fs::path& from = folder.folder;
-  ASSIGN_OR_RETURN(std::vector<CohortImage> images,
-                   bids ? ListBidsImages(folder, study) : ListDatasetJsonImages(folder, study));
-  if (images.empty()) {
-    return absl::NotFoundError(fmt::format("there is no image under {} of {}",
-                                           bids ? "sub-*/anat" : "imagesTr", from.string()));
-  }
-  Listing listing;
-  std::set<fs::path> paths;
-  Sidecars sidecars(from);
-  for (CohortImage& image : images) {
-    Task task;
-    task.image = image.path;
-    task.output = to / image.path.lexically_relative(from);
-    task.mask = std::move(image.mask);
-    task.field_tesla = sidecars.Of(image.path).acquisition.field_tesla;
-    paths.insert(image.path);
-    AddImage(std::move(task), image.channel, study, from, listing);
-  }
-  RETURN_IF_ERROR(ListOthers(from, paths, listing.others));
-  return listing;
-}
-
-Task TaskOf(DicomSeries series, fs::path output) {
-  Task task;
-  task.image = series.slices.front().file;
-  task.field_tesla = series.acquisition.field_tesla;
-  task.output = std::move(output);
-  task.series = std::move(series);
-  return task;
-}
-
-/// One file per series. Of the other files none is copied but labels and masks: what else lies
-/// beside DICOM files may name patients.
-absl::StatusOr<Listing> ListDicom(const CohortFolder& folder, DicomListing found,
-                                  const fs::path& to, const Study& study) {
-  const fs::path& from = folder.folder;
-  Listing listing;
-  for (DicomSeries& series : found.series) {
-    const std::string name = series.key == "." ? from.filename().string() : series.key;
-    const std::optional<std::size_t> channel = ChannelOfSeries(folder, study, series);
-    Task task = TaskOf(std::move(series), to / (name + ".nii.gz"));
-    if (study.harmonization.mask == HarmonizationPlan::Mask::kGiven) {
-      task.mask =
-          FileOfCase(from / "masks", name.substr(0, name.find_first_of("/#"))).value_or(fs::path());
-    }
-    AddImage(std::move(task), channel, study, from, listing);
-  }
-  for (const DicomSetAside& aside : found.set_aside) {
-    listing.left_out.push_back(
-        {.image = aside.first.lexically_relative(from),
-         .reason = aside.files == 1 ? aside.reason
-                                    : fmt::format("{} files: {}", aside.files, aside.reason)});
-  }
-  if (listing.images.empty()) {
-    return absl::NotFoundError(fmt::format(
-        "no DICOM series in {} can be used{}", from.string(),
-        listing.left_out.empty()
-            ? ""
-            : fmt::format("; the first: {}: {}", listing.left_out.front().image.string(),
-                          listing.left_out.front().reason)));
-  }
-  for (const char* beside : {"labels", "masks"}) {
-    std::vector<fs::path> files;
-    std::error_code error;
-    if (!fs::is_directory(from / beside, error)) continue;
-    RETURN_IF_ERROR(ListOthers(from / beside, {}, files));
-    for (const fs::path& file : files) {
-      if (IsImageFile(file)) listing.others.push_back(fs::path(beside) / file);
-    }
-  }
-  return listing;
-}
-
-bool IsLayout(const fs::path& folder) {
-  const absl::StatusOr<CohortFolder::Layout> layout = DetectLayout(folder);
-  return layout.ok() && *layout != CohortFolder::Layout::kDicom;
-}
-
-/// The cohort that a folder is a part of, or that is a part of it; empty when there is none near.
-fs::path CohortNear(const fs::path& folder) {
-  fs::path above = folder;
-  for (int levels = 0; levels < 3 && above.has_relative_path(); ++levels) {
-    above = above.parent_path();
-    if (IsLayout(above)) return above;
-  }
-  for (const fs::path& entry : SortedEntries(folder)) {
-    std::error_code ignored;
-    if (fs::is_directory(entry, ignored) && IsLayout(entry)) return entry;
-  }
-  return {};
-}
-
-absl::StatusOr<Listing> ListFolder(const CohortFolder& folder, const fs::path& to,
-                                   const Study& study) {
-  const absl::StatusOr<CohortFolder::Layout> layout = DetectLayout(folder.folder);
-  if (!layout.ok() && !absl::IsNotFound(layout.status())) return layout.status();
-  if (layout.ok() && *layout != CohortFolder::Layout::kDicom) {
-    return ListLayout(folder, to, *layout == CohortFolder::Layout::kBids, study);
-  }
-  ASSIGN_OR_RETURN(DicomListing found, ListDicomSeries(folder.folder));
-  if (found.dicom_files > 0) return ListDicom(folder, std::move(found), to, study);
-  const fs::path near = CohortNear(folder.folder);
-  return absl::NotFoundError(fmt::format(
-      "{} is no cohort that is known: it has neither sub-* folders (BIDS), a "
-      "dataset.json (Decathlon, nnU-Net) nor DICOM files; give a single image, or the "
-      "cohort's uppermost folder{}",
-      folder.folder.string(), near.empty() ? "" : fmt::format(", such as {}", near.string())));
-}
-
-/// The dataset's root that a single image lies in, as far as its path says.
-fs::path RootOf(const fs::path& image) {
-  fs::path root;
-  for (const fs::path& part : image.parent_path()) {
-    if (part.string().starts_with("sub-")) return root;
-    root /= part;
-  }
-  return root;
-}
-
-/// The only image of `from`, a file or the folder of one DICOM series.
-absl::StatusOr<Listing> ListSingle(const CopyRequest& request, const fs::path& from,
-                                   const fs::path& to, const Study& study) {
-  if (request.plan.mask == HarmonizationPlan::Mask::kGiven) {
-    return absl::InvalidArgumentError(
-        "a single image has no mask beside it: harmonise its cohort's folder, or choose --mask "
-        "whole or otsu");
-  }
-  Task task;
-  std::optional<std::size_t> channel;
-  if (MayBeDicom(from)) {
-    absl::StatusOr<DicomSeries> series = FindDicomSeries(from);
-    if (!series.ok()) {
-      return absl::Status(
-          series.status().code(),
-          fmt::format("{}; the output {} names one image: of a whole cohort name a folder",
-                      std::string(series.status().message()), request.output.string()));
-    }
-    channel = ChannelOfSeries(request.input, study, *series);
-    task = TaskOf(*std::move(series), to);
-  } else {
-    task.image = from;
-    task.output = to;
-    channel = ChannelOfBidsName(request.input, study, from);
-    task.field_tesla = Sidecars(RootOf(from)).Of(from).acquisition.field_tesla;
-  }
-  if (study.channels.size() == 1) channel = 0;
-  if (!request.channel.empty()) {
-    channel = std::nullopt;
-    for (std::size_t i = 0; i < request.channels.size(); ++i) {
-      if (SameName(request.channels[i], request.channel)) channel = i;
-    }
-    if (!channel.has_value()) {
-      return absl::InvalidArgumentError(fmt::format("the study has no channel \"{}\": it has {}",
-                                                    request.channel, Quoted(request.channels)));
-    }
-  }
-  if (!study.channels.empty() && !channel.has_value()) {
-    return absl::InvalidArgumentError(fmt::format(
-        "'{}' treats each channel its own way, and the name of {} does not say which of "
-        "{} it shows: say it with --channel",
-        ToString(request.plan.normalize), from.filename().string(), Quoted(study.channels)));
-  }
-  Listing listing;
-  AddImage(std::move(task), channel, study, from.parent_path(), listing);
-  return listing;
 }
 
 bool SameContent(const fs::path& left, const fs::path& right) {
@@ -495,17 +280,16 @@ absl::Status MakeFolder(const fs::path& folder) {
 
 absl::Status CopyFile(const fs::path& from, const fs::path& to) {
   if (SameContent(from, to)) return absl::OkStatus();
-  RETURN_IF_ERROR(MakeFolder(to.parent_path()));
-  const auto write = [&]() -> absl::Status {
-    ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(to));
-    for (std::int64_t offset = 0;;) {
-      ASSIGN_OR_RETURN(const std::string chunk, ReadChunk(from, offset));
-      if (chunk.empty()) return file.Commit();
-      RETURN_IF_ERROR(file.WriteAt(offset, chunk));
-      offset += std::ssize(chunk);
-    }
-  };
-  return InFolder(write(), to.parent_path());
+  const fs::path folder = to.parent_path();
+  RETURN_IF_ERROR(MakeFolder(folder));
+  absl::StatusOr<AtomicFile> file = AtomicFile::Create(to);
+  RETURN_IF_ERROR(InFolder(file.status(), folder));
+  for (std::int64_t offset = 0;;) {
+    ASSIGN_OR_RETURN(const std::string chunk, ReadChunk(from, offset));
+    if (chunk.empty()) return InFolder(file->Commit(), folder);
+    RETURN_IF_ERROR(InFolder(file->WriteAt(offset, chunk), folder));
+    offset += std::ssize(chunk);
+  }
 }
 
 /// "scan.nii.gz" of "scan.nii.gz.tmp-0123abcd", which AtomicFile leaves when its process is killed;
@@ -523,16 +307,16 @@ fs::path TargetOfLeftover(const fs::path& path) {
 }
 
 /// Removes what a killed process and an earlier plan have left, and finds what is nobody's.
-absl::Status CleanOutput(const Listing& listing, const fs::path& to, bool folder,
+absl::Status CleanOutput(const CopyListing& listing, const fs::path& to, bool folder,
                          HarmonizedCopy& result) {
-  for (const HarmonizedCopy::NotThere& image : listing.left_out) {
-    if (folder && IsNifti(image.image)) RETURN_IF_ERROR(RemoveOutput(to / image.image));
-  }
   std::set<fs::path> targets;
   for (const fs::path& other : listing.others) targets.insert(to / other);
-  for (const Task& task : listing.images) {
+  for (const CopyTask& task : listing.images) {
     targets.insert(task.output);
     targets.insert(RecordOf(task.output));
+  }
+  for (const fs::path& output : listing.outputs_left_out) {
+    if (!targets.contains(output)) RETURN_IF_ERROR(RemoveOutput(output));
   }
   std::vector<fs::path> leftovers;
   std::error_code error;
@@ -589,21 +373,46 @@ struct Outcome {
   absl::Status refusal;
 };
 
-absl::StatusOr<Outcome> WorkOn(const Task& task, const Work& work) {
+/// Errors of writing, but for what no file could hold; everything else refuses this image alone.
+absl::StatusOr<Outcome> WorkOn(const CopyTask& task, const Work& work, MemoryGate& gate) {
+  const auto refused = [](absl::Status why) {
+    return Outcome{.kept = false, .refusal = std::move(why)};
+  };
   absl::StatusOr<json> record = WhatGoesIn(task, work);
   if (record.ok() && IsDone(task, *record)) return Outcome{.kept = true, .refusal = {}};
   RETURN_IF_ERROR(RemoveOutput(task.output));
-  absl::StatusOr<Harmonized> image =
-      record.ok() ? HarmonizeOne(task, work, *std::move(record)) : record.status();
-  if (absl::IsResourceExhausted(image.status())) return image.status();
-  if (!image.ok()) return Outcome{.kept = false, .refusal = image.status()};
-  RETURN_IF_ERROR(InFolder(WriteOutput(task, *image), task.output.parent_path()));
+  if (!record.ok()) return refused(record.status());
+  const absl::StatusOr<Geometry> grid =
+      task.series.has_value() ? task.series->geometry : ReadGeometry(task.image, work.geometry);
+  if (!grid.ok()) return refused(grid.status());
+  const auto place = gate.Enter(grid->voxels() * kBytesPerVoxel);
+  if (!place.ok()) return refused(place.status());
+  absl::StatusOr<Harmonized> image = HarmonizeOne(task, work, *std::move(record));
+  if (!image.ok()) return refused(image.status());
+  const absl::Status written = WriteOutput(task, *image);
+  if (absl::IsInvalidArgument(written)) return refused(written);
+  RETURN_IF_ERROR(InFolder(written, task.output.parent_path()));
   return Outcome{};
 }
 
-absl::Status HarmonizeAll(const std::vector<Task>& tasks, const fs::path& input, const Work& work,
-                          const std::stop_token& stop, const ImageObserver& observe,
-                          HarmonizedCopy& result) {
+/// One image that takes more memory than there is must not end the others.
+absl::StatusOr<Outcome> WorkOnOrRefuse(const CopyTask& task, const Work& work, MemoryGate& gate) {
+  Outcome outcome;
+  try {
+    return WorkOn(task, work, gate);
+  } catch (const std::bad_alloc&) {
+    outcome.refusal = absl::ResourceExhaustedError("not enough memory to harmonise it");
+  } catch (const std::exception& failure) {
+    outcome.refusal =
+        absl::InternalError(fmt::format("it cannot be harmonised: {}", failure.what()));
+  }
+  RETURN_IF_ERROR(RemoveOutput(task.output));
+  return outcome;
+}
+
+absl::Status HarmonizeAll(const std::vector<CopyTask>& tasks, const fs::path& input,
+                          const Work& work, const std::stop_token& stop,
+                          const ImageObserver& observe, HarmonizedCopy& result) {
   MemoryGate gate(AvailableMemoryBytes() / 2);
   std::mutex mutex;  // Of what follows, and of `result`.
   absl::Status failure;
@@ -612,13 +421,8 @@ absl::Status HarmonizeAll(const std::vector<Task>& tasks, const fs::path& input,
   const auto run = [&](int threads) {
     omp_set_num_threads(threads);
     for (std::size_t i = next++; i < tasks.size() && !stop.stop_requested(); i = next++) {
-      const Task& task = tasks[i];
-      const absl::StatusOr<Geometry> grid =
-          task.series.has_value() ? task.series->geometry : ReadGeometry(task.image, work.geometry);
-      const std::int64_t bytes = grid.ok() ? grid->voxels() * kBytesPerVoxel : 0;
-      gate.Enter(bytes);
-      const absl::StatusOr<Outcome> outcome = WorkOn(task, work);
-      gate.Leave(bytes);
+      const CopyTask& task = tasks[i];
+      const absl::StatusOr<Outcome> outcome = WorkOnOrRefuse(task, work, gate);
       const std::lock_guard lock(mutex);
       if (!outcome.ok()) {
         failure.Update(outcome.status());
@@ -643,6 +447,15 @@ absl::Status HarmonizeAll(const std::vector<Task>& tasks, const fs::path& input,
   std::sort(result.refused.begin(), result.refused.end(),
             [](const auto& left, const auto& right) { return left.image < right.image; });
   return failure;
+}
+
+/// Errors: a folder on the way that may not be searched, or links that lead nowhere.
+absl::StatusOr<fs::path> Canonical(const fs::path& path) {
+  std::error_code error;
+  fs::path canonical = fs::absolute(path, error);
+  if (!error) canonical = fs::weakly_canonical(canonical, error);
+  if (error) return FileError("cannot open", path.string(), error);
+  return canonical;
 }
 
 bool LiesInside(const fs::path& path, const fs::path& folder) {
@@ -684,9 +497,9 @@ absl::StatusOr<HarmonizedCopy> MakeHarmonizedCopy(const CopyRequest& request,
                     ToString(request.plan.normalize)));
   }
   CohortFolder input = request.input;
-  input.folder = fs::weakly_canonical(input.folder, error);
+  ASSIGN_OR_RETURN(input.folder, Canonical(request.input.folder));
   const fs::path& from = input.folder;
-  const fs::path to = fs::weakly_canonical(fs::absolute(request.output), error);
+  ASSIGN_OR_RETURN(const fs::path to, Canonical(request.output));
   RETURN_IF_ERROR(CheckPlaces(request, from, to));
   // An image's name for the output asks for one image: a series may be a folder of files.
   const bool folder = fs::is_directory(from, error) && !IsNifti(to);
@@ -701,15 +514,16 @@ absl::StatusOr<HarmonizedCopy> MakeHarmonizedCopy(const CopyRequest& request,
     return absl::InvalidArgumentError(
         "--channel is for a single image: of a folder the layout says what each image shows");
   }
-  ASSIGN_OR_RETURN(const Listing listing,
-                   folder ? ListFolder(input, to, study) : ListSingle(request, from, to, study));
+  ASSIGN_OR_RETURN(const CopyListing listing, folder ? ListFolderForCopy(input, to, study, stop)
+                                                     : ListSingleForCopy(request, from, to, study));
   if (listing.images.empty()) {
     return absl::NotFoundError(fmt::format("{} has no image for the study; the first of {}: {}: {}",
                                            request.input.folder.string(), listing.left_out.size(),
                                            listing.left_out.front().image.string(),
                                            listing.left_out.front().reason));
   }
-  for (const Task& task : listing.images) RETURN_IF_ERROR(MakeFolder(task.output.parent_path()));
+  for (const CopyTask& task : listing.images)
+    RETURN_IF_ERROR(MakeFolder(task.output.parent_path()));
   std::optional<FolderLock> lock;
   if (folder) {
     ASSIGN_OR_RETURN(lock, FolderLock::Acquire(to));

@@ -60,22 +60,26 @@ using ImageObserver = std::function<void(std::int64_t done, std::int64_t total)>
 /// found as ListCases finds it; what shows none is left out.
 ///
 /// Beside each image stands NAME.harmonization.json: version, plan and its digest, channel (where
-/// the plan has several ways), geometry, digests of input and output (and of a given mask; of a
-/// DICOM series the digest of its files' digests), statistics, the mask's volume in mL, N4's field,
-/// and the scanner's field strength where a sidecar or a DICOM header tells it. It is written last:
-/// an image whose JSON says the same of all that went in is kept, any other is removed before it is
-/// made anew. Files appear whole or not at all; what a killed process left is removed.
+/// the plan has several ways), geometry, digests of input and output (and of a given mask),
+/// statistics, the mask's volume in mL, N4's field, and the scanner's field strength where a
+/// sidecar or a DICOM header tells it. The digest of one file is its SHA-256; of several (a header
+/// and its voxels' file) that of a line with each file's digest; of a DICOM series that of a line
+/// "DIGEST FRAME" for each slice. The JSON is written last: an image whose JSON says the same of
+/// all that went in is kept, any other is removed before it is made anew. Files appear whole or not
+/// at all; what a killed process left is removed.
 ///
 /// Mask::kGiven: `masksTr/CASE.nii.gz` beside imagesTr; in BIDS the brain mask under `derivatives`;
 /// of DICOM `masks/CASE.nii.gz`.
 ///
-/// Images are worked on in parallel, as many as there are cores and half of the memory holds.
-/// Errors: NOT_FOUND no input, or no image in it; INVALID_ARGUMENT the output is the input or one
-///         lies inside the other, a mask of Mask::kGiven for a single image, a channel that is not
-///         found or not said, or an output that is no NIfTI for a single image; FAILED_PRECONDITION
-///         another process writes into the same folder; RESOURCE_EXHAUSTED disk full or no memory,
-///         and other errors of writing, which all name the folder; CANCELLED when stopped (what is
-///         done stays, the next call goes on).
+/// Images are worked on in parallel, as many as there are cores and half of the memory holds. One
+/// that cannot be read, or takes more memory than there is, is refused; the others go on.
+/// Errors: NOT_FOUND no input, no image in it, or a place that cannot be reached; INVALID_ARGUMENT
+///         the output is the input or one lies inside the other, two images would be written to one
+///         place, a mask of Mask::kGiven for a single image, a channel that is not found or not
+///         said, or an output that is no NIfTI for a single image; FAILED_PRECONDITION another
+///         process writes into the same folder; RESOURCE_EXHAUSTED disk full, and other errors of
+///         writing, which all name the folder; CANCELLED when stopped (what is done stays, the next
+///         call goes on).
 absl::StatusOr<HarmonizedCopy> MakeHarmonizedCopy(const CopyRequest& request,
                                                   const std::stop_token& stop,
                                                   const ImageObserver& observe);

@@ -57,11 +57,12 @@ absl::StatusOr<std::vector<CohortImage>> ListDatasetJsonImages(const CohortFolde
                                                                const Study& study);
 
 /// The study's channel that an image shows by its BIDS name alone, or a series as ListDicomCases
-/// sees it; nullopt: none of them.
+/// sees it; nullopt: none of them. `listed` is the name of the folder that the series was found in,
+/// which counts after those that lie in it; empty: it does not count.
 std::optional<std::size_t> ChannelOfBidsName(const CohortFolder& folder, const Study& study,
                                              const std::filesystem::path& image);
 std::optional<std::size_t> ChannelOfSeries(const CohortFolder& folder, const Study& study,
-                                           const DicomSeries& series);
+                                           const DicomSeries& series, const std::string& listed);
 
 /// `masks/CASE.nii.gz` or `labels/CASE.nii.gz` of a DICOM cohort; another ending will do.
 std::optional<std::filesystem::path> FileOfCase(const std::filesystem::path& folder,

@@ -2,6 +2,8 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cstddef>
+#include <iterator>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -17,18 +19,24 @@
 namespace isoscan {
 namespace {
 
-/// The cohort of client.toml that a path is, or lies in.
+/// The cohort of client.toml that a path is, or lies in: the innermost.
 const CohortFolder* KnownCohort(const ClientConfig& config, const std::filesystem::path& path) {
   std::error_code ignored;
   const std::filesystem::path input = std::filesystem::weakly_canonical(path, ignored);
+  const CohortFolder* known = nullptr;
+  std::ptrdiff_t depth = 0;
   for (const CohortFolder& cohort : config.cohorts) {
+    // Empty where a folder on the way cannot be searched now: then it holds nothing.
     const std::filesystem::path folder = std::filesystem::weakly_canonical(cohort.folder, ignored);
-    if (std::mismatch(folder.begin(), folder.end(), input.begin(), input.end()).first ==
-        folder.end()) {
-      return &cohort;
+    const std::ptrdiff_t parts = std::distance(folder.begin(), folder.end());
+    if (parts > depth &&
+        std::mismatch(folder.begin(), folder.end(), input.begin(), input.end()).first ==
+            folder.end()) {
+      known = &cohort;
+      depth = parts;
     }
   }
-  return nullptr;
+  return known;
 }
 
 /// What client.toml says of the input, with the geometry that was asked for.

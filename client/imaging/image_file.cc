@@ -79,6 +79,7 @@ absl::Status CheckHolds(const StoredVoxels& stored, std::int64_t offset, const N
 struct OpenedNifti {
   NiftiHeader header;
   NiftiStream stream;  ///< At the first voxel.
+  std::vector<std::filesystem::path> files;
 };
 
 /// "x.img.gz" with "hdr" -> "x.hdr.gz" or, where there is none, "x.hdr".
@@ -110,14 +111,15 @@ absl::Status Skip(NiftiStream& stream, std::int64_t bytes, const std::filesystem
 absl::StatusOr<OpenedNifti> OpenNifti(const std::filesystem::path& path) {
   const std::string name = path.filename().string();
   const bool image_of_pair = name.ends_with(".img") || name.ends_with(".img.gz");
-  ASSIGN_OR_RETURN(NiftiStream stream,
-                   NiftiStream::Open(image_of_pair ? Companion(path, ".hdr") : path));
+  std::vector<std::filesystem::path> files{image_of_pair ? Companion(path, ".hdr") : path};
+  ASSIGN_OR_RETURN(NiftiStream stream, NiftiStream::Open(files.front()));
   std::array<std::byte, kNiftiHeaderBytes> bytes{};
   ASSIGN_OR_RETURN(const std::size_t count, stream.Read(bytes));
   ASSIGN_OR_RETURN(const NiftiHeader header, ParseNiftiHeader(std::span(bytes).first(count), path));
   if (header.separate) {
     // By its name: plain voxels may begin with any bytes, gzip's among them.
     const std::filesystem::path voxels = Companion(path, ".img");
+    files.push_back(voxels);
     ASSIGN_OR_RETURN(stream, NiftiStream::Open(voxels, voxels.extension() == ".gz"
                                                            ? NiftiStream::Packing::kByContent
                                                            : NiftiStream::Packing::kPlain));
@@ -127,7 +129,7 @@ absl::StatusOr<OpenedNifti> OpenNifti(const std::filesystem::path& path) {
       stream,
       header.voxel_offset - (header.separate ? 0 : static_cast<std::int64_t>(kNiftiHeaderBytes)),
       path));
-  return OpenedNifti{header, std::move(stream)};
+  return OpenedNifti{header, std::move(stream), std::move(files)};
 }
 
 template <typename Stored>
@@ -217,6 +219,7 @@ absl::Status ReadVoxels(const StoredVoxels& header, NiftiStream& stream,
 struct OpenedText {
   TextHeader header;
   NiftiStream stream;  ///< At the first voxel.
+  std::vector<std::filesystem::path> files;
 };
 
 absl::StatusOr<OpenedText> OpenText(const std::filesystem::path& path, Format format) {
@@ -255,7 +258,9 @@ absl::StatusOr<OpenedText> OpenText(const std::filesystem::path& path, Format fo
       stream,
       NiftiStream::Open(data, header.deflated ? Packing::kDeflated : Packing::kPlain, first));
   RETURN_IF_ERROR(CheckHolds(header.stored, 0, stream, path));
-  return OpenedText{std::move(header), std::move(stream)};
+  std::vector<std::filesystem::path> files{path};
+  if (data != path) files.push_back(data);
+  return OpenedText{std::move(header), std::move(stream), std::move(files)};
 }
 
 absl::StatusOr<Volume> ReadAny(const std::filesystem::path& path, GeometrySource source) {
@@ -408,6 +413,23 @@ absl::StatusOr<GeometryAudit> AuditGeometry(const std::filesystem::path& path,
     return audit;
   }
   return AuditAny(path, source);
+}
+
+absl::StatusOr<std::vector<std::filesystem::path>> FilesOf(const std::filesystem::path& path) {
+  if (MayBeDicom(path)) {
+    ASSIGN_OR_RETURN(const DicomSeries series, FindDicomSeries(path));
+    std::vector<std::filesystem::path> files;
+    for (const DicomSlice& slice : series.slices) files.push_back(slice.file);
+    files.erase(std::unique(files.begin(), files.end()), files.end());
+    return files;
+  }
+  ASSIGN_OR_RETURN(const Format format, FormatOf(path));
+  if (format == Format::kNifti) {
+    ASSIGN_OR_RETURN(OpenedNifti nifti, OpenNifti(path));
+    return std::move(nifti.files);
+  }
+  ASSIGN_OR_RETURN(OpenedText text, OpenText(path, format));
+  return std::move(text.files);
 }
 
 absl::Status WriteVolume(const std::filesystem::path& path, const Volume& volume) {

@@ -72,6 +72,11 @@ absl::StatusOr<Geometry> ReadGeometry(const std::filesystem::path& path,
 absl::StatusOr<GeometryAudit> AuditGeometry(const std::filesystem::path& path,
                                             GeometrySource source = GeometrySource::kAgreed);
 
+/// The files that ReadVolume reads of an image: its own and, where the header names another one or
+/// is one half of a pair, that of the voxels too; the header's first. Of DICOM the series' files.
+/// Errors: those of ReadVolume that a header shows.
+absl::StatusOr<std::vector<std::filesystem::path>> FilesOf(const std::filesystem::path& path);
+
 /// NIfTI by the name's ending, .nii or .nii.gz; float32 and uint8. qform and sform say the same,
 /// with code 1. Appears whole or not at all.
 absl::Status WriteVolume(const std::filesystem::path& path, const Volume& volume);

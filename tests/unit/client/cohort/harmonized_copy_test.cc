@@ -19,9 +19,12 @@
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/unit/client/imaging/dicom_files.h"
+#include "tests/unit/client/imaging/dicom_kinds.h"
 #include "tests/unit/client/imaging/phantom.h"
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace isoscan {
@@ -518,6 +521,232 @@ TEST_F(HarmonizedCopyTest, OfDicomIsOneNiftiPerSeriesWithTheScannersGeometryAndN
   EXPECT_THAT(TextOf(out_ / "case-2.harmonization.json"), testing::Not(HasSubstr("patient")));
   ASSERT_OK_AND_ASSIGN(const HarmonizedCopy again, Make(RequestOf(dicom, out_)));
   EXPECT_EQ(again.kept, 2);
+}
+
+TEST_F(HarmonizedCopyTest, DoesAnImageAnewWhoseVoxelsLieInAnotherFileThatHasChanged) {
+  const fs::path voxels = folder_.path() / "scan.raw";
+  const fs::path output = folder_.path() / "scan.nii.gz";
+  WriteText(folder_.path() / "scan.mhd",
+            "ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementSpacing = 1 1 1\n"
+            "ElementType = MET_UCHAR\nElementDataFile = scan.raw\n");
+  WriteText(voxels, "abcdefgh");
+  const CopyRequest request = RequestOf(folder_.path() / "scan.mhd", output);
+  ASSERT_OK(Make(request));
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy again, Make(request));
+  EXPECT_EQ(again.kept, 1);
+
+  WriteText(voxels, "hgfedcba");
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy changed, Make(request));
+
+  EXPECT_EQ(changed.written, 1);
+}
+
+TEST_F(HarmonizedCopyTest, DoesAnImageAnewWhoseMasksVoxelsHaveChanged) {
+  const fs::path dicom = folder_.path() / "dicom";
+  Geometry grid;
+  grid.size = {3, 3, 3};
+  WriteMrSeries(dicom / "case", NumberedVolume(grid));
+  WriteText(dicom / "masks/case.nrrd",
+            "NRRD0005\ntype: uint8\ndimension: 3\nspace: left-posterior-superior\nsizes: 3 3 3\n"
+            "space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\nencoding: raw\n"
+            "data file: case.raw\n\n");
+  WriteText(dicom / "masks/case.raw", std::string(27, '\1'));
+  HarmonizationPlan plan;
+  plan.mask = HarmonizationPlan::Mask::kGiven;
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy first, Make(RequestOf(dicom, out_, plan)));
+  ASSERT_EQ(first.written, 1) << first.refused.front().reason;
+
+  WriteText(dicom / "masks/case.raw", std::string(9, '\0') + std::string(18, '\1'));
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy changed, Make(RequestOf(dicom, out_, plan)));
+
+  EXPECT_EQ(changed.written, 1);
+  EXPECT_EQ(RecordOf("case")["statistics"]["voxels"], 18);
+}
+
+// An earlier plan harmonised all series alike.
+TEST_F(HarmonizedCopyTest, RemovesWhatAnEarlierPlanMadeOfASeriesThatIsLeftOut) {
+  const fs::path dicom = folder_.path() / "dicom";
+  const Volume volume = NumberedVolume(ObliqueGeometry({6, 5, 7}));
+  WriteMrSeries(dicom / "case/FLAIR", volume, nullptr, "1");
+  WriteMrSeries(dicom / "case/PD", volume, nullptr, "2");
+  ASSERT_OK(Make(RequestOf(dicom, out_)));
+  ASSERT_TRUE(fs::exists(out_ / "case/PD.nii.gz"));
+  CopyRequest request = RequestOf(dicom, out_, TwoStandards());
+  request.channels = {"FLAIR", "T2w"};
+
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(request));
+
+  EXPECT_THAT(copy.left_out, SizeIs(1));
+  EXPECT_THAT(copy.strangers, SizeIs(0));
+  EXPECT_FALSE(fs::exists(out_ / "case/PD.nii.gz"));
+  EXPECT_FALSE(fs::exists(out_ / "case/PD.harmonization.json"));
+}
+
+TEST_F(HarmonizedCopyTest, NamesSeriesThatLieInTheFolderItselfAfterIt) {
+  const fs::path flat = folder_.path() / "flat";
+  const Volume volume = NumberedVolume(ObliqueGeometry({6, 5, 7}));
+  WriteMrSeries(flat, volume, nullptr, "1");
+  WriteMrSeries(flat, volume, nullptr, "2");
+  HarmonizationPlan plan;
+  plan.mask = HarmonizationPlan::Mask::kGiven;
+  LabelMap whole = BoxLabels(volume.geometry);
+  fs::create_directories(flat / "masks");
+  ASSERT_OK(WriteLabelMap(flat / "masks/flat.nii.gz", whole));
+
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(RequestOf(flat, out_, plan)));
+
+  EXPECT_EQ(copy.written, 2);
+  EXPECT_TRUE(fs::exists(out_ / "flat.nii.gz"));
+  EXPECT_TRUE(fs::exists(out_ / "flat#2.nii.gz"));
+}
+
+TEST_F(HarmonizedCopyTest, RefusesTwoSeriesOfOneName) {
+  const fs::path dicom = folder_.path() / "dicom";
+  const Volume volume = NumberedVolume(ObliqueGeometry({6, 5, 7}));
+  WriteMrSeries(dicom / "a", volume, nullptr, "1");
+  WriteMrSeries(dicom / "a", volume, nullptr, "2");
+  WriteMrSeries(dicom / "a#2", volume, nullptr, "3");
+
+  EXPECT_THAT(Make(RequestOf(dicom, out_)),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       testing::AllOf(HasSubstr("a/2-"), HasSubstr("a#2/3-"),
+                                      HasSubstr("written as a#2.nii.gz"))));
+  EXPECT_FALSE(fs::exists(out_));
+}
+
+// Two echoes in one file are "case" and "case#2", until a series comes before them.
+TEST_F(HarmonizedCopyTest, DoesASeriesAnewThatHasOtherFramesOfTheSameFile) {
+  const fs::path dicom = folder_.path() / "dicom";
+  const Volume volume = NumberedVolume(ObliqueGeometry({6, 5, 7}));
+  Enhanced(volume).Write(dicom / "case/enhanced.dcm");
+  HarmonizationPlan none;
+  none.normalize = HarmonizationPlan::Normalizer::kNone;
+  ASSERT_OK(Make(RequestOf(dicom, out_, none)));
+  ASSERT_OK_AND_ASSIGN(const Volume first, ReadVolume(out_ / "case.nii.gz"));
+
+  WriteMrSeries(dicom / "case", volume, nullptr, "0");
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(RequestOf(dicom, out_, none)));
+
+  EXPECT_EQ(copy.written, 3);
+  ASSERT_OK_AND_ASSIGN(const Volume second, ReadVolume(out_ / "case#2.nii.gz"));
+  EXPECT_EQ(second.voxels, first.voxels);
+}
+
+TEST_F(HarmonizedCopyTest, StopsWhileItListsDicom) {
+  const fs::path dicom = folder_.path() / "dicom";
+  WriteMrSeries(dicom / "t1", NumberedVolume(ObliqueGeometry({6, 5, 7})));
+  std::stop_source stop;
+  stop.request_stop();
+
+  EXPECT_THAT(Make(RequestOf(dicom, out_), stop.get_token()),
+              StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_FALSE(fs::exists(out_)) << "it went on";
+}
+
+TEST_F(HarmonizedCopyTest, TakesASingleSeriesForTheChannelOfItsFolder) {
+  const fs::path dicom = folder_.path() / "case/FLAIR";
+  WriteMrSeries(dicom, NumberedVolume(ObliqueGeometry({6, 5, 7})));
+  const fs::path file = fs::directory_iterator(dicom)->path();
+  CopyRequest request = RequestOf(dicom, folder_.path() / "out.nii.gz", TwoStandards());
+  request.channels = {"T2w", "FLAIR"};
+  for (const fs::path& input : {dicom, file}) {
+    request.input.folder = input;
+    EXPECT_OK(Make(request)) << input;
+    EXPECT_EQ(json::parse(TextOf(folder_.path() / "out.harmonization.json"))["channel"], "FLAIR");
+  }
+}
+
+TEST_F(HarmonizedCopyTest, CopiesFoldersThatLinkToEachOtherOnce) {
+  WriteText(in_ / "sourcedata/a/x", "x");
+  WriteText(in_ / "sourcedata/b/y", "y");
+  fs::create_directory_symlink("../b", in_ / "sourcedata/a/to_b");
+  fs::create_directory_symlink("../a", in_ / "sourcedata/b/to_a");
+
+  ASSERT_OK(Make());
+
+  EXPECT_TRUE(fs::exists(out_ / "sourcedata/a/to_b/y"));
+  EXPECT_TRUE(fs::exists(out_ / "sourcedata/b/to_a/x"));
+  EXPECT_FALSE(fs::exists(out_ / "sourcedata/a/to_b/to_a"));
+}
+
+/// The exit code of `work` in a process of its own that may take `bytes` more than we hold now.
+template <typename Work>
+int WithinMemory(std::int64_t bytes, const Work& work) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::int64_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const auto limit = static_cast<rlim_t>(pages * ::getpagesize() + bytes);
+    const rlimit limits{.rlim_cur = limit, .rlim_max = limit};
+    ::setrlimit(RLIMIT_AS, &limits);
+    ::_exit(work());
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+constexpr std::int64_t kMebibyte = 1 << 20;
+
+// Its voxels alone would fit.
+TEST_F(HarmonizedCopyTest, RefusesAnImageThatTakesMoreMemoryThanThereIsAndGoesOn) {
+  Volume large;
+  large.geometry.size = {256, 256, 256};
+  large.voxels.resize(static_cast<std::size_t>(large.geometry.voxels()));
+  ASSERT_OK(WriteVolume(in_ / "sub-1/anat/sub-1_T1w.nii.gz", large));
+  large = {};
+
+  const int code = WithinMemory(320 * kMebibyte, [this] {
+    const auto copy = Make();
+    if (!copy.ok()) return 1;
+    if (copy->written != 2 || copy->refused.size() != 1) return 2;
+    const std::string& reason = copy->refused.front().reason;
+    return reason.find("harmonising it needs 0.4 GiB") == std::string::npos ? 3 : 0;
+  });
+
+  EXPECT_EQ(code, 0);
+}
+
+// A mask of any size: nothing is known of it before it is read.
+TEST_F(HarmonizedCopyTest, RefusesAnImageWhenMemoryEndsOnTheWayAndGoesOn) {
+  LabelMap large;
+  large.geometry = StoredGrid();
+  large.geometry.size = {320, 320, 320};  // 125 MiB of float32, twice in another order.
+  large.voxels.resize(static_cast<std::size_t>(large.geometry.voxels()));
+  for (const char* subject : {"sub-1", "sub-2"}) {
+    const fs::path mask = in_ / "derivatives/bet" / subject / "anat" /
+                          fmt::format("{}_desc-brain_mask.nii.gz", subject);
+    fs::create_directories(mask.parent_path());
+    ASSERT_OK(WriteLabelMap(mask, subject[4] == '1' ? large : BoxLabels(StoredGrid())));
+  }
+  large = {};
+  HarmonizationPlan plan;
+  plan.mask = HarmonizationPlan::Mask::kGiven;
+
+  // Too little to read the mask, too little to turn it round, and enough to see that it does not
+  // fit.
+  for (std::int64_t mebibytes = 200; mebibytes <= 440; mebibytes += 40) {
+    const int code = WithinMemory(mebibytes * kMebibyte, [&] {
+      const auto copy = Make(plan);
+      if (!copy.ok()) return 1;
+      return copy->written + copy->kept == 1 && copy->refused.size() == 2 ? 0 : 2;
+    });
+    EXPECT_EQ(code, 0) << mebibytes;
+  }
+}
+
+// In place of a folder that may not be searched: root may search all.
+TEST_F(HarmonizedCopyTest, WritesNowhereWhenItCannotReachTheOutput) {
+  fs::create_symlink("loop", folder_.path() / "loop");
+  const fs::path here = folder_.path() / "here";
+  fs::create_directories(here);
+  const fs::path before = fs::current_path();
+  fs::current_path(here);
+  const absl::StatusOr<HarmonizedCopy> copy = Make(RequestOf(in_, folder_.path() / "loop/out"));
+  fs::current_path(before);
+
+  EXPECT_THAT(copy, StatusIs(absl::StatusCode::kNotFound, HasSubstr("loop/out")));
+  EXPECT_TRUE(fs::is_empty(here));
 }
 
 TEST_F(HarmonizedCopyTest, OfOneDicomSeriesIsTheNamedFile) {
