@@ -67,9 +67,8 @@ struct CaseFiles {
 /// of each case; other layouts are a matter of names.
 ///
 /// Errors: CANCELLED; NOT_FOUND no such folder, or no case in it (the message says which layouts
-/// were looked
-///         for and what was found); INVALID_ARGUMENT a label or channel of the study that this
-///         cohort has no files for (the message lists what it has, and the key to set);
+///         were looked for and what was found); INVALID_ARGUMENT a label or channel of the study
+///         that this cohort has no files for (the message lists what it has, and the key to set);
 ///         DATA_LOSS a dataset.json that is not JSON.
 absl::StatusOr<std::vector<CaseFiles>> ListCases(const CohortFolder& folder, const Study& study,
                                                  std::vector<std::string>* left_out = nullptr,
@@ -109,8 +108,8 @@ absl::StatusOr<PreparedCase> PrepareCase(const LoadedCase& loaded, const CaseFil
 /// Which cases are held out under the study's rule; the rest is for training. kEvery counts within
 /// each cohort folder, kHash by the case's name, kList by `listed` names ("case" or "cohort/case").
 /// A patient with several cases counts as one, by the patient's name or, of DICOM, fraction: a
-/// model must not be scored on a patient that it was trained on. Errors: INVALID_ARGUMENT when a
-/// listed name is no case, or when either side is empty.
+/// model must not be scored on a patient that it was trained on.
+/// Errors: INVALID_ARGUMENT when a listed name is no case, or when either side is empty.
 absl::StatusOr<std::vector<bool>> HeldOut(const std::vector<CaseFiles>& cases,
                                           const HeldOutRule& rule,
                                           const std::vector<std::string>& listed);

@@ -36,8 +36,8 @@ bool IsContrastName(const std::string& name) {
 
 /// Whether a folder on the way to the series' files has this name.
 bool LiesIn(const DicomSeries& series, const std::string& name) {
-  const std::filesystem::path key = series.key.substr(0, series.key.rfind('#'));
-  return std::any_of(key.begin(), key.end(), [&name](const std::filesystem::path& part) {
+  const std::filesystem::path folder = series.folder;
+  return std::any_of(folder.begin(), folder.end(), [&name](const std::filesystem::path& part) {
     return SameName(part.string(), name);
   });
 }
@@ -128,6 +128,10 @@ absl::StatusOr<CaseFiles::LabelFile> LabelsOf(const CohortFolder& folder, const 
 }
 
 }  // namespace
+
+std::string CaseOfSeries(const DicomSeries& series) {
+  return series.folder.substr(0, series.folder.find('/'));
+}
 
 std::optional<std::filesystem::path> FileOfCase(const std::filesystem::path& folder,
                                                 const std::string& name) {

@@ -64,6 +64,11 @@ std::optional<std::size_t> ChannelOfBidsName(const CohortFolder& folder, const S
 std::optional<std::size_t> ChannelOfSeries(const CohortFolder& folder, const Study& study,
                                            const DicomSeries& series, const std::string& listed);
 
+/// The case of a DICOM cohort that a series lies in, by where ListDicomSeries found it in the
+/// cohort's folder: the whole name of the folder below that, whatever it holds; "." for a series
+/// that lies in none.
+std::string CaseOfSeries(const DicomSeries& series);
+
 /// `masks/CASE.nii.gz` or `labels/CASE.nii.gz` of a DICOM cohort; another ending will do.
 std::optional<std::filesystem::path> FileOfCase(const std::filesystem::path& folder,
                                                 const std::string& name);

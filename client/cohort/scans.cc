@@ -37,22 +37,11 @@ void AddLooseFiles(const CohortFolder& folder, CohortScans& found) {
   if (!found.scans.empty()) found.layout = "loose files";
 }
 
-/// The label file of a DICOM case: `labels/CASE.nii.gz` in the cohort's folder (docs/dicom.md).
-std::optional<std::filesystem::path> LabelOfDicom(const CohortFolder& folder,
-                                                  const std::string& name) {
-  for (const char* ending : {".nii.gz", ".nii", ".nrrd", ".mha"}) {
-    std::error_code ignored;
-    std::filesystem::path path = folder.folder / "labels" / (name + ending);
-    if (std::filesystem::exists(path, ignored)) return path;
-  }
-  return std::nullopt;
-}
-
 /// The series of one case share a label file. It belongs to those on its grid; to all where it lies
 /// on none, or cannot be read, so that each is told so.
 void AddLabelOfDicom(const CohortFolder& folder, const std::string& name,
                      const std::vector<ScanFiles*>& of_case) {
-  const auto path = LabelOfDicom(folder, name);
+  const auto path = FileOfCase(folder.folder / "labels", name);
   if (!path.has_value()) return;
   std::vector<ScanFiles*> on_grid;
   if (of_case.size() > 1) {
@@ -79,14 +68,13 @@ absl::Status AddDicomSeries(const CohortFolder& folder, const ListingControl& co
     ScanFiles& scan = found.scans.emplace_back(EmptyScan(folder, series.key));
     scan.sidecar.acquisition = series.acquisition;
     scan.patient_digest = series.patient;
+    scan.dicom_case = CaseOfSeries(series);
     const std::filesystem::path first = series.slices.front().file;
     scan.images.push_back({.path = first, .channel = "", .series = std::move(series)});
   }
-  // A case is the folder under the cohort's that the series lies in.
   std::map<std::string, std::vector<ScanFiles*>> cases;
   for (std::size_t i = first_scan; i < found.scans.size(); ++i) {
-    const std::string& name = found.scans[i].name;
-    cases[name.substr(0, name.find_first_of("/#"))].push_back(&found.scans[i]);
+    cases[found.scans[i].dicom_case].push_back(&found.scans[i]);
   }
   for (const auto& [name, of_case] : cases) AddLabelOfDicom(folder, name, of_case);
   for (const DicomSetAside& aside : listing.set_aside) {
@@ -178,6 +166,7 @@ ScanFiles AsScan(const CaseFiles& files, const Study& study, Sidecars& sidecars)
     if (channel > 0) continue;
     scan.sidecar.acquisition = image.series->acquisition;
     scan.patient_digest = image.series->patient;
+    scan.dicom_case = files.name;
   }
   for (const CaseFiles::LabelFile& file : files.labels) {
     ScanFiles::LabelFile& labels = scan.labels.emplace_back();

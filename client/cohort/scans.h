@@ -25,6 +25,8 @@ struct ScanFiles {
   std::string patient;
   /// The same from a DICOM header, as a digest: to be compared, never shown.
   std::string patient_digest;
+  /// Of DICOM, the case by the study's name for it: all series of one have the same (CaseOfSeries).
+  std::string dicom_case;
   struct Image {
     std::filesystem::path path;
     std::string channel;  ///< BIDS suffix, name in dataset.json; empty: unknown.

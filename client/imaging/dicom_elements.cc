@@ -234,7 +234,7 @@ class Parser {
     return !is_undefined;
   }
 
-  /// Far above every scanner's header; a file of empty items would cost 24 times its size.
+  /// Far above every scanner's header; elements of a file of empty items cost 24 times its size.
   static constexpr std::int64_t kMostKeptBytes = std::int64_t{64} << 20;
   static constexpr std::int64_t kMostItems = 500'000;
 

@@ -202,7 +202,8 @@ void ReadAcquisition(const DicomElements& data, bool big_endian, Acquisition& ac
 /// the one that all frames share. Source: docs/references.md#dicom, part 3, C.7.6.16.
 void ReadMultiFrame(const DicomElements& data, bool big_endian, DicomHeader& header) {
   const std::vector<DicomElements>& frames = data.Items(0x52009230);
-  if (frames.size() != static_cast<std::size_t>(header.declared_frames)) return;
+  if (std::ssize(frames) != header.declared_frames) return;
+  if (header.declared_frames > DicomHeader::kMostFrames) return;
   const std::vector<DicomElements>& shared = data.Items(0x52009229);
   const auto bytes = [&](std::size_t frame, std::uint32_t macro, std::uint32_t attribute) {
     const std::string& own = frames[frame].InFirst(macro, attribute);
@@ -229,6 +230,9 @@ void ReadMultiFrame(const DicomElements& data, bool big_endian, DicomHeader& hea
     acquisition.receive_coil = Printable(text(0, 0x00189042, 0x00181250));
   }
 
+  const auto of_file = std::make_shared<const std::vector<std::string>>(acquisition.image_type);
+  std::string last_text;
+  auto last_type = of_file;
   header.frames.resize(frames.size());
   for (std::size_t i = 0; i < frames.size(); ++i) {
     DicomFrame& frame = header.frames[i];
@@ -241,12 +245,16 @@ void ReadMultiFrame(const DicomElements& data, bool big_endian, DicomHeader& hea
              philips.empty() ? std::nullopt : PhilipsScaleSlope(philips.front(), big_endian));
     frame.echo_ms = acquisition.echo_ms;
     set(frame.echo_ms, Binary<double>(bytes(i, 0x00189114, 0x00189082), big_endian));
-    frame.image_type = Codes(text(i, 0x00189226, 0x00089007));
-    if (frame.image_type.empty()) frame.image_type = acquisition.image_type;
+    if (std::string type = text(i, 0x00189226, 0x00089007); type != last_text) {
+      last_type =
+          type.empty() ? of_file : std::make_shared<const std::vector<std::string>>(Codes(type));
+      last_text = std::move(type);
+    }
+    frame.image_type = last_type;
     std::string component = text(i, 0x00189226, 0x00089208);
     if (component.empty()) component = Text(data, 0x00089208);
     frame.component =
-        ComponentOf(component.empty() ? frame.image_type
+        ComponentOf(component.empty() ? *frame.image_type
                                       : std::vector<std::string>{"", "", std::move(component)});
   }
 }
@@ -397,7 +405,8 @@ absl::StatusOr<DicomHeader> ReadDicomHeader(const std::filesystem::path& path) {
   SetScale(frame, Decimal(Text(data, 0x00281053)), Decimal(Text(data, 0x00281052)),
            philips ? PhilipsScaleSlope(data, file.big_endian) : std::nullopt);
   frame.echo_ms = header.acquisition.echo_ms;
-  frame.image_type = header.acquisition.image_type;
+  frame.image_type =
+      std::make_shared<const std::vector<std::string>>(header.acquisition.image_type);
   frame.component = header.acquisition.component;
   header.frames.push_back(std::move(frame));
   const std::vector<std::string>& type = header.acquisition.image_type;

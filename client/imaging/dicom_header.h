@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,7 +24,8 @@ struct DicomFrame {
   double intercept = 0;
   bool philips_scale = false;  ///< They hold Philips' private scale.
   std::optional<double> echo_ms;
-  std::vector<std::string> image_type;
+  /// Never null. Shared by the frames that have the same: a header may hold 100,000 of them.
+  std::shared_ptr<const std::vector<std::string>> image_type;
   ImageComponent component = ImageComponent::kMagnitude;
 };
 
@@ -59,8 +61,10 @@ struct DicomHeader {
   bool is_directory = false;         ///< DICOMDIR, the table of contents of a disc.
   bool localiser = false;            ///< Says so in its image type or its names.
   std::int64_t declared_frames = 1;  ///< NumberOfFrames.
-  bool mosaic = false;               ///< A Siemens mosaic: one big plane, tiled with the slices.
-  std::int64_t mosaic_side = 1;      ///< Tiles in a row of it, and rows of tiles.
+  /// Far above every scanner's; files of more have no `frames`.
+  static constexpr std::int64_t kMostFrames = 100'000;
+  bool mosaic = false;           ///< A Siemens mosaic: one big plane, tiled with the slices.
+  std::int64_t mosaic_side = 1;  ///< Tiles in a row of it, and rows of tiles.
 
   Acquisition acquisition;
   /// One; or one for each frame of a multi-frame file; or one for each slice of a mosaic, of which
@@ -74,6 +78,11 @@ struct DicomHeader {
   /// Of stored pixels, all planes together.
   std::int64_t pixel_bytes() const {
     return bytes_per_frame() * (mosaic ? 1 : static_cast<std::int64_t>(frames.size()));
+  }
+  /// What decoding one frame may take in a process of its own; 0 where none is needed. Decoders
+  /// hold a pixel in a few numbers of 4 bytes, and themselves.
+  std::int64_t decoder_bytes() const {
+    return encoding == Encoding::kJpeg ? (std::int64_t{1} << 28) + 16 * bytes_per_frame() : 0;
   }
   /// The most pixels that a file of this size can hold: RLE makes at best 128 bytes of 2. What a
   /// JPEG stream holds is not known before it is decoded.

@@ -47,6 +47,7 @@ struct Group {
   bool philips_scale = false;
   std::string patient;
   std::optional<double> patient_fraction;
+  std::int64_t decoder_bytes = 0;  ///< The most of any file.
   std::vector<DicomPlane> planes;
 };
 
@@ -169,6 +170,12 @@ std::optional<DicomRefusal> RefusalOf(const DicomHeader& header) {
         "they are tiled: convert them with dcm2niix from files that were not stripped of "
         "private elements"};
   }
+  if (header.declared_frames > DicomHeader::kMostFrames) {
+    return DicomRefusal{DicomFault::kMultiFrame,
+                        fmt::format("they hold {} frames in one file, Isoscan reads at most {}: "
+                                    "export them as single files",
+                                    header.declared_frames, DicomHeader::kMostFrames)};
+  }
   if (header.frames.empty()) {
     return DicomRefusal{
         DicomFault::kMultiFrame,
@@ -177,7 +184,7 @@ std::optional<DicomRefusal> RefusalOf(const DicomHeader& header) {
                     "files",
                     header.declared_frames)};
   }
-  if (const auto computed = ComputedKind(header.frames.front().image_type)) {
+  if (const auto computed = ComputedKind(*header.frames.front().image_type)) {
     return DicomRefusal{
         DicomFault::kComputed,
         fmt::format("they are derived images ({}): reformats, projections and maps are "
@@ -275,6 +282,8 @@ FileSight LookAtFile(const std::filesystem::path& file) {
   }
   sight.is_dicom = !header->is_directory;
   if (sight.is_dicom) sight.refusal = RefusalOf(*header);
+  // Not kept until the other files of its block are read: they may be 256 such headers.
+  if (sight.refusal.has_value()) header->frames = std::vector<DicomFrame>();
   sight.header = *std::move(header);
   return sight;
 }
@@ -371,7 +380,7 @@ class Lister {
       const std::string key = fmt::format(
           "{}|{}|{:.3f}|{}|{}x{}|{:.4f}x{:.4f}|{}|{}|{}", header.series_uid, header.patient,
           frame.echo_ms.value_or(-1), header.acquisition.echo_number.value_or(-1), header.columns,
-          header.rows, frame.spacing_mm[0], frame.spacing_mm[1], fmt::join(frame.image_type, "\\"),
+          header.rows, frame.spacing_mm[0], frame.spacing_mm[1], fmt::join(*frame.image_type, "\\"),
           static_cast<int>(frame.component), header.photometric);
       const auto [entry, inserted] = groups_.try_emplace(key);
       Group& group = entry->second;
@@ -385,13 +394,14 @@ class Lister {
         group.spacing_mm = frame.spacing_mm;
         group.acquisition = header.acquisition;
         group.acquisition.echo_ms = frame.echo_ms;
-        group.acquisition.image_type = frame.image_type;
+        group.acquisition.image_type = *frame.image_type;
         group.acquisition.component = frame.component;
         group.inverted = header.photometric == "MONOCHROME1";
         group.philips_scale = frame.philips_scale;
         group.patient = header.patient;
         group.patient_fraction = header.patient_fraction;
       }
+      group.decoder_bytes = std::max(group.decoder_bytes, header.decoder_bytes());
       group.planes.push_back({.slice = {.file = file, .frame = static_cast<std::int32_t>(i)},
                               .position_mm = *frame.position_mm,
                               .axes = *PlaneAxesOf(*frame.orientation)});
@@ -430,6 +440,7 @@ class Lister {
     series.derived = !type.empty() && type.front() == "DERIVED";
     series.patient = group.patient;
     series.patient_fraction = group.patient_fraction;
+    series.decoder_bytes = group.decoder_bytes;
     if (series.derived) series.notes.push_back("derived images");
     if (group.inverted) series.notes.push_back("MONOCHROME1, inverted when read");
     if (group.philips_scale) series.notes.push_back("Philips' floating-point scale");
@@ -454,10 +465,10 @@ class Lister {
                      });
     std::map<std::string, int> in_folder;
     for (DicomSeries& series : listing_.series) {
-      const std::string folder =
+      series.folder =
           first(series)->file.parent_path().lexically_relative(folder_).generic_string();
-      const int number = ++in_folder[folder];
-      series.key = number == 1 ? folder : fmt::format("{}#{}", folder, number);
+      const int number = ++in_folder[series.folder];
+      series.key = number == 1 ? series.folder : fmt::format("{}#{}", series.folder, number);
     }
   }
 

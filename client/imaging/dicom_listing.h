@@ -50,9 +50,9 @@ struct ListingControl {
 /// which is measured between positions (SliceThickness is not looked at). docs/dicom.md says what
 /// is read and what is set aside. The number of threads does not show in the listing.
 ///
-/// Cost:    a file's header each, a few hundred bytes of memory per file, and 256 headers at a
-/// time. Threads: any number of calls at once. Errors:  NOT_FOUND no such folder; CANCELLED;
-/// RESOURCE_EXHAUSTED more memory than there is. A
+/// Cost:    a file's header each; of memory a few hundred bytes per plane, and 256 headers.
+/// Threads: any number of calls at once.
+/// Errors:  NOT_FOUND no such folder; CANCELLED; RESOURCE_EXHAUSTED more memory than there is. A
 ///          broken file is no error, but set aside.
 absl::StatusOr<DicomListing> ListDicomSeries(const std::filesystem::path& folder,
                                              const ListingControl& control = {});

@@ -163,12 +163,12 @@ class PixelSource {
     return CheckMemory(fmt::format("decoding {}", path_.string()), bytes);
   }
 
-  absl::Status Damaged(std::int64_t plane) const {
+  absl::Status Damaged(std::int64_t plane, const std::string& how) const {
     return absl::DataLossError(
-        fmt::format("{}: the pixels of plane {} (transfer syntax {}) cannot be decoded: it is "
+        fmt::format("{}: the pixels of plane {} (transfer syntax {}) cannot be decoded ({}): it is "
                     "damaged, or compressed in a way that GDCM does not know; copy it again, or "
                     "export it uncompressed",
-                    path_.string(), plane + 1, header_.transfer_syntax));
+                    path_.string(), plane + 1, header_.transfer_syntax, how));
   }
 
   /// Where each plane's fragments lie: after a table of offsets, one fragment for each plane, or
@@ -194,7 +194,9 @@ class PixelSource {
   }
 
   absl::Status Decode(std::int64_t plane) {
-    if (fragments_.empty() && !FindFragments()) return Damaged(plane);
+    if (fragments_.empty() && !FindFragments()) {
+      return Damaged(plane, "its fragments end too early or are not one for each plane");
+    }
     const bool only_plane = header_.mosaic || header_.frames.size() == 1;
     std::string stream;
     for (std::size_t i = 0; i < fragments_.size(); ++i) {
@@ -204,26 +206,39 @@ class PixelSource {
       stream.resize(before + static_cast<std::size_t>(length));
       file_.clear();
       file_.seekg(at);
-      if (!file_.read(stream.data() + before, length)) return Damaged(plane);
+      if (!file_.read(stream.data() + before, length)) return Damaged(plane, "it ends too early");
     }
     const std::int64_t columns = header_.columns * header_.mosaic_side;
     const std::int64_t rows = header_.rows * header_.mosaic_side;
     if (header_.encoding == DicomHeader::Encoding::kRle) {
       const auto pixel_bytes = static_cast<std::size_t>(header_.bits_allocated / 8);
-      return DecodeRle(stream, pixel_bytes, buffer_) ? absl::OkStatus() : Damaged(plane);
+      return DecodeRle(stream, pixel_bytes, buffer_)
+                 ? absl::OkStatus()
+                 : Damaged(plane, "its runs do not make the plane");
     }
-    return StreamFits(stream, header_, columns, rows) && DecodeJpeg(stream, columns, rows)
-               ? absl::OkStatus()
-               : Damaged(plane);
+    if (!StreamFits(stream, header_, columns, rows)) {
+      return Damaged(plane, "its stream is of another size than the header says");
+    }
+    const absl::Status decoded = DecodeJpeg(stream, columns, rows);
+    switch (decoded.code()) {
+      case absl::StatusCode::kOk:
+        return decoded;
+      case absl::StatusCode::kCancelled:
+      case absl::StatusCode::kResourceExhausted:  // Not the file's fault.
+        return absl::Status(decoded.code(), fmt::format("cannot decode {}: {}", path_.string(),
+                                                        std::string(decoded.message())));
+      default:
+        return Damaged(plane, std::string(decoded.message()));
+    }
   }
 
   /// Apart: Debian's GDCM asserts what a damaged stream says, and its decoders print.
-  bool DecodeJpeg(const std::string& stream, std::int64_t columns, std::int64_t rows) {
+  absl::Status DecodeJpeg(const std::string& stream, std::int64_t columns, std::int64_t rows) {
     const auto bytes = static_cast<std::int64_t>(buffer_.size());
-    // A megabyte takes a tenth of a second; decoders hold a pixel in a few numbers of 4 bytes.
-    const std::chrono::seconds limit(30 + bytes / 1'000'000);
-    const std::int64_t memory_bytes = (std::int64_t{1} << 28) + 16 * bytes;
-    return RunApart(buffer_, limit, memory_bytes, [&](std::span<std::byte> pixels) {
+    // A megabyte takes a tenth of a second. Whatever a stream of a few bytes says, nobody waits for
+    // minutes.
+    const std::chrono::seconds limit(std::min<std::int64_t>(30 + bytes / 1'000'000, 120));
+    return RunApart(buffer_, limit, header_.decoder_bytes(), [&](std::span<std::byte> pixels) {
       return DecodeByGdcm(stream, columns, rows, pixels);
     });
   }

@@ -47,8 +47,8 @@ struct GeometryAudit {
 /// and infinity are kept.
 ///
 /// Memory: the volume and less than 10 MB; nothing is taken for voxels that a file of its size
-/// cannot hold. Errors: NOT_FOUND no such file; INVALID_ARGUMENT not one scalar 3D image (a 4D file
-/// with one
+///         cannot hold.
+/// Errors: NOT_FOUND no such file; INVALID_ARGUMENT not one scalar 3D image (a 4D file with one
 ///         volume is accepted), or a geometry that cannot be believed (AuditGeometry);
 ///         DATA_LOSS what is damaged, truncated or followed by something else; RESOURCE_EXHAUSTED
 ///         more memory than there is.
@@ -65,10 +65,10 @@ absl::StatusOr<Geometry> ReadGeometry(const std::filesystem::path& path,
                                       GeometrySource source = GeometrySource::kAgreed);
 
 /// The same with what is questionable about it.
-/// Errors: those of ReadVolume that a header shows; INVALID_ARGUMENT under kAgreed, with both
-/// forms,
-///         when they mirror each other or lie more than a quarter of a voxel apart; a sform whose
-///         axes are more than 0.1 degrees off a right angle where no qform agrees with it.
+///
+/// Errors: those of ReadVolume that a header shows; INVALID_ARGUMENT under kAgreed, when both forms
+///         mirror each other or lie more than a quarter of a voxel apart; a sform whose axes are
+///         more than 0.1 degrees off a right angle where no qform agrees with it.
 absl::StatusOr<GeometryAudit> AuditGeometry(const std::filesystem::path& path,
                                             GeometrySource source = GeometrySource::kAgreed);
 

@@ -154,6 +154,19 @@ absl::Status SetDataFile(TextHeader& header, std::string_view name,
   return absl::OkStatus();
 }
 
+/// Neither format says what a coordinate is in where it names no unit; then it is millimetres, by
+/// custom.
+absl::Status CheckUnit(std::string_view unit, const std::filesystem::path& path) {
+  const std::string lowered = Lowered(Trimmed(unit));
+  for (const std::string_view millimetre :
+       {"", "?", "???", "mm", "millimeter", "millimeters", "millimetre", "millimetres"}) {
+    if (lowered == millimetre) return absl::OkStatus();
+  }
+  return NotRead(path, fmt::format("says that its unit is \"{}\", Isoscan reads millimetres: save "
+                                   "it in mm",
+                                   Shown(unit)));
+}
+
 /// A scan's axes have unit length and right angles, within the 0.1 degrees that a NIfTI's may be
 /// sheared by.
 absl::Status CheckGrid(const Geometry& geometry, const std::filesystem::path& path) {
@@ -194,8 +207,10 @@ absl::StatusOr<Fields> NrrdFields(std::string_view text, const std::filesystem::
   }
   Fields fields;
   while (!text.empty()) {
-    const std::string_view line = Trimmed(TakeLine(text));
-    if (line.empty()) break;
+    const std::string_view whole_line = TakeLine(text);
+    if (whole_line.empty() || whole_line == "\r") break;  // As NrrdHeaderBytes has it.
+    const std::string_view line = Trimmed(whole_line);
+    if (line.empty()) return NoHeader(path, "a line of its header is blank");
     const std::size_t colon = line.find(':');
     if (line.front() == '#' || line.substr(std::min(colon, line.size())).starts_with(":=")) {
       continue;  // A comment, a key of somebody's own.
@@ -288,6 +303,19 @@ std::vector<std::string> WordsOf(std::string_view text) {
   return words;
 }
 
+/// Words, or texts in quotation marks such as `"mm" "" "s"`.
+std::vector<std::string_view> QuotedOf(std::string_view text) {
+  std::vector<std::string_view> texts;
+  for (text = Trimmed(text); !text.empty() && texts.size() < 16; text = Trimmed(text)) {
+    const bool is_quoted = text.front() == '"';
+    if (is_quoted) text.remove_prefix(1);
+    const std::size_t end = std::min(text.find_first_of(is_quoted ? "\"" : " \t"), text.size());
+    texts.push_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return texts;
+}
+
 /// The three axes of space; the others may have one value only.
 absl::StatusOr<std::array<std::size_t, 3>> NrrdAxes(
     const std::vector<std::int64_t>& sizes, const std::vector<std::string>& kinds,
@@ -329,9 +357,14 @@ absl::Status PlaceNrrd(const Fields& fields, std::int64_t dimensions,
   }
   ASSIGN_OR_RETURN(const auto axes,
                    NrrdAxes(sizes, WordsOf(FieldOf(fields, {"kinds"})), *directions, path));
+  for (const std::string_view unit : QuotedOf(FieldOf(fields, {"spaceunits"}))) {
+    RETURN_IF_ERROR(CheckUnit(unit, path));
+  }
+  const std::vector<std::string_view> units = QuotedOf(FieldOf(fields, {"units"}));
   Geometry& geometry = header.geometry;
   for (std::size_t axis = 0; axis < 3; ++axis) {
     const std::size_t stored = axes[axis];
+    if (stored < units.size()) RETURN_IF_ERROR(CheckUnit(units[stored], path));
     geometry.size[axis] = sizes[stored];
     header.stored.size[axis] = sizes[stored];
     if (!origin->empty()) {
@@ -374,6 +407,7 @@ absl::Status PlaceMeta(const Fields& fields, std::int64_t dimensions,
   ASSIGN_OR_RETURN(const std::vector<std::int64_t> sizes,
                    SizesOf(FieldOf(fields, {"DimSize"}), dimensions, path));
   if (sizes.size() == 4 && sizes[3] > 1) return SeveralVolumes(sizes[3], path);
+  RETURN_IF_ERROR(CheckUnit(FieldOf(fields, {"DistanceUnits"}), path));
   const std::size_t n = sizes.size();
   const auto spacing = NumbersOf<double>(FieldOf(fields, {"ElementSpacing", "ElementSize"}));
   const auto origin = NumbersOf<double>(FieldOf(fields, {"Offset", "Position", "Origin"}));

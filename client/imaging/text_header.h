@@ -34,12 +34,13 @@ std::size_t NrrdHeaderBytes(std::string_view text);
 std::size_t MetaHeaderBytes(std::string_view text);
 
 /// One scalar 3D image (or 4D, with one volume). Fields that do not say where a voxel lies or what
-/// it is are passed over. An NRRD's space is brought to LPS; one without a space that knows left
-/// from right is taken for LPS, as ITK does, with a note. `path` is for messages.
+/// it is are passed over; lengths are in millimetres, and a file that names another unit is
+/// refused, since few readers look. An NRRD's space is brought to LPS; one without a space that
+/// knows left from right is taken for LPS, as ITK does, with a note. `path` is for messages.
 /// Source: docs/references.md#nrrd, #metaimage.
 ///
 /// Errors: DATA_LOSS no header, or one that contradicts itself; INVALID_ARGUMENT not one scalar 3D
-///         image, a sheared grid, or a way of storing voxels that is not read.
+///         image, a sheared grid, another unit, or a way of storing voxels that is not read.
 absl::StatusOr<TextHeader> ParseNrrdHeader(std::string_view text,
                                            const std::filesystem::path& path);
 absl::StatusOr<TextHeader> ParseMetaHeader(std::string_view text,

@@ -65,7 +65,7 @@ std::string GridText(const Geometry& grid) {
 
 /// The most that reading a case takes: one volume at a time; with labels these, joined, and a
 /// thinned copy, of which masks are made when the volume is gone (with their runs, of which every
-/// second voxel of a noise image begins one).
+/// second voxel of a noise image begins one); and the process that decodes compressed slices.
 std::int64_t MemoryOf(const CaseSight& sight, const Geometry& canonical) {
   constexpr std::int64_t kFixed = std::int64_t{16} << 20;
   double voxels = 1;  // A broken header may ask for more than 64 bits can count.
@@ -80,7 +80,12 @@ std::int64_t MemoryOf(const CaseSight& sight, const Geometry& canonical) {
     }
     bytes = voxels + std::max(bytes + sizeof(float) * thinned, 22 * thinned);
   }
-  return static_cast<std::int64_t>(bytes) + kFixed;
+  std::int64_t decoder_bytes = 0;
+  for (const ImageSight& image : sight.images) {
+    if (!image.file.series.has_value()) continue;
+    decoder_bytes = std::max(decoder_bytes, image.file.series->decoder_bytes);
+  }
+  return static_cast<std::int64_t>(bytes) + decoder_bytes + kFixed;
 }
 
 void CheckOnGrid(CaseSight& sight, const Geometry& canonical, const std::filesystem::path& path,

@@ -205,14 +205,8 @@ void FindPatientsByDigest(std::vector<CaseSight>& sights) {
     if (sight.quarantined() || sight.files.patient_digest.empty()) continue;
     const auto [known, inserted] = first.emplace(sight.files.patient_digest, &sight);
     if (inserted) continue;
-    const std::string& other = known->second->files.name;
-    const auto folder_of = [](const std::string& name) {
-      return name.substr(0, name.find_first_of("/#"));
-    };
-    if (folder_of(other) == folder_of(sight.files.name) &&
-        known->second->files.cohort == sight.files.cohort) {
-      continue;
-    }
+    const ScanFiles& other = known->second->files;
+    if (other.dicom_case == sight.files.dicom_case && other.cohort == sight.files.cohort) continue;
     // A study's list of cases knows them for one patient already.
     if (!sight.files.patient.empty() && known->second->files.patient == sight.files.patient &&
         known->second->files.cohort == sight.files.cohort) {
@@ -221,7 +215,7 @@ void FindPatientsByDigest(std::vector<CaseSight>& sights) {
     sight.Flag(Fault::kSamePatient, sight.images.front().file.path,
                fmt::format("its DICOM names the patient of case {}: a study must hold out both or "
                            "neither",
-                           other));
+                           other.name));
   }
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "client/imaging/image_file.h"
+#include "tests/support/peak_memory.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/unit/client/imaging/dicom_files.h"
@@ -778,6 +779,43 @@ TEST_F(DicomSeriesTest, OfAMultiFrameFileWithoutOneFrameHasAMissingSlice) {
   EXPECT_EQ(listing.series.front().acquisition.echo_ms, 96);
   ASSERT_THAT(listing.set_aside, SizeIs(1));
   EXPECT_THAT(listing.set_aside.front().reason, HasSubstr("1 of 7 slices are missing"));
+}
+
+/// An enhanced file of `frames` empty items and a long ImageType; 8 bytes for each frame.
+void WriteEmptyFrames(const std::filesystem::path& path, const Volume& volume, int frames) {
+  std::string items;
+  for (int frame = 0; frame < frames; ++frame) items += std::string("\xfe\xff\x00\xe0\0\0\0\0", 8);
+  std::string type = "ORIGINAL";
+  for (int i = 1; i < 16; ++i) type += '\\' + std::string(64, 'X');
+  RawDicom file = MrSlice(volume, 0);
+  file.Text(0x00080008, "CS", type);
+  file.Text(0x00280008, "IS", fmt::format("{}", frames));
+  file.Bytes(0x52009230, "SQ", items);
+  file.Write(path);
+}
+
+// A header that is small on disk must not be large in memory, nor many of them.
+TEST_F(DicomSeriesTest, OfFilesOfEmptyFramesTakesLittleMemory) {
+  for (int i = 0; i < 16; ++i) {
+    WriteEmptyFrames(Folder() / fmt::format("{}.dcm", i), volume_, 100'000);
+  }
+  const auto list = [this] {
+    const auto listing = ListDicomSeries(Folder());
+    return listing.ok() && listing->set_aside.size() == 1 &&
+           listing->set_aside[0].fault == DicomFault::kNoPosition;
+  };
+
+  const std::int64_t before = PeakMemoryOf([] { return true; });
+  const std::int64_t peak = PeakMemoryOf(list);
+
+  EXPECT_GT(peak, 0);
+  EXPECT_LT(peak - before, 80'000'000);
+}
+
+TEST_F(DicomSeriesTest, OfMoreFramesThanAScannerWritesIsRefused) {
+  WriteEmptyFrames(Folder() / "a.dcm", volume_, 100'001);
+
+  EXPECT_THAT(OnlyFault(), HasSubstr("multi_frame: they hold 100001 frames in one file"));
 }
 
 TEST_F(DicomSeriesTest, OfAMosaicIsCutIntoItsTiles) {

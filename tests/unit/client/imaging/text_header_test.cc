@@ -153,6 +153,29 @@ TEST_F(TextImage, WithAnAxisOfOneValueIsRead) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("7 volumes (4D)")));
 }
 
+TEST_F(TextImage, InMillimetresIsRead) {
+  for (const char* units : {"space units: \"mm\" \"mm\" \"mm\"", "units: \"mm\" \"\" \"???\"",
+                            "space units: mm millimeter \"Millimetres\""}) {
+    const std::string header = Replaced(kNrrd, "encoding", std::string(units) + "\nencoding");
+    EXPECT_OK(ReadVolume(Write("a.nrrd", header + std::string(16, '\1')))) << units;
+  }
+  for (const char* unit : {"mm", "?"}) {
+    const std::string header =
+        Replaced(kMeta, "NDims", std::string("DistanceUnits = ") + unit + "\nNDims");
+    EXPECT_OK(ReadVolume(Write("a.mha", header + std::string(16, '\1')))) << unit;
+  }
+}
+
+// The unit of an axis that is not of space says nothing about where a voxel lies.
+TEST_F(TextImage, MayHaveASecondOfTime) {
+  const std::string timed = Replaced(
+      Replaced(Replaced(Replaced(kNrrd, "dimension: 3", "dimension: 4"), "2 2 2", "2 2 2 1"),
+               "(0,0,1)", "(0,0,1) none"),
+      "domain domain domain", "domain domain domain time\nunits: \"mm\" \"mm\" \"mm\" \"s\"");
+
+  EXPECT_OK(ReadVolume(Write("a.nrrd", timed + std::string(16, '\1'))));
+}
+
 /// A header that lies, and what is said. MetaIO or NrrdIO crashed, hung, printed, opened another
 /// file, or took the memory that was asked for.
 struct Hostile {
@@ -210,6 +233,12 @@ INSTANTIATE_TEST_SUITE_P(
         Hostile{"NrrdSkip", "encoding: raw", "byte skip: 9223372036854775807\nencoding: raw",
                 "bytes skipped"},
         Hostile{"NrrdTwice", "endian: little", "endian: little\nsizes: 9 9 9", "twice"},
+        Hostile{"NrrdSpaceUnits", "encoding: raw",
+                "space units: \"mm\" \"mm\" \"cm\"\nencoding: raw", "its unit is \"cm\""},
+        Hostile{"NrrdUnits", "encoding: raw", "units: \"um\" \"um\" \"um\"\nencoding: raw",
+                "its unit is \"um\""},
+        Hostile{"NrrdBlankLine", "encoding: raw", "encoding: raw\n \t\r", "blank"},
+        Hostile{"MetaUnits", "NDims = 3", "DistanceUnits = cm\nNDims = 3", "its unit is \"cm\""},
         Hostile{"MetaManyDimensions", "NDims = 3", "NDims = 100", "100 dimensions"},
         Hostile{"MetaNoDimensions", "NDims = 3", "NDims = -1", "-1 dimensions"},
         Hostile{"MetaGigabytes", "DimSize = 2 2 2", "DimSize = 60000 60000 60000",

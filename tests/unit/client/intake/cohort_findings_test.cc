@@ -199,9 +199,9 @@ TEST(CompareCases, TakesNamesThatDifferInTheVisitForOnePatient) {
 TEST(CompareCases, NeverShowsThePatientsDigest) {
   std::vector<CaseSight> sights = Cohort(3);
   for (CaseSight& sight : sights) sight.files.patient_digest = "5ec2e7";
-  sights[0].files.name = "a/t1";
-  sights[1].files.name = "b/t1";
-  sights[2].files.name = "c/t1";
+  sights[0].files.dicom_case = "a";
+  sights[1].files.dicom_case = "b";
+  sights[2].files.dicom_case = "c";
   sights[2].files.patient_digest = "07e4";
 
   CompareCases(sights);
@@ -214,8 +214,8 @@ TEST(CompareCases, NeverShowsThePatientsDigest) {
 TEST(CompareCases, TakesOneNumberInAllFilesForAnAnonymisers) {
   std::vector<CaseSight> sights = Cohort(2);
   for (CaseSight& sight : sights) sight.files.patient_digest = "5ec2e7";
-  sights[0].files.name = "a/t1";
-  sights[1].files.name = "b/t1";
+  sights[0].files.dicom_case = "a";
+  sights[1].files.dicom_case = "b";
 
   CompareCases(sights);
 

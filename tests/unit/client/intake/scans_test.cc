@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -162,6 +164,58 @@ TEST(ListScans, OfDicomGivesALabelToEachSeriesOnItsGridAndToAllWhereItLiesOnNone
     ASSERT_THAT(sight.findings, SizeIs(1)) << sight.files.name;
     EXPECT_EQ(sight.findings[0].fault, Fault::kGrid);
   }
+}
+
+// "#2" names the second series of a folder; in a folder's own name it is part of that.
+TEST(ListScans, OfDicomTakesAFolderWithANumberSignForACaseOfItsOwn) {
+  const Geometry grid = ObliqueGeometry({8, 6, 5});
+  const CohortOnDisk cohort;
+  for (const char* name : {"p#1", "p#2"}) {
+    for (const char* series : {"1", "2"}) {
+      const std::string uid = std::string(name).substr(2) + "." + series;
+      WriteMrSeries(cohort.path() / name, SmoothVolume(grid), nullptr, uid);
+    }
+    cohort.Labels("labels/" + std::string(name) + ".nii.gz", BoxLabels(grid));
+  }
+  WriteMrSeries(
+      cohort.path() / "q", SmoothVolume(grid),
+      [](std::int64_t, RawDicom& file) { file.Text(0x00100020, "LO", "patient-8"); }, "3");
+
+  ASSERT_OK_AND_ASSIGN(const CohortScans found, ListScans(cohort.folder()));
+
+  ASSERT_THAT(NamesOf(found), ElementsAre("p#1", "p#1#2", "p#2", "p#2#2", "q"));
+  std::vector<CaseSight> sights;
+  for (const std::size_t scan : {0, 1, 2, 3}) {
+    const std::string of_case = scan < 2 ? "p#1" : "p#2";
+    EXPECT_EQ(found.scans[scan].dicom_case, of_case);
+    ASSERT_THAT(found.scans[scan].labels, SizeIs(1));
+    EXPECT_EQ(found.scans[scan].labels[0].path.filename(), of_case + ".nii.gz");
+  }
+  for (const ScanFiles& scan : found.scans) sights.push_back(LookAtHeaders(scan));
+  CompareCases(sights);
+  // The two folders show one patient.
+  EXPECT_THAT(sights[1].findings, IsEmpty());
+  ASSERT_THAT(sights[2].findings, SizeIs(1));
+  EXPECT_EQ(sights[2].findings[0].fault, Fault::kSamePatient);
+}
+
+TEST(LookAtHeaders, CountsTheProcessThatDecodesCompressedSlices) {
+  const Volume volume = SmoothVolume(ObliqueGeometry({8, 6, 5}));
+  const CohortOnDisk cohort;
+  const auto bytes_of = [&](const std::string& transfer_syntax) {
+    for (std::int64_t slice = 0; slice < 5; ++slice) {
+      MrSlice(volume, slice)
+          .Write(cohort.path() / "p" / (std::to_string(slice) + ".dcm"), transfer_syntax);
+    }
+    const absl::StatusOr<CohortScans> found = ListScans(cohort.folder());
+    return found.ok() ? LookAtHeaders(found->scans.front()).bytes : -1;
+  };
+
+  const std::int64_t plain = bytes_of("1.2.840.10008.1.2.1");
+  const std::int64_t jpeg_2000 = bytes_of("1.2.840.10008.1.2.4.90");
+
+  EXPECT_GT(plain, 0);
+  EXPECT_EQ(jpeg_2000 - plain, (std::int64_t{1} << 28) + 16 * 8 * 6 * 2);
 }
 
 TEST(Sidecars, AreInheritedAndTheNearerOneWins) {
