@@ -39,7 +39,7 @@ struct NetworkPlan {
   enum class Norm {
     kInstance,
     kBatch,  ///< Running statistics are averaged with the weights.
-    kGroup,  ///< Eight groups of channels (or as many as divide their number), of one sample each.
+    kGroup,  ///< gcd(8, features) groups of channels, of one sample each.
   };
 
   std::vector<std::int64_t> features;  ///< Channels per stage.

@@ -6,7 +6,7 @@
 #include "tests/broken_inputs/broken_inputs.h"
 
 int main(int argc, char** argv) {
-  if (argc != 2 || std::filesystem::exists(argv[1])) {
+  if (argc != 2 || argv[1][0] == '-' || std::filesystem::exists(argv[1])) {
     fmt::print(stderr, "usage: make_broken_inputs FOLDER, which must not be there yet\n");
     return 2;
   }

@@ -36,7 +36,7 @@ int main(int argc, char** argv) {
     }
     return 0;
   }
-  if (argc < 2) {
+  if (argc < 2 || argv[1][0] == '-') {
     std::cerr << "usage: " << argv[0] << " FILE... | --seeds FOLDER\n";
     return 2;
   }

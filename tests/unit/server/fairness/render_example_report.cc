@@ -41,7 +41,7 @@ int WriteAll(const std::filesystem::path& folder) {
 }  // namespace isoscan
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
+  if (argc != 2 || argv[1][0] == '-') {
     std::cerr << "usage: render_example_report FOLDER\n";
     return 2;
   }
