@@ -23,7 +23,7 @@ namespace {
 enum Ending { kDone, kFailed, kNoMemory, kThrew };
 
 /// Of addresses, as RLIMIT_AS counts them.
-std::int64_t AddressBytes() {
+[[maybe_unused]] std::int64_t AddressBytes() {
   std::array<char, 64> pages{};
   const int file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
   const ssize_t count = read(file, pages.data(), pages.size() - 1);
