@@ -49,12 +49,12 @@ bool IsCircle(const fs::path& target, const std::vector<fs::path>& way) {
   });
 }
 
-/// All files but `images`, the other halves of their pairs (.hdr and .img), records of an earlier
-/// harmonisation, and hidden ones that are not BIDS's own.
-absl::Status ListOthers(const fs::path& from, const std::set<fs::path>& images,
+/// All files but those of images (by their names, too: the header of a pair may be broken), records
+/// of an earlier harmonisation, and hidden ones that are not BIDS's own.
+absl::Status ListOthers(const fs::path& from, const std::set<fs::path>& of_images,
                         std::vector<fs::path>& others) {
   std::set<fs::path> stems;
-  for (const fs::path& image : images) stems.insert(image.parent_path() / StemOf(image));
+  for (const fs::path& image : of_images) stems.insert(image.parent_path() / StemOf(image));
   std::error_code error;
   std::vector<fs::path> way{fs::canonical(from, error)};
   fs::recursive_directory_iterator entry(from, fs::directory_options::follow_directory_symlink,
@@ -75,7 +75,7 @@ absl::Status ListOthers(const fs::path& from, const std::set<fs::path>& images,
       }
       continue;
     }
-    if (hidden || !entry->is_regular_file(unreadable) || images.contains(path) ||
+    if (hidden || !entry->is_regular_file(unreadable) || of_images.contains(path) ||
         name.ends_with(kRecordEnding)) {
       continue;
     }
@@ -97,7 +97,7 @@ absl::StatusOr<CopyListing> ListLayout(const CohortFolder& folder, const fs::pat
                                            bids ? "sub-*/anat" : "imagesTr", from.string()));
   }
   CopyListing listing;
-  std::set<fs::path> paths;
+  std::set<fs::path> of_images;
   Sidecars sidecars(from);
   for (CohortImage& image : images) {
     CopyTask task;
@@ -105,10 +105,14 @@ absl::StatusOr<CopyListing> ListLayout(const CohortFolder& folder, const fs::pat
     task.output = to / image.path.lexically_relative(from);
     task.mask = std::move(image.mask);
     task.field_tesla = sidecars.Of(image.path).acquisition.field_tesla;
-    paths.insert(image.path);
+    of_images.insert(image.path);
+    // With the voxels of a header that keeps them apart; one that is broken is refused later.
+    if (const auto files = FilesOf(image.path); files.ok()) {
+      of_images.insert(files->begin(), files->end());
+    }
     AddImage(std::move(task), image.channel, study, from, listing);
   }
-  RETURN_IF_ERROR(ListOthers(from, paths, listing.others));
+  RETURN_IF_ERROR(ListOthers(from, of_images, listing.others));
   return listing;
 }
 
@@ -125,13 +129,6 @@ CopyTask TaskOf(DicomSeries series, fs::path output) {
 /// ".": "scan" and "scan#2".
 std::string NameOfSeries(const std::string& key, const std::string& name) {
   return key == "." || key.starts_with(".#") ? name + key.substr(1) : key;
-}
-
-/// The case that a series belongs to: its folder under the cohort's, which may have a '#' in its
-/// name as the second series of a folder has.
-std::string CaseOf(const DicomSeries& series, const fs::path& from) {
-  const fs::path file = series.slices.front().file.lexically_relative(from);
-  return file.has_parent_path() ? file.begin()->string() : from.filename().string();
 }
 
 /// Every output and its record have one image: two at a time would write over each other.
@@ -169,7 +166,9 @@ absl::StatusOr<CopyListing> ListDicom(const CohortFolder& folder, DicomListing f
         ChannelOfSeries(folder, study, series, name == series.key ? "" : from.filename().string());
     CopyTask task = TaskOf(std::move(series), to / (name + ".nii.gz"));
     if (study.harmonization.mask == HarmonizationPlan::Mask::kGiven) {
-      task.mask = FileOfCase(from / "masks", CaseOf(*task.series, from)).value_or(fs::path());
+      const std::string of_case =
+          NameOfSeries(CaseOfSeries(*task.series), from.filename().string());
+      task.mask = FileOfCase(from / "masks", of_case).value_or(fs::path());
     }
     AddImage(std::move(task), channel, study, from, listing);
   }

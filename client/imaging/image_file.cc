@@ -18,8 +18,8 @@
 
 #include "client/imaging/dicom_listing.h"
 #include "client/imaging/nifti_header.h"
-#include "client/imaging/nifti_stream.h"
 #include "client/imaging/text_header.h"
+#include "client/imaging/voxel_stream.h"
 #include "common/process/resources.h"
 #include "common/status/status_macros.h"
 #include "common/weights/atomic_file.h"
@@ -66,7 +66,7 @@ absl::Status CheckVoxelMemory(const Geometry& geometry, const std::filesystem::p
 // own and answers with zeros where a truncated file ends, niftilib replaces NaN by 0, and for the
 // others see TextHeader.
 
-absl::Status CheckHolds(const StoredVoxels& stored, std::int64_t offset, const NiftiStream& stream,
+absl::Status CheckHolds(const StoredVoxels& stored, std::int64_t offset, const VoxelStream& stream,
                         const std::filesystem::path& path) {
   if (offset + stored.voxel_data_bytes() <= stream.greatest_bytes()) return absl::OkStatus();
   return absl::DataLossError(fmt::format(
@@ -78,7 +78,7 @@ absl::Status CheckHolds(const StoredVoxels& stored, std::int64_t offset, const N
 
 struct OpenedNifti {
   NiftiHeader header;
-  NiftiStream stream;  ///< At the first voxel.
+  VoxelStream stream;  ///< At the first voxel.
   std::vector<std::filesystem::path> files;
 };
 
@@ -93,7 +93,7 @@ std::filesystem::path Companion(const std::filesystem::path& path, std::string_v
                                                                                          : stem;
 }
 
-absl::Status Skip(NiftiStream& stream, std::int64_t bytes, const std::filesystem::path& path) {
+absl::Status Skip(VoxelStream& stream, std::int64_t bytes, const std::filesystem::path& path) {
   std::vector<std::byte> skipped(static_cast<std::size_t>(std::min(bytes, kBlockBytes)));
   while (bytes > 0) {
     const auto wanted = static_cast<std::size_t>(std::min(bytes, kBlockBytes));
@@ -112,7 +112,7 @@ absl::StatusOr<OpenedNifti> OpenNifti(const std::filesystem::path& path) {
   const std::string name = path.filename().string();
   const bool image_of_pair = name.ends_with(".img") || name.ends_with(".img.gz");
   std::vector<std::filesystem::path> files{image_of_pair ? Companion(path, ".hdr") : path};
-  ASSIGN_OR_RETURN(NiftiStream stream, NiftiStream::Open(files.front()));
+  ASSIGN_OR_RETURN(VoxelStream stream, VoxelStream::Open(files.front()));
   std::array<std::byte, kNiftiHeaderBytes> bytes{};
   ASSIGN_OR_RETURN(const std::size_t count, stream.Read(bytes));
   ASSIGN_OR_RETURN(const NiftiHeader header, ParseNiftiHeader(std::span(bytes).first(count), path));
@@ -120,9 +120,9 @@ absl::StatusOr<OpenedNifti> OpenNifti(const std::filesystem::path& path) {
     // By its name: plain voxels may begin with any bytes, gzip's among them.
     const std::filesystem::path voxels = Companion(path, ".img");
     files.push_back(voxels);
-    ASSIGN_OR_RETURN(stream, NiftiStream::Open(voxels, voxels.extension() == ".gz"
-                                                           ? NiftiStream::Packing::kByContent
-                                                           : NiftiStream::Packing::kPlain));
+    ASSIGN_OR_RETURN(stream, VoxelStream::Open(voxels, voxels.extension() == ".gz"
+                                                           ? VoxelStream::Packing::kByContent
+                                                           : VoxelStream::Packing::kPlain));
   }
   RETURN_IF_ERROR(CheckHolds(header, header.voxel_offset, stream, path));
   RETURN_IF_ERROR(Skip(
@@ -168,7 +168,7 @@ void AppendAs(std::int16_t datatype, std::span<const std::byte> block, std::vect
 
 /// Block by block, so that a block is still in the cache when it is converted, and no memory is
 /// taken before there is something to put into it.
-absl::Status ReadVoxels(const StoredVoxels& header, NiftiStream& stream,
+absl::Status ReadVoxels(const StoredVoxels& header, VoxelStream& stream,
                         const std::filesystem::path& path, std::vector<float>& voxels) {
   const bool plain_floats = header.datatype == NIFTI_TYPE_FLOAT32;
   const std::int64_t total = header.voxel_data_bytes();
@@ -218,15 +218,15 @@ absl::Status ReadVoxels(const StoredVoxels& header, NiftiStream& stream,
 
 struct OpenedText {
   TextHeader header;
-  NiftiStream stream;  ///< At the first voxel.
+  VoxelStream stream;  ///< At the first voxel.
   std::vector<std::filesystem::path> files;
 };
 
 absl::StatusOr<OpenedText> OpenText(const std::filesystem::path& path, Format format) {
-  using Packing = NiftiStream::Packing;
+  using Packing = VoxelStream::Packing;
   constexpr std::size_t kBlock = std::size_t{1} << 16;
   constexpr std::size_t kGreatestHeader = std::size_t{1} << 20;
-  ASSIGN_OR_RETURN(NiftiStream stream, NiftiStream::Open(path, Packing::kPlain));
+  ASSIGN_OR_RETURN(VoxelStream stream, VoxelStream::Open(path, Packing::kPlain));
   std::string text;
   std::size_t header_bytes = std::string::npos;
   for (bool at_end = false; header_bytes == std::string::npos;) {
@@ -251,12 +251,12 @@ absl::StatusOr<OpenedText> OpenText(const std::filesystem::path& path, Format fo
   if (header.offset >= 0) {
     first += header.offset;
   } else {
-    ASSIGN_OR_RETURN(const NiftiStream whole, NiftiStream::Open(data, Packing::kPlain));
+    ASSIGN_OR_RETURN(const VoxelStream whole, VoxelStream::Open(data, Packing::kPlain));
     first = std::max(first, whole.greatest_bytes() - header.stored.voxel_data_bytes());
   }
   ASSIGN_OR_RETURN(
       stream,
-      NiftiStream::Open(data, header.deflated ? Packing::kDeflated : Packing::kPlain, first));
+      VoxelStream::Open(data, header.deflated ? Packing::kDeflated : Packing::kPlain, first));
   RETURN_IF_ERROR(CheckHolds(header.stored, 0, stream, path));
   std::vector<std::filesystem::path> files{path};
   if (data != path) files.push_back(data);

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "client/imaging/image_file.h"
-#include "client/imaging/nifti_stream.h"
+#include "client/imaging/voxel_stream.h"
 #include "tests/fuzz/intake_fuzz.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/unit/client/imaging/dicom_files.h"

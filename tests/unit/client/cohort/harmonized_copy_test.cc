@@ -541,6 +541,24 @@ TEST_F(HarmonizedCopyTest, DoesAnImageAnewWhoseVoxelsLieInAnotherFileThatHasChan
   EXPECT_EQ(changed.written, 1);
 }
 
+// Whatever they are called: in the output they would pass for harmonised ones.
+TEST_F(HarmonizedCopyTest, CopiesNoVoxelsOfAnImage) {
+  const fs::path cohort = folder_.path() / "nnunet";
+  WriteText(cohort / "dataset.json", R"({"channel_names": {"0": "T1w"}, "file_ending": ".mhd",
+                                         "labels": {"background": 0}})");
+  WriteText(cohort / "imagesTr/a_0000.mhd",
+            "ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementSpacing = 1 1 1\n"
+            "ElementType = MET_UCHAR\nElementDataFile = a.voxels\n");
+  WriteText(cohort / "imagesTr/a.voxels", "abcdefgh");
+  WriteText(cohort / "imagesTr/a.txt", "a note");
+
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(RequestOf(cohort, out_)));
+
+  EXPECT_THAT(copy.refused, SizeIs(1));
+  EXPECT_TRUE(fs::exists(out_ / "imagesTr/a.txt"));
+  EXPECT_FALSE(fs::exists(out_ / "imagesTr/a.voxels"));
+}
+
 TEST_F(HarmonizedCopyTest, DoesAnImageAnewWhoseMasksVoxelsHaveChanged) {
   const fs::path dicom = folder_.path() / "dicom";
   Geometry grid;

@@ -18,21 +18,22 @@ namespace isoscan {
 /// (docs/references.md#rfc1952); zeros after the last one are padding.
 ///
 /// Thread safety: none.
-class NiftiStream {
+class VoxelStream {
  public:
   enum class Packing {
     kByContent,  ///< gzip if the file begins so.
     kPlain,
     kDeflated,  ///< gzip or zlib; the latter once, whatever follows.
   };
+  /// From byte `offset` of the file on.
   /// Errors: NOT_FOUND no such file, no plain file (a folder, a pipe), or not readable.
-  static absl::StatusOr<NiftiStream> Open(const std::filesystem::path& path,
+  static absl::StatusOr<VoxelStream> Open(const std::filesystem::path& path,
                                           Packing packing = Packing::kByContent,
                                           std::int64_t offset = 0);
 
-  NiftiStream(NiftiStream&&) noexcept;
-  NiftiStream& operator=(NiftiStream&&) noexcept;
-  ~NiftiStream();
+  VoxelStream(VoxelStream&&) noexcept;
+  VoxelStream& operator=(VoxelStream&&) noexcept;
+  ~VoxelStream();
 
   /// Fills `out`; fewer bytes only at the end of the data.
   /// Errors: DATA_LOSS a damaged or truncated stream, or something else after it; an error of the
@@ -45,7 +46,7 @@ class NiftiStream {
 
  private:
   struct State;
-  explicit NiftiStream(std::unique_ptr<State> state);
+  explicit VoxelStream(std::unique_ptr<State> state);
 
   std::unique_ptr<State> state_;
 };

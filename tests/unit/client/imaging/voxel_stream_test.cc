@@ -1,4 +1,4 @@
-#include "client/imaging/nifti_stream.h"
+#include "client/imaging/voxel_stream.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -34,7 +34,7 @@ std::string Gzip(const std::string& text) {
   return zipped;
 }
 
-class NiftiStreamTest : public testing::Test {
+class VoxelStreamTest : public testing::Test {
  protected:
   std::filesystem::path Put(const std::string& bytes) const {
     const std::filesystem::path path = folder_.path() / "x.nii.gz";
@@ -44,7 +44,7 @@ class NiftiStreamTest : public testing::Test {
   }
 
   absl::StatusOr<std::string> ReadAll(const std::string& bytes, std::size_t block) const {
-    ASSIGN_OR_RETURN(NiftiStream stream, NiftiStream::Open(Put(bytes)));
+    ASSIGN_OR_RETURN(VoxelStream stream, VoxelStream::Open(Put(bytes)));
     std::string text;
     while (true) {
       std::string part(block, '\0');
@@ -69,7 +69,7 @@ class NiftiStreamTest : public testing::Test {
   TemporaryDirectory folder_;
 };
 
-TEST_F(NiftiStreamTest, GivesWhatWasCompressedWhateverTheBlocks) {
+TEST_F(VoxelStreamTest, GivesWhatWasCompressedWhateverTheBlocks) {
   const std::string text = Text(500'000);
   for (const std::size_t block : {1'000'000, 500'000, 65'536, 4'097, 101}) {
     EXPECT_EQ(ReadAll(Gzip(text), block).value(), text) << block;
@@ -77,7 +77,7 @@ TEST_F(NiftiStreamTest, GivesWhatWasCompressedWhateverTheBlocks) {
   }
 }
 
-TEST_F(NiftiStreamTest, ReadsMembersAsOneAndPaddingAsNone) {
+TEST_F(VoxelStreamTest, ReadsMembersAsOneAndPaddingAsNone) {
   const std::string text = Text(300'000);
   const std::string members = Gzip(text.substr(0, 1)) + Gzip("") + Gzip(text.substr(1, 200'000)) +
                               Gzip(text.substr(200'001));
@@ -86,7 +86,7 @@ TEST_F(NiftiStreamTest, ReadsMembersAsOneAndPaddingAsNone) {
   EXPECT_EQ(ReadAll(members + std::string(200'000, '\0'), 4'096).value(), text);
 }
 
-TEST_F(NiftiStreamTest, RefusesWhatFollowsTheLastMember) {
+TEST_F(VoxelStreamTest, RefusesWhatFollowsTheLastMember) {
   const std::string zipped = Gzip("voxels");
 
   for (const std::string& rest : {std::string("x"), std::string("\0x", 2), std::string(1, '\x1f'),
@@ -95,7 +95,7 @@ TEST_F(NiftiStreamTest, RefusesWhatFollowsTheLastMember) {
   }
 }
 
-TEST_F(NiftiStreamTest, NoticesWhereverItIsCut) {
+TEST_F(VoxelStreamTest, NoticesWhereverItIsCut) {
   const std::string zipped = Gzip(Text(200));
   ASSERT_GT(zipped.size(), 100);
 
@@ -106,7 +106,7 @@ TEST_F(NiftiStreamTest, NoticesWhereverItIsCut) {
   }
 }
 
-TEST_F(NiftiStreamTest, NeverGivesOtherBytesThanWereCompressed) {
+TEST_F(VoxelStreamTest, NeverGivesOtherBytesThanWereCompressed) {
   const std::string text = Text(200);
   const std::string zipped = Gzip(text);
 
@@ -126,25 +126,25 @@ TEST_F(NiftiStreamTest, NeverGivesOtherBytesThanWereCompressed) {
   EXPECT_GT(noticed, zipped.size() - 12);  // Of the header some bits mean nothing.
 }
 
-TEST_F(NiftiStreamTest, RefusesWhatIsNoFile) {
+TEST_F(VoxelStreamTest, RefusesWhatIsNoFile) {
   ASSERT_EQ(mkfifo((folder_.path() / "pipe.nii").c_str(), 0600), 0);
 
-  EXPECT_THAT(NiftiStream::Open(folder_.path() / "pipe.nii").status(),
+  EXPECT_THAT(VoxelStream::Open(folder_.path() / "pipe.nii").status(),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("pipe")));
-  EXPECT_THAT(NiftiStream::Open(folder_.path()).status(), StatusIs(absl::StatusCode::kNotFound));
+  EXPECT_THAT(VoxelStream::Open(folder_.path()).status(), StatusIs(absl::StatusCode::kNotFound));
 }
 
-TEST_F(NiftiStreamTest, BoundsWhatAFileCanHold) {
-  ASSERT_OK_AND_ASSIGN(const NiftiStream plain, NiftiStream::Open(Put(std::string(1'000, 'x'))));
+TEST_F(VoxelStreamTest, BoundsWhatAFileCanHold) {
+  ASSERT_OK_AND_ASSIGN(const VoxelStream plain, VoxelStream::Open(Put(std::string(1'000, 'x'))));
   EXPECT_EQ(plain.greatest_bytes(), 1'000);
 
   const std::string zeros(10'000'000, '\0');
-  ASSERT_OK_AND_ASSIGN(const NiftiStream zipped, NiftiStream::Open(Put(Gzip(zeros))));
+  ASSERT_OK_AND_ASSIGN(const VoxelStream zipped, VoxelStream::Open(Put(Gzip(zeros))));
   EXPECT_GE(zipped.greatest_bytes(), 10'000'000);
 }
 
 // A file of a kilobyte must not ask for a terabyte.
-TEST_F(NiftiStreamTest, LetsNoHeaderAskForMoreThanItsFileCanHold) {
+TEST_F(VoxelStreamTest, LetsNoHeaderAskForMoreThanItsFileCanHold) {
   RawNifti nifti{.size = {10'000, 10'000, 10'000}};
   nifti.voxels = std::string(700, '\1');
 
@@ -157,7 +157,7 @@ TEST_F(NiftiStreamTest, LetsNoHeaderAskForMoreThanItsFileCanHold) {
   }
 }
 
-TEST_F(NiftiStreamTest, LetsNoVoxelsBeginBeyondTheFile) {
+TEST_F(VoxelStreamTest, LetsNoVoxelsBeginBeyondTheFile) {
   RawNifti nifti{.size = {2, 2, 2}};
   nifti.voxels = std::string(32, '\1');
   std::string header = nifti.Header();
@@ -170,7 +170,7 @@ TEST_F(NiftiStreamTest, LetsNoVoxelsBeginBeyondTheFile) {
               StatusIs(absl::StatusCode::kDataLoss, AnyOf(HasSubstr("before its voxels"))));
 }
 
-TEST_F(NiftiStreamTest, RefusesVoxelsThatTheHeaderDoesNotCount) {
+TEST_F(VoxelStreamTest, RefusesVoxelsThatTheHeaderDoesNotCount) {
   RawNifti nifti{.size = {2, 2, 2}};
   nifti.voxels = std::string(32, '\1');
   const std::string bytes = nifti.Header() + nifti.voxels;
@@ -183,9 +183,9 @@ TEST_F(NiftiStreamTest, RefusesVoxelsThatTheHeaderDoesNotCount) {
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("goes on")));
 }
 
-using SlowNiftiStream = NiftiStreamTest;
+using SlowVoxelStream = VoxelStreamTest;
 
-TEST_F(SlowNiftiStream, ReadsALargeVolumeWithinItsOwnSizeAndAThird) {
+TEST_F(SlowVoxelStream, ReadsALargeVolumeWithinItsOwnSizeAndAThird) {
   RawNifti nifti{.size = {512, 512, 300}};
   const std::string header = nifti.Header();
   constexpr std::size_t kSlice = 512 * 512;

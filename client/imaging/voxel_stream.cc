@@ -1,4 +1,4 @@
-#include "client/imaging/nifti_stream.h"
+#include "client/imaging/voxel_stream.h"
 
 #include <fmt/format.h>
 
@@ -28,7 +28,7 @@ absl::Status Damaged(const std::string& path, const std::string& what) {
 
 }  // namespace
 
-struct NiftiStream::State {
+struct VoxelStream::State {
   std::string path;
   int descriptor = -1;
   std::int64_t bytes_there = 0;  ///< Of the file, from the offset on.
@@ -114,12 +114,12 @@ struct NiftiStream::State {
   }
 };
 
-NiftiStream::NiftiStream(std::unique_ptr<State> state) : state_(std::move(state)) {}
-NiftiStream::NiftiStream(NiftiStream&&) noexcept = default;
-NiftiStream& NiftiStream::operator=(NiftiStream&&) noexcept = default;
-NiftiStream::~NiftiStream() = default;
+VoxelStream::VoxelStream(std::unique_ptr<State> state) : state_(std::move(state)) {}
+VoxelStream::VoxelStream(VoxelStream&&) noexcept = default;
+VoxelStream& VoxelStream::operator=(VoxelStream&&) noexcept = default;
+VoxelStream::~VoxelStream() = default;
 
-absl::StatusOr<NiftiStream> NiftiStream::Open(const std::filesystem::path& path, Packing packing,
+absl::StatusOr<VoxelStream> VoxelStream::Open(const std::filesystem::path& path, Packing packing,
                                               std::int64_t offset) {
   std::error_code error;
   const std::filesystem::file_status status = std::filesystem::status(path, error);
@@ -150,14 +150,14 @@ absl::StatusOr<NiftiStream> NiftiStream::Open(const std::filesystem::path& path,
     isal_inflate_init(&state->inflate);
     state->inflate.crc_flag = state->zlib ? ISAL_ZLIB : ISAL_GZIP;
   }
-  return NiftiStream(std::move(state));
+  return VoxelStream(std::move(state));
 }
 
-absl::StatusOr<std::size_t> NiftiStream::Read(std::span<std::byte> out) {
+absl::StatusOr<std::size_t> VoxelStream::Read(std::span<std::byte> out) {
   return state_->deflated ? state_->ReadInflated(out) : state_->ReadPlain(out);
 }
 
-std::int64_t NiftiStream::greatest_bytes() const {
+std::int64_t VoxelStream::greatest_bytes() const {
   constexpr std::int64_t kGreatestRatio = 1032;
   return state_->deflated ? state_->bytes_there * kGreatestRatio : state_->bytes_there;
 }
