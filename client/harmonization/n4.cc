@@ -19,14 +19,18 @@
 #include "common/status/status_macros.h"
 
 namespace isoscan {
-namespace {
 
 using Image = itk::Image<float, 3>;
 using MaskImage = itk::Image<std::uint8_t, 3>;
 using Filter = itk::N4BiasFieldCorrectionImageFilter<Image, MaskImage, Image>;
+using Fitter = Filter::BSplineFilterType;
 using Lattice = Filter::BiasFieldControlPointLatticeType;
 
 constexpr std::size_t kSplineOrder = 3;
+constexpr std::size_t kSplinePoints = kSplineOrder + 1;
+
+namespace {
+
 constexpr std::int64_t kFewestVoxels = 64;  // As many as control points of one cubic patch.
 constexpr double kLowPercentile = 0.001;
 constexpr double kHighPercentile = 0.999;
@@ -45,6 +49,94 @@ void PrepareItkThreads() {
     itk::MultiThreaderBase::SetGlobalDefaultNumberOfThreads(kThreadsThatPiecesAreCutFor);
   });
 }
+
+}  // namespace
+}  // namespace isoscan
+
+/// Adds a share of the points to the lattices of one thread, in place of ITK's own function: the
+/// same sums up to rounding, with 12 values of the spline per point where ITK computes 192. N4
+/// spent 85 % of its time there. No axis of N4's lattice is closed.
+template <>
+void isoscan::Fitter::ThreadedGenerateDataForFitting(const RegionType&, itk::ThreadIdType thread) {
+  using isoscan::kSplinePoints;
+  const auto pieces = this->GetNumberOfWorkUnits();
+  const itk::SizeValueType points = this->GetInput()->GetNumberOfPoints();
+  const itk::SizeValueType start = thread * (points / pieces);
+  const itk::SizeValueType end = thread == pieces - 1 ? points : start + points / pieces;
+
+  std::array<RealType, 3> spans;
+  std::array<RealType, 3> scale;
+  std::array<RealType, 3> epsilon;
+  for (unsigned i = 0; i < 3; ++i) {
+    spans[i] =
+        static_cast<RealType>(this->m_CurrentNumberOfControlPoints[i] - this->m_SplineOrder[i]);
+    scale[i] = static_cast<RealType>(
+        spans[i] / (static_cast<RealType>(this->m_Size[i] - 1) * this->m_Spacing[i]));
+    epsilon[i] = static_cast<RealType>(scale[i] * this->m_Spacing[i] *
+                                       static_cast<double>(this->m_BSplineEpsilon));
+  }
+  RealImageType& omega = *this->m_OmegaLatticePerThread[thread];
+  PointDataImageType& delta = *this->m_DeltaLatticePerThread[thread];
+  RealType* const omega_values = omega.GetBufferPointer();
+  auto* const delta_values = reinterpret_cast<RealType*>(delta.GetBufferPointer());
+
+  for (itk::SizeValueType n = start; n < end; ++n) {
+    PointType point;
+    this->GetInput()->GetPoint(n, &point);
+    typename RealImageType::IndexType first;
+    std::array<std::array<double, kSplinePoints>, 3> along;
+    for (unsigned i = 0; i < 3; ++i) {
+      auto place = static_cast<RealType>((point[i] - this->m_Origin[i]) * scale[i]);
+      if (std::abs(place - spans[i]) <= epsilon[i]) place = spans[i] - epsilon[i];
+      if (place < 0 && std::abs(place) <= epsilon[i]) place = 0;
+      if (place < 0 || place >= spans[i]) {
+        itkExceptionMacro("a point lies at " << place << " spans, outside [0, " << spans[i] << ")");
+      }
+      first[i] = static_cast<itk::IndexValueType>(place);
+      for (std::size_t k = 0; k < kSplinePoints; ++k) {
+        const auto u =
+            static_cast<RealType>(static_cast<double>(place - static_cast<RealType>(first[i]) -
+                                                      static_cast<RealType>(k)) +
+                                  0.5 * static_cast<double>(this->m_SplineOrder[i] - 1));
+        along[i][k] = this->m_KernelOrder3->Evaluate(static_cast<double>(u));
+      }
+    }
+    std::array<RealType, kSplinePoints * kSplinePoints * kSplinePoints> products;
+    RealType squares = 0;
+    std::size_t at = 0;
+    for (const double z : along[2]) {
+      for (const double y : along[1]) {
+        for (const double x : along[0]) {
+          const auto plane =
+              static_cast<RealType>(static_cast<double>(static_cast<RealType>(x)) * y);
+          products[at] = static_cast<RealType>(static_cast<double>(plane) * z);
+          squares += products[at] * products[at];
+          ++at;
+        }
+      }
+    }
+    const RealType weight = this->m_PointWeights->GetElement(static_cast<unsigned>(n));
+    const RealType data = this->m_InputPointData->GetElement(n)[0];
+    const itk::OffsetValueType* const strides = omega.GetOffsetTable();
+    const RealType* product = products.data();
+    for (std::size_t z = 0; z < kSplinePoints; ++z) {
+      for (std::size_t y = 0; y < kSplinePoints; ++y, product += kSplinePoints) {
+        const auto row = omega.ComputeOffset(first) +
+                         static_cast<itk::OffsetValueType>(y) * strides[1] +
+                         static_cast<itk::OffsetValueType>(z) * strides[2];
+        for (std::size_t x = 0; x < kSplinePoints; ++x) {
+          const RealType t = product[x];
+          omega_values[row + static_cast<itk::OffsetValueType>(x)] += weight * t * t;
+          delta_values[row + static_cast<itk::OffsetValueType>(x)] +=
+              data * (t * t * t * weight / squares);
+        }
+      }
+    }
+  }
+}
+
+namespace isoscan {
+namespace {
 
 /// One axis of the coarse copy: sample i is voxel first + i * step.
 struct CoarseAxis {
