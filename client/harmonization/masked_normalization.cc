@@ -11,7 +11,7 @@
 #include <limits>
 
 #include "client/harmonization/foreground.h"
-#include "client/imaging/vector_clones.h"
+#include "client/kernels/vector_clones.h"
 #include "common/status/status_macros.h"
 #include <omp.h>
 

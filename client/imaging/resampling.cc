@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstddef>
 
-#include "client/imaging/vector_clones.h"
+#include "client/kernels/vector_clones.h"
 
 namespace isoscan {
 namespace {

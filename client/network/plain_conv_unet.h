@@ -50,14 +50,17 @@ class UpConvolutionImpl : public torch::nn::Module {
 TORCH_MODULE(UpConvolution);
 
 /// Instance, batch or group normalisation with scale and shift, eps = 1e-5, statistics in float32
-/// whatever the input's type. Batch normalisation keeps running statistics (momentum 0.1) as
-/// buffers. Group normalisation: docs/references.md#wu2018.
+/// or double whatever the input's type; then a leaky ReLU of `slope`, 1 for none. Batch
+/// normalisation keeps running statistics (momentum 0.1) as buffers. Group normalisation:
+/// docs/references.md#wu2018.
 class FeatureNormImpl : public torch::nn::Module {
  public:
   FeatureNormImpl(std::int64_t features, NetworkPlan::Norm norm);
-  torch::Tensor forward(const torch::Tensor& input);
+  torch::Tensor forward(const torch::Tensor& input, double slope = 1);
 
  private:
+  torch::Tensor Normalized(const torch::Tensor& input);
+
   NetworkPlan::Norm norm_;
   std::int64_t groups_;  ///< For kGroup.
   torch::Tensor weight_;

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstddef>
 
+#include "client/kernels/dice_cross_entropy.h"
+#include "client/network/kernel_functions.h"
 #include <ATen/ATen.h>
 
 namespace isoscan {
@@ -12,6 +14,43 @@ namespace {
 
 constexpr double kSmooth = 1e-5;
 constexpr double kSmallestDenominator = 1e-8;
+
+/// The same in client/kernels.
+class FusedDiceCrossEntropyFunction
+    : public torch::autograd::Function<FusedDiceCrossEntropyFunction> {
+ public:
+  static torch::Tensor forward(torch::autograd::AutogradContext* context,
+                               const torch::Tensor& given_scores,
+                               const torch::Tensor& given_labels) {
+    const torch::Tensor scores = given_scores.contiguous();
+    const torch::Tensor labels = given_labels.contiguous();
+    const DiceCrossEntropyPlan plan{.samples = scores.size(0),
+                                    .classes = scores.size(1),
+                                    .voxels = labels.numel() / scores.size(0)};
+    torch::Tensor gradient = at::empty_like(scores);
+    const auto loss_of = [&](auto number) {
+      using Number = decltype(number);
+      return DiceCrossEntropyLoss(plan, static_cast<const Number*>(scores.data_ptr()),
+                                  labels.data_ptr<std::uint8_t>(), 1.0,
+                                  static_cast<Number*>(gradient.data_ptr()), LibTorchThreads());
+    };
+    const double loss =
+        scores.scalar_type() == torch::kBFloat16 ? loss_of(Bfloat16{}) : loss_of(float{});
+    context->save_for_backward({gradient});
+    return at::scalar_tensor(loss, scores.options().dtype(torch::kFloat32));
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& outer) {
+    const torch::Tensor gradient = context->get_saved_variables()[0];
+    return {gradient.mul(outer[0].item<double>()), torch::Tensor()};
+  }
+};
+
+bool IsFused(const torch::Tensor& scores) {
+  return scores.is_cpu() &&
+         (scores.scalar_type() == torch::kFloat32 || scores.scalar_type() == torch::kBFloat16);
+}
 
 class DiceCrossEntropyFunction : public torch::autograd::Function<DiceCrossEntropyFunction> {
  public:
@@ -68,7 +107,8 @@ torch::Tensor LabelsAt(const torch::Tensor& labels, const torch::Tensor& scores)
 }  // namespace
 
 torch::Tensor DiceCrossEntropy(const torch::Tensor& scores, const torch::Tensor& labels) {
-  return DiceCrossEntropyFunction::apply(scores, labels);
+  return IsFused(scores) ? FusedDiceCrossEntropyFunction::apply(scores, labels)
+                         : DiceCrossEntropyFunction::apply(scores, labels);
 }
 
 std::vector<double> DeepSupervisionWeights(std::int64_t heads) {
@@ -87,8 +127,11 @@ torch::Tensor SegmentationLoss(const std::vector<torch::Tensor>& scores,
                                const torch::Tensor& labels, const std::vector<double>& weights) {
   torch::Tensor loss;
   for (std::size_t head = 0; head < scores.size(); ++head) {
+    // Probabilities of half precision are summed only where the kernel sums them in double.
+    const torch::Tensor summable =
+        IsFused(scores[head]) ? scores[head] : scores[head].to(torch::kFloat32);
     const torch::Tensor part =
-        DiceCrossEntropy(scores[head], LabelsAt(labels, scores[head])) * weights[head];
+        DiceCrossEntropy(summable, LabelsAt(labels, summable)) * weights[head];
     loss = loss.defined() ? loss + part : part;
   }
   return loss;

@@ -13,7 +13,7 @@ namespace isoscan {
 ///   over samples and labels, background left out. Cross entropy: the mean over samples and voxels.
 ///
 /// The gradient is written out, so that no intermediate of the softmax is kept for autograd.
-/// Shapes: scores [N, classes, D, H, W], float32; labels [N, D, H, W], uint8.
+/// Shapes: scores [N, classes, D, H, W], on the CPU also in bfloat16; labels [N, D, H, W], uint8.
 /// Source: docs/references.md#isensee2021, #milletari2016; nnU-Net's DC_and_CE_loss.
 torch::Tensor DiceCrossEntropy(const torch::Tensor& scores, const torch::Tensor& labels);
 

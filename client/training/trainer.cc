@@ -162,9 +162,8 @@ torch::Tensor Trainer::State::Loss(PatchBatch& batch, const std::vector<double>&
   const torch::Tensor labels =
       at::from_blob(batch.labels.data(), {samples, patch[0], patch[1], patch[2]}, torch::kUInt8)
           .to(device.device);
-  std::vector<torch::Tensor> scores =
+  const std::vector<torch::Tensor> scores =
       network(images, static_cast<std::int64_t>(head_weights.size()));
-  for (torch::Tensor& score : scores) score = score.to(torch::kFloat32);
   return SegmentationLoss(scores, labels, head_weights);
 }
 

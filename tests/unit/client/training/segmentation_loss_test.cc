@@ -52,6 +52,30 @@ TEST(DiceCrossEntropy, HasTheValueAndGradientOfItsDefinition) {
   }
 }
 
+TEST(DiceCrossEntropy, IsTheSameInTheTypesThatAreTrainedIn) {
+  for (const std::int64_t classes : {2, 3, 40}) {
+    // More than a piece of the kernel's, and no multiple of its block.
+    const torch::Tensor labels = RandomLabels({2, 23, 21, 19}, classes);
+    labels[0].zero_();
+    const torch::Tensor scores = at::randn({2, classes, 23, 21, 19}, torch::kFloat32) * 5;
+    for (const auto type : {torch::kFloat32, torch::kBFloat16}) {
+      const torch::Tensor ours = scores.to(type).clone().set_requires_grad(true);
+      const torch::Tensor plain = scores.to(type).to(torch::kFloat64).set_requires_grad(true);
+
+      const torch::Tensor loss = DiceCrossEntropy(ours, labels);
+      const torch::Tensor expected = PlainDiceCrossEntropy(plain, labels);
+      (loss * 0.7).backward();
+      (expected * 0.7).backward();
+
+      EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 1e-6);
+      const double largest = plain.grad().abs().max().item<double>();
+      const double share = type == torch::kFloat32 ? 2e-6 : 0.008;  // rounded twice
+      EXPECT_LT((ours.grad().to(torch::kFloat64) - plain.grad()).abs().max().item<double>(),
+                share * largest);
+    }
+  }
+}
+
 TEST(DiceCrossEntropy, IsMinusOneForACertainAndRightAnswer) {
   const torch::Tensor labels = RandomLabels({1, 8, 8, 8}, 2);
   const torch::Tensor truth = labels.to(torch::kFloat32);

@@ -1,0 +1,269 @@
+#include "client/kernels/convolution_tiles.h"
+
+#include <immintrin.h>
+
+namespace isoscan::kernels {
+namespace {
+
+template <Words words>
+__m512 MultiplyAdd(__m512i a, __m512i b, __m512 sum) {
+  if constexpr (words == Words::kFloat32) {
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
+  } else {
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+  }
+}
+
+__m512i Broadcast(const void* word) {
+  int value;
+  __builtin_memcpy(&value, word, sizeof value);
+  return _mm512_set1_epi32(value);
+}
+
+template <Words words, int vectors, int rows, int width>
+void SumTile(const Tile& tile) {
+  constexpr int kVoxels = rows * width;
+  __m512 sums[kVoxels][vectors];
+#pragma GCC unroll 16
+  for (int p = 0; p < kVoxels; ++p) {
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; ++v) sums[p][v] = _mm512_setzero_ps();
+  }
+  const std::uint32_t* weights = tile.weights;
+  const std::uint32_t* channel = tile.input;
+  for (std::int64_t c = 0; c < tile.channels;
+       ++c, channel += tile.channel_stride, weights += tile.weights_stride) {
+    for (std::int64_t t = 0; t < tile.tap_count; ++t) {
+      const std::uint32_t* input = channel + tile.taps[t].input;
+      const std::uint32_t* at_tap = weights + tile.taps[t].weights;
+      __m512i weight[vectors];
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors; ++v) weight[v] = _mm512_loadu_si512(at_tap + v * kLanes);
+#pragma GCC unroll 2
+      for (int row = 0; row < rows; ++row) {
+        const std::uint32_t* start = input + row * tile.row_stride;
+#pragma GCC unroll 16
+        for (int x = 0; x < width; ++x) {
+          const __m512i value = Broadcast(start + x);
+#pragma GCC unroll 2
+          for (int v = 0; v < vectors; ++v) {
+            sums[row * width + x][v] =
+                MultiplyAdd<words>(value, weight[v], sums[row * width + x][v]);
+          }
+        }
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int p = 0; p < kVoxels; ++p) {
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; ++v) {
+      _mm512_storeu_ps(tile.output + (p * vectors + v) * kLanes, sums[p][v]);
+    }
+  }
+}
+
+template <Words words, int vectors, int rows>
+TileFunction FindWidth(int width) {
+  switch (width) {
+    case 1:
+      return SumTile<words, vectors, rows, 1>;
+    case 2:
+      return SumTile<words, vectors, rows, 2>;
+    case 3:
+      return SumTile<words, vectors, rows, 3>;
+    case 4:
+      return SumTile<words, vectors, rows, 4>;
+    case 5:
+      return SumTile<words, vectors, rows, 5>;
+    case 6:
+      return SumTile<words, vectors, rows, 6>;
+    default:
+      break;
+  }
+  if constexpr (rows == 1) {
+    switch (width) {
+      case 7:
+        return SumTile<words, vectors, rows, 7>;
+      case 8:
+        return SumTile<words, vectors, rows, 8>;
+      case 9:
+        return SumTile<words, vectors, rows, 9>;
+      case 10:
+        return SumTile<words, vectors, rows, 10>;
+      case 11:
+        return SumTile<words, vectors, rows, 11>;
+      case 12:
+        return SumTile<words, vectors, rows, 12>;
+      default:
+        break;
+    }
+  }
+  return nullptr;
+}
+
+template <Words words>
+TileFunction FindVectors(int vectors, int rows, int width) {
+  if (vectors == 1) {
+    return rows == 1 ? FindWidth<words, 1, 1>(width) : FindWidth<words, 1, 2>(width);
+  }
+  return rows == 1 ? FindWidth<words, 2, 1>(width) : FindWidth<words, 2, 2>(width);
+}
+
+template <Words words, int vectors, int channels, int taps>
+void SumGradients(const GradientBlock& block) {
+  // A tap is one voxel on: a whole word in float32, half a word in bfloat16.
+  constexpr std::int64_t kTapBytes = words == Words::kFloat32 ? 4 : 2;
+  __m512 sums[channels * taps][vectors];
+#pragma GCC unroll 4
+  for (int c = 0; c < channels; ++c) {
+#pragma GCC unroll 3
+    for (int t = 0; t < taps; ++t) {
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors; ++v) {
+        sums[c * taps + t][v] =
+            _mm512_loadu_ps(block.sums + c * block.sums_stride + (t * vectors + v) * kLanes);
+      }
+    }
+  }
+  const std::uint32_t* gradient = block.output_gradient;
+  for (std::int64_t z = 0; z < block.planes; ++z) {
+    for (std::int64_t y = 0; y < block.rows; ++y) {
+      const char* input[channels];
+#pragma GCC unroll 4
+      for (int c = 0; c < channels; ++c) {
+        input[c] =
+            block.input + z * block.plane_stride + y * block.row_stride + c * block.channel_stride;
+      }
+      for (std::int64_t x = 0; x < block.words; ++x, gradient += vectors * kLanes) {
+        __m512i outer[vectors];
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; ++v) outer[v] = _mm512_loadu_si512(gradient + v * kLanes);
+#pragma GCC unroll 4
+        for (int c = 0; c < channels; ++c) {
+#pragma GCC unroll 3
+          for (int t = 0; t < taps; ++t) {
+            const __m512i value = Broadcast(input[c] + 4 * x + kTapBytes * t);
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; ++v) {
+              sums[c * taps + t][v] = MultiplyAdd<words>(value, outer[v], sums[c * taps + t][v]);
+            }
+          }
+        }
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < channels; ++c) {
+#pragma GCC unroll 3
+    for (int t = 0; t < taps; ++t) {
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors; ++v) {
+        _mm512_storeu_ps(block.sums + c * block.sums_stride + (t * vectors + v) * kLanes,
+                         sums[c * taps + t][v]);
+      }
+    }
+  }
+}
+
+template <Words words, int vectors>
+GradientFunction FindChannels(int channels, int taps) {
+  if (channels == 1) {
+    return taps == 1 ? SumGradients<words, vectors, 1, 1> : SumGradients<words, vectors, 1, 3>;
+  }
+  return taps == 1 ? SumGradients<words, vectors, 4, 1> : SumGradients<words, vectors, 4, 3>;
+}
+
+template <Words words>
+GradientFunction FindGradientOf(int vectors, int channels, int taps) {
+  return vectors == 1 ? FindChannels<words, 1>(channels, taps)
+                      : FindChannels<words, 2>(channels, taps);
+}
+
+__mmask16 FirstLanes(std::int64_t count) {
+  return static_cast<__mmask16>(count >= kLanes ? 0xffff
+                                                : (1U << static_cast<unsigned>(count)) - 1U);
+}
+
+/// 16 x 16 words at most.
+void TransposeBlock(const std::uint32_t* from, std::int64_t rows, std::int64_t columns,
+                    std::int64_t from_stride, std::uint32_t* to, std::int64_t to_stride) {
+  const __mmask16 in = FirstLanes(columns);
+  const __mmask16 out = FirstLanes(rows);
+  __m512i a[16];
+  __m512i b[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) {
+    a[i] = i < rows ? _mm512_maskz_loadu_epi32(in, from + i * from_stride) : _mm512_setzero_si512();
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {  // a[i + k]: columns k, k + 4, k + 8, k + 12 of rows i .. i + 3
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k) {
+    // 4 x 4 blocks of four words, transposed by two rounds of shuffles.
+    const __m512i low01 = _mm512_shuffle_i32x4(a[k], a[4 + k], 0x44);
+    const __m512i high01 = _mm512_shuffle_i32x4(a[k], a[4 + k], 0xee);
+    const __m512i low23 = _mm512_shuffle_i32x4(a[8 + k], a[12 + k], 0x44);
+    const __m512i high23 = _mm512_shuffle_i32x4(a[8 + k], a[12 + k], 0xee);
+    b[k] = _mm512_shuffle_i32x4(low01, low23, 0x88);
+    b[4 + k] = _mm512_shuffle_i32x4(low01, low23, 0xdd);
+    b[8 + k] = _mm512_shuffle_i32x4(high01, high23, 0x88);
+    b[12 + k] = _mm512_shuffle_i32x4(high01, high23, 0xdd);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) {
+    if (i < columns) _mm512_mask_storeu_epi32(to + i * to_stride, out, b[i]);
+  }
+}
+
+}  // namespace
+
+TileFunction FindTile(Words words, int vectors, int rows, int width) {
+  return words == Words::kFloat32 ? FindVectors<Words::kFloat32>(vectors, rows, width)
+                                  : FindVectors<Words::kBfloat16>(vectors, rows, width);
+}
+
+GradientFunction FindGradient(Words words, int vectors, int channels, int taps) {
+  return words == Words::kFloat32 ? FindGradientOf<Words::kFloat32>(vectors, channels, taps)
+                                  : FindGradientOf<Words::kBfloat16>(vectors, channels, taps);
+}
+
+void Transpose(const std::uint32_t* from, std::int64_t rows, std::int64_t columns,
+               std::int64_t from_stride, std::uint32_t* to, std::int64_t to_stride) {
+  for (std::int64_t row = 0; row < rows; row += kLanes) {
+    for (std::int64_t column = 0; column < columns; column += kLanes) {
+      TransposeBlock(from + row * from_stride + column, rows - row, columns - column, from_stride,
+                     to + column * to_stride + row, to_stride);
+    }
+  }
+}
+
+void Round(const float* from, std::int64_t count, std::uint16_t* to) {
+  for (std::int64_t i = 0; i < count; i += kLanes) {
+    const __mmask16 lanes = FirstLanes(count - i);
+    const __m256bh rounded = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(lanes, from + i));
+    _mm256_mask_storeu_epi16(to + i, lanes, (__m256i)rounded);
+  }
+}
+
+void Interleave(const std::uint16_t* a, const std::uint16_t* b, std::int64_t count,
+                std::uint32_t* to) {
+  for (std::int64_t i = 0; i < count; i += kLanes) {
+    const __mmask16 lanes = FirstLanes(count - i);
+    const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, a + i));
+    const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, b + i));
+    _mm512_mask_storeu_epi32(to + i, lanes, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+  }
+}
+
+}  // namespace isoscan::kernels

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstdint>
+
+// The inner loops of convolution.cc, compiled for AVX-512. This header is included by a file that
+// is compiled so, hence it has no function of its own and includes nothing that has: the linker
+// could take such a function's AVX-512 form for all of the program.
+
+namespace isoscan::kernels {
+
+/// Numbers travel as 32-bit words: one float32, or two bfloat16 that are multiplied and added
+/// together.
+enum class Words { kFloat32, kBfloat16 };
+
+/// Lanes of a vector of words.
+inline constexpr std::int64_t kLanes = 16;
+/// Output features of a block: two vectors.
+inline constexpr std::int64_t kWidest = 2 * kLanes;
+/// Voxels of a tile at most: 12 x 2 accumulators leave registers for the weights.
+inline constexpr std::int64_t kMostVoxels = 12;
+
+/// One of a kernel's weights: where its input lies from the tile's own, and its place in the
+/// kernel.
+struct Tap {
+  std::int64_t input;    ///< In words.
+  std::int64_t weights;  ///< In words.
+};
+
+/// Sums products over channels and taps for `rows` x `width` output voxels.
+struct Tile {
+  const std::uint32_t* input;   ///< Word of the first voxel under the first tap, first channel.
+  std::int64_t channel_stride;  ///< In words.
+  std::int64_t row_stride;      ///< From one output row to the next, in words.
+  std::int64_t channels;        ///< Bfloat16: pairs of channels.
+  const Tap* taps;              ///< Those that do not lie wholly in the zeros around the volume.
+  std::int64_t tap_count;
+  const std::uint32_t* weights;  ///< [channels][taps of the kernel][16 x vectors].
+  std::int64_t weights_stride;   ///< From one channel to the next, in words.
+  float* output;                 ///< [rows][width][16 x vectors].
+};
+
+using TileFunction = void (*)(const Tile& tile);
+
+/// For `vectors` 1 or 2, `rows` 1 or 2, rows x width at most kMostVoxels.
+TileFunction FindTile(Words words, int vectors, int rows, int width);
+
+/// Adds to the gradients of `channels` x `taps along x` weights the products of all rows of a
+/// block.
+struct GradientBlock {
+  const char* input;            ///< First channel's row under the first tap.
+  std::int64_t channel_stride;  ///< In bytes, as the three below.
+  std::int64_t plane_stride;
+  std::int64_t row_stride;
+  const std::uint32_t* output_gradient;  ///< [planes][rows][words][16 x vectors].
+  std::int64_t planes;
+  std::int64_t rows;
+  std::int64_t words;  ///< Of a row: voxels in float32, pairs of voxels in bfloat16.
+  float* sums;  ///< [channels][taps][16 x vectors], with `sums_stride` floats from one channel to
+                ///< the next.
+  std::int64_t sums_stride;
+};
+
+using GradientFunction = void (*)(const GradientBlock& block);
+
+/// For `vectors` 1 or 2, `channels` 1 or 4, `taps` 1 or 3.
+GradientFunction FindGradient(Words words, int vectors, int channels, int taps);
+
+/// to[column][row] = from[row][column], of 32-bit words; strides in words.
+void Transpose(const std::uint32_t* from, std::int64_t rows, std::int64_t columns,
+               std::int64_t from_stride, std::uint32_t* to, std::int64_t to_stride);
+
+/// Rounds to the nearest bfloat16, ties to even.
+void Round(const float* from, std::int64_t count, std::uint16_t* to);
+
+/// to[i] = a[i] | b[i] << 16.
+void Interleave(const std::uint16_t* a, const std::uint16_t* b, std::int64_t count,
+                std::uint32_t* to);
+
+}  // namespace isoscan::kernels
