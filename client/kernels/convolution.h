@@ -28,16 +28,17 @@ struct Convolution3d {
 /// bfloat16 where `Number` is that), odd kernels, a kernel of 1 or 3 along x, features in sixteens.
 /// `in` may be any number for the output and the weights' gradient.
 ///
-/// Why: LibTorch's convolutions reach between a third and two thirds of the processor's peak at
-/// the 16 to 64 features that the finest stages have; these reach 85 to 95 % (docs/performance.md).
+/// They compute at 85 to 95 % of the processor's peak whatever the features, where LibTorch's own
+/// convolutions depend on its version, the processor and the direction (docs/performance.md).
 template <typename Number>
 bool HasDirectConvolution(const Convolution3d& shape);
 
 /// output = input * weights, without bias. The bits do not depend on the number of threads.
 ///
 /// Method: a tile of up to 12 voxels x 32 features stays in registers while all products are added
-/// to it; inputs are broadcast, weights are vectors over output features. Docs:
-/// docs/references.md#georganas2018.
+/// to it; inputs are broadcast, weights are vectors over output features. Taps
+/// that see nothing but the zeros around the volume are left out.
+/// Source: docs/references.md#georganas2018.
 template <typename Number>
 void Convolve(const Convolution3d& shape, const Number* input, const float* weights, Number* output,
               const Parallel& parallel);
