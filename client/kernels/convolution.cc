@@ -230,6 +230,16 @@ struct TapRange {
   std::int64_t last;
 };
 
+/// Voxels along an axis, of those from `from` on, whose input under tap `tap` lies in the volume.
+struct VoxelRange {
+  VoxelRange(std::int64_t kernel, std::int64_t size, std::int64_t tap, std::int64_t from,
+             std::int64_t length)
+      : first(std::max(from, kernel / 2 - tap)),
+        count(std::min(from + length, size + kernel / 2 - tap) - first) {}
+  std::int64_t first;
+  std::int64_t count;  ///< Not positive: none.
+};
+
 /// Taps of the rows [y, y + rows) of plane z: at the volume's faces a third of a kernel of 3 sees
 /// nothing but zeros.
 void FindTaps(const Convolution3d& shape, const PaddedGrid& grid, std::int64_t z, std::int64_t y,
@@ -431,8 +441,17 @@ void ConvolutionWeightGradient(const Convolution3d& shape, const Number* input,
       const int at_once = channels == 4 ? 4 : 1;
       const kernels::GradientFunction add = kernels::FindGradient(
           kWords<Number>, block.vectors, at_once, static_cast<int>(shape.kernel[2]));
+      // Where this tap sees the volume: at its faces it meets zeros alone.
+      const VoxelRange planes_seen(shape.kernel[0], shape.size[0], row_tap / shape.kernel[1],
+                                   slab.first, slab.count);
+      const VoxelRange rows_seen(shape.kernel[1], height, row_tap % shape.kernel[1], 0, height);
+      if (planes_seen.count <= 0 || rows_seen.count <= 0) return;
       const std::int64_t offset =
-          row_tap / shape.kernel[1] * grid.plane() + row_tap % shape.kernel[1] * grid.row;
+          (row_tap / shape.kernel[1] + planes_seen.first - slab.first) * grid.plane() +
+          (row_tap % shape.kernel[1] + rows_seen.first) * grid.row;
+      const Word* const gradient = packed.get() + block.first * slab.count * block_plane +
+                                   block.width() * ((planes_seen.first - slab.first) * block_plane +
+                                                    rows_seen.first * words);
       const std::int64_t sums_stride = shape.taps() * block.width();
       const auto bytes = static_cast<std::int64_t>(sizeof(Number));
       for (std::int64_t channel = first; channel < first + channels; channel += at_once) {
@@ -441,9 +460,10 @@ void ConvolutionWeightGradient(const Convolution3d& shape, const Number* input,
              .channel_stride = grid.channel() * bytes,
              .plane_stride = grid.plane() * bytes,
              .row_stride = grid.row * bytes,
-             .output_gradient = packed.get() + block.first * slab.count * block_plane,
-             .planes = slab.count,
-             .rows = height,
+             .output_gradient = gradient,
+             .gradient_plane_stride = block.width() * block_plane,
+             .planes = planes_seen.count,
+             .rows = rows_seen.count,
              .words = words,
              .sums = &sums[static_cast<std::size_t>(block.first * shape.in * shape.taps() +
                                                     channel * sums_stride +

@@ -126,8 +126,8 @@ void SumGradients(const GradientBlock& block) {
       }
     }
   }
-  const std::uint32_t* gradient = block.output_gradient;
   for (std::int64_t z = 0; z < block.planes; ++z) {
+    const std::uint32_t* gradient = block.output_gradient + z * block.gradient_plane_stride;
     for (std::int64_t y = 0; y < block.rows; ++y) {
       const char* input[channels];
 #pragma GCC unroll 4

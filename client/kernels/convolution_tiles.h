@@ -52,6 +52,7 @@ struct GradientBlock {
   std::int64_t plane_stride;
   std::int64_t row_stride;
   const std::uint32_t* output_gradient;  ///< [planes][rows][words][16 x vectors].
+  std::int64_t gradient_plane_stride;    ///< In words, from one plane to the next.
   std::int64_t planes;
   std::int64_t rows;
   std::int64_t words;  ///< Of a row: voxels in float32, pairs of voxels in bfloat16.

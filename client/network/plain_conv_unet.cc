@@ -14,6 +14,9 @@ constexpr double kNormMomentum = 0.1;
 constexpr std::int64_t kMostGroups = 8;
 constexpr double kNegativeSlope = 0.01;
 constexpr Triple kOnes{1, 1, 1};
+/// Rows from which on our own convolution is ahead of LibTorch's, which leaves out more of the
+/// zeros around a volume: these count for more where rows are short (docs/performance.md).
+constexpr std::int64_t kNarrowestDirect = 24;
 
 /// The type to convolve `input` in. In bfloat16 on the CPU, oneDNN's gradient of the weights reads
 /// memory that nobody wrote, now and then beyond its end, when an axis is shorter than the kernel
@@ -44,7 +47,8 @@ ConvolutionImpl::ConvolutionImpl(std::int64_t in, std::int64_t out, const Triple
 }
 
 torch::Tensor ConvolutionImpl::forward(const torch::Tensor& input, Bias use) {
-  if (use == Bias::kSkip && stride_ == kOnes && HasDirectConvolution(input, weight_)) {
+  if (use == Bias::kSkip && stride_ == kOnes && input.size(4) >= kNarrowestDirect &&
+      HasDirectConvolution(input, weight_)) {
     return DirectConvolution(input, weight_);
   }
   const torch::ScalarType type = SafeType(input, weight_);
