@@ -16,7 +16,7 @@ constexpr double kNegativeSlope = 0.01;
 constexpr Triple kOnes{1, 1, 1};
 /// Rows from which on our own convolution is ahead of LibTorch's, which leaves out more of the
 /// zeros around a volume: these count for more where rows are short (docs/performance.md).
-constexpr std::int64_t kNarrowestDirect = 24;
+constexpr std::int64_t kNarrowestDirect = 8;
 
 /// The type to convolve `input` in. In bfloat16 on the CPU, oneDNN's gradient of the weights reads
 /// memory that nobody wrote, now and then beyond its end, when an axis is shorter than the kernel
