@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 
+#include "client/network/tensor_memory.h"
 #include "common/process/resources.h"
 
 namespace isoscan {
@@ -66,6 +67,7 @@ void ComputeDevice::Prepare() const {
     } catch (const c10::Error&) {
     }
   });
+  if (device.is_cpu()) ReuseTensorMemory();
   at::set_num_threads(threads);
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicCuDNN(true);
