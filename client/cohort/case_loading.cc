@@ -10,6 +10,7 @@
 
 #include "client/cohort/cohort.h"
 #include "client/harmonization/harmonize.h"
+#include "client/imaging/grid_check.h"
 #include "client/imaging/image_file.h"
 #include "client/imaging/orientation.h"
 #include "client/imaging/resampling.h"
@@ -18,27 +19,14 @@
 namespace isoscan {
 namespace {
 
-std::string GridText(const Geometry& grid) {
-  return fmt::format(
-      "size {}x{}x{}, spacing {:.4g}x{:.4g}x{:.4g} mm, origin ({:.4g}, {:.4g}, {:.4g})",
-      grid.size[0], grid.size[1], grid.size[2], grid.spacing_mm[0], grid.spacing_mm[1],
-      grid.spacing_mm[2], grid.origin_mm[0], grid.origin_mm[1], grid.origin_mm[2]);
-}
-
 absl::Status CheckGrid(const CaseFiles& files, const Geometry& image,
                        const std::filesystem::path& other_path, const Geometry& other) {
-  const double tolerance_mm = GridToleranceOf(image);
-  if (SameGrid(image, other, tolerance_mm)) return absl::OkStatus();
-  const std::string distance =
-      image.size == other.size
-          ? fmt::format("; their corners lie up to {:.4g} mm apart, {:.3g} mm are allowed",
-                        GreatestCornerDistance(image, other), tolerance_mm)
-          : "";
-  return absl::InvalidArgumentError(fmt::format(
-      "case {}: {} does not lie on the grid of {} (in canonical orientation): {} against {}{}. "
-      "Resample it onto the image with nearest neighbours, or leave the case out",
-      files.name, other_path.string(), files.images.front().string(), GridText(other),
-      GridText(image), distance));
+  const absl::Status same = CheckSameGrid(files.images.front(), image, other_path, other);
+  if (same.ok()) return same;
+  return absl::InvalidArgumentError(
+      fmt::format("case {}: {}. Resample it onto the image with nearest neighbours, or leave the "
+                  "case out",
+                  files.name, std::string(same.message())));
 }
 
 /// Labels of one file as they are met; what is wrong with it is told once, with numbers.

@@ -1,9 +1,10 @@
 #include "client/evaluation/overlap.h"
 
-#include <cassert>
 #include <cmath>
 #include <cstddef>
 #include <limits>
+
+#include "client/evaluation/label_extents.h"
 
 namespace isoscan {
 
@@ -15,17 +16,12 @@ double LabelOverlap::dice() const {
 
 std::vector<LabelOverlap> Overlap(const LabelMap& reference, const LabelMap& predicted,
                                   std::int64_t labels) {
-  assert(reference.voxels.size() == predicted.voxels.size());
-  // One entry per possible byte, so that the loop over the voxels has no branch on the label.
-  std::vector<LabelOverlap> by_value(256);
-  for (std::size_t i = 0; i < reference.voxels.size(); ++i) {
-    const std::uint8_t expected = reference.voxels[i];
-    const std::uint8_t found = predicted.voxels[i];
-    ++by_value[expected].reference_voxels;
-    ++by_value[found].predicted_voxels;
-    by_value[expected].common_voxels += expected == found ? 1 : 0;
+  const std::vector<LabelExtent> extents = FindExtents(reference, predicted);
+  std::vector<LabelOverlap> overlaps;
+  for (std::size_t label = 1; label <= static_cast<std::size_t>(labels); ++label) {
+    overlaps.push_back(extents[label].overlap);
   }
-  return {by_value.begin() + 1, by_value.begin() + 1 + labels};
+  return overlaps;
 }
 
 double MeanDice(const std::vector<LabelOverlap>& overlaps) {

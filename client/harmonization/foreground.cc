@@ -7,6 +7,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "client/imaging/byte_bits.h"
+
 namespace isoscan {
 namespace {
 
@@ -19,20 +21,11 @@ constexpr std::int64_t kLargeMask = 1 << 18;
 /// Voxels that are looked at together, one bit each.
 constexpr std::int64_t kWord = 64;
 
-/// Bit i of the result is set where byte i of `bytes` is not 0.
-std::uint64_t NonzeroBytes(std::uint64_t bytes) {
-  constexpr std::uint64_t kLowBits = 0x7f7f7f7f7f7f7f7f;
-  const std::uint64_t ones = ((((bytes & kLowBits) + kLowBits) | bytes) & ~kLowBits) >> 7;
-  return (ones * 0x0102040810204080) >> 56;  // Byte i, 0 or 1, moves to bit 56 + i.
-}
-
 /// Bit i is set where voxel i is foreground, or background; 0 beyond `count` voxels.
 std::uint64_t MembersOf(const std::uint8_t* voxels, std::int64_t count, bool foreground) {
-  static_assert(std::endian::native == std::endian::little);
   std::array<std::uint64_t, kWord / 8> bytes{};
   std::memcpy(bytes.data(), voxels, static_cast<std::size_t>(count));
-  std::uint64_t members = 0;
-  for (std::size_t i = 0; i < bytes.size(); ++i) members |= NonzeroBytes(bytes[i]) << (8 * i);
+  const std::uint64_t members = NonzeroBytes(bytes);
   return foreground ? members : ~members & (~std::uint64_t{0} >> (kWord - count));
 }
 
