@@ -31,6 +31,8 @@ struct CommandLine {
   std::string study;
   InspectRequest inspection;
   EvaluationRequest evaluation;
+  MaskEvaluationRequest masks;
+  std::optional<GeometrySource> masks_geometry;
   ClientConfig::Device device;
   HarmonizeRequest harmonize;
   bool certify = false;
@@ -131,17 +133,64 @@ void AddInspect(CLI::App& program, CommandLine& line, const std::stop_token& sto
 
 void AddEvaluate(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
   CLI::App* const app = program.add_subcommand(
-      "evaluate", "Score a model: on this site's held-out cases, or on every case of FOLDERs");
-  app->add_option("folders", line.evaluation.folders, "Cohorts, instead of the site's own");
-  app->add_option("--study", line.evaluation.study, "A study's file, or an approved study's name");
-  app->add_option("--model", line.evaluation.model, "A global model (.safetensors)")->required();
-  app->add_option("--out", line.evaluation.out, "Also write JSON to this file");
-  app->add_flag("--json", line.evaluation.json, "Print JSON");
-  app->add_option("--device", line.device.name, "auto, cpu, cuda or cuda:N; for FOLDERs");
-  app->add_option("--threads", line.device.threads, "0: every core; for FOLDERs")
+      "evaluate",
+      "Score a model, on this site's held-out cases or on every case of FOLDERs; or masks in files "
+      "(--predictions) against others (--references)");
+  EvaluationRequest& request = line.evaluation;
+  MaskEvaluationRequest& masks = line.masks;
+  CLI::Option* const folders =
+      app->add_option("folders", request.folders, "Cohorts, instead of the site's own");
+  CLI::Option* const study =
+      app->add_option("--study", request.study, "A study's file, or an approved study's name");
+  CLI::Option* const model =
+      app->add_option("--model", request.model, "A global model (.safetensors)");
+  CLI::Option* const device =
+      app->add_option("--device", line.device.name, "auto, cpu, cuda or cuda:N; for FOLDERs");
+  CLI::Option* const predictions =
+      app->add_option("--predictions", masks.predictions,
+                      "A mask, or a folder of masks, whatever made them: no study is needed")
+          ->excludes(folders)
+          ->excludes(study)
+          ->excludes(model)
+          ->excludes(device);
+  CLI::Option* const references =
+      app->add_option(
+             "--references", masks.references,
+             "Masks to compare them with: a file, or a folder with files of the same names")
+          ->needs(predictions);
+  predictions->needs(references);
+  app->add_option("--labels", masks.labels,
+                  "VALUE or VALUE=NAME, separated by commas: these values of the masks alone")
+      ->delimiter(',')
+      ->needs(predictions);
+  AddGeometry(app, line.masks_geometry,
+              "Which form counts where a NIfTI's qform and sform disagree; for --predictions")
+      ->needs(predictions);
+  app->add_option("--tolerance-mm", request.surface.tolerances_mm,
+                  "Distances up to which surfaces count as equal, for NSD")
+      ->delimiter(',')
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  AddWord<SurfaceDefinition>(
+      app, "--definition", request.surface.definition,
+      {{"surface", SurfaceDefinition::kElements}, {"voxels", SurfaceDefinition::kVoxels}},
+      "What a mask's surface is: elements with areas (surface, default), or its border voxels");
+  app->add_option("--out", request.output.out, "Also write JSON to this file");
+  app->add_option("--csv", request.output.csv, "Also write a CSV file, a row per case and label");
+  app->add_flag("--json", request.output.json, "Print JSON");
+  app->add_option("--threads", line.device.threads, "0: every core; not for the site's own cases")
       ->check(CLI::Range(0, 1024));
   app->callback([&line, &stop] {
+    EvaluationRequest& chosen = line.evaluation;
+    if (line.masks.predictions.empty() && chosen.model.empty()) {
+      throw CLI::RequiredError("--model, or --predictions and --references");
+    }
+    line.masks.surface = chosen.surface;
+    line.masks.output = chosen.output;
+    line.masks.geometry = line.masks_geometry.value_or(GeometrySource::kAgreed);
+    line.masks.threads = line.device.threads;
     line.command = [&line, &stop] {
+      if (!line.masks.predictions.empty()) return Report(EvaluateMasks(line.masks, stop));
       if (line.evaluation.folders.empty()) {
         const absl::StatusOr<ClientConfig> config = LoadClientConfig(line.config);
         return Report(config.ok() ? EvaluateCases(*config, line.evaluation, stop)

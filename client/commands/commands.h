@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 
 #include "client/client_config.h"
+#include "client/evaluation/surface_metrics.h"
 #include "client/imaging/image_file.h"
 #include "common/process/exit_code.h"
 #include "common/study/study.h"
@@ -48,23 +49,48 @@ struct InspectRequest {
 /// Errors: NOT_FOUND no cohort there; DATA_LOSS no case can be used, after everything was printed.
 absl::Status Inspect(const InspectRequest& request, std::stop_token stop);
 
+/// Where the results of `evaluate` go.
+struct EvaluationOutput {
+  std::filesystem::path out;  ///< JSON file; empty: none.
+  std::filesystem::path csv;  ///< CSV file with a row per case and label; empty: none.
+  bool json = false;          ///< Print JSON instead of tables.
+};
+
 struct EvaluationRequest {
   std::string study;            ///< As ChooseStudy() takes it.
   std::filesystem::path model;  ///< A global model, safetensors.
   std::vector<std::filesystem::path> folders;
-  std::filesystem::path out;  ///< JSON file; empty: none.
-  bool json = false;
+  SurfaceOptions surface;
+  EvaluationOutput output;
 };
 
 /// Scores a model on cohort folders (every case of theirs) or, without any, on the held-out cases
-/// of the site's own cohorts. Prints a row per case with its Dice; `out` and `json` have the same
-/// with the voxels of each label. Nothing leaves this machine.
+/// of the site's own cohorts. Prints a row per case and label and each label's means with its
+/// numbers of misses and false alarms (docs/evaluation.md). Nothing leaves this machine.
 ///
 /// A case that cannot be used is named with its reason and the rest goes on.
 /// Errors: DATA_LOSS no case can be scored; those of ChooseStudy, LoadStudyModel, ListCases and
 /// Trainer::Create; CANCELLED.
 absl::Status EvaluateCases(const ClientConfig& config, const EvaluationRequest& request,
                            std::stop_token stop);
+
+/// Masks that are compared with others; no study and no model has a part in it.
+struct MaskEvaluationRequest {
+  std::filesystem::path predictions;  ///< As PairMasks() takes them.
+  std::filesystem::path references;
+  /// VALUE or VALUE=NAME each; empty: every value but 0 that one of the masks holds.
+  std::vector<std::string> labels;
+  SurfaceOptions surface;
+  GeometrySource geometry = GeometrySource::kAgreed;
+  int threads = 0;  ///< 0: every available core.
+  EvaluationOutput output;
+};
+
+/// The same of masks in files. A file without a counterpart, a pair whose grids differ and what is
+/// no label map are refused by name; all others are scored and printed first.
+/// Errors: DATA_LOSS some were refused; INVALID_ARGUMENT labels that are none; those of PairMasks;
+/// CANCELLED.
+absl::Status EvaluateMasks(const MaskEvaluationRequest& request, std::stop_token stop);
 
 /// What `harmonize` is to do: a study's plan, or the flags' one.
 struct HarmonizeRequest {

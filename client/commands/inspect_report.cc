@@ -9,6 +9,7 @@
 #include <set>
 #include <string_view>
 
+#include "client/commands/table.h"
 #include "client/imaging/acquisition.h"
 #include "common/status/printable.h"
 
@@ -73,22 +74,6 @@ std::string LabelsOf(const CaseSight& sight) {
     text += fmt::format(", {} more", sight.labels.size() - kShown);
   }
   return text.empty() ? "-" : text;
-}
-
-/// Columns that are as wide as their widest cell; the last one is not padded.
-void PrintRows(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<std::size_t> widths;
-  for (const std::vector<std::string>& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  for (const std::vector<std::string>& row : rows) {
-    std::string line;
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      line += i + 1 < row.size() ? fmt::format("{:<{}}  ", row[i], widths[i]) : row[i];
-    }
-    fmt::print("{}\n", line);
-  }
 }
 
 void PrintFindings(const InspectReport& report, bool quarantines, std::string_view title) {
