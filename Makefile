@@ -33,11 +33,11 @@ test-all: configure ## Build and run all tests
 	@cmake --build $(BUILD) --parallel $(JOBS)
 	@deploy/dev/run-tests $(BUILD) --all
 
-bench: packages ## Compare imaging with the Python environment PEERS=...; lgg in ISOSCAN_DATA=...
+bench: packages ## Compare imaging and metrics with the Python environment PEERS=...; lgg in ISOSCAN_DATA=...
 	@deploy/dev/bootstrap libbenchmark-dev
 	@cmake --preset release --log-level=WARNING -DISOSCAN_BENCHMARKS=ON
 	@cmake --build $(BUILD) --parallel $(JOBS) --target imaging_bench
-	@for name in normalise mask n4 nyul white_stripe kde fcm $(if $(ISOSCAN_DATA),pipeline); do \
+	@for name in normalise mask n4 nyul white_stripe kde fcm metrics $(if $(ISOSCAN_DATA),pipeline); do \
 		tests/benchmarks/beside $$name $(if $(PEERS),--peers $(PEERS)) || exit 1; done
 
 format: ## Format the C++ files

@@ -2,10 +2,11 @@
 //
 //   imaging_bench TASK SCRATCH IMAGE...
 //
-// TASK is normalise, mask, pipeline, n4 or a normaliser: nyul, white_stripe, kde or fcm. All but
-// pipeline and n4 stretch their image to 256x256x176 voxels and leave it, with a mask, in SCRATCH,
-// where the peers read the same bytes. Then, for every line of standard
-// input, which names one of the task's ways, they run it once and answer with its milliseconds.
+// TASK is normalise, mask, pipeline, n4, metrics or a normaliser: nyul, white_stripe, kde or fcm.
+// metrics leaves its pairs of masks in SCRATCH; all others but pipeline and n4 stretch their image
+// to 256x256x176 voxels and leave it there with a mask: the peers read the same bytes. Then, for
+// every line of standard input, which names one of the task's ways, they run it once and answer
+// with its milliseconds.
 
 #include <fmt/format.h>
 
@@ -23,9 +24,11 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
+#include "client/evaluation/surface_metrics.h"
 #include "client/harmonization/harmonize.h"
 #include "client/harmonization/masked_normalization.h"
 #include "client/harmonization/n4.h"
@@ -271,11 +274,91 @@ Ways Normaliser(const std::string& method, const Paths& images,
            }}};
 }
 
+/// The label that is 1 in `labels` grown by one voxel across each face, and moved; what would leave
+/// the grid comes back on its other side.
+LabelMap GrownAndMoved(const LabelMap& labels, bool grown, const std::array<std::int64_t, 3>& by) {
+  const auto& size = labels.geometry.size;
+  LabelMap moved = labels;
+  std::fill(moved.voxels.begin(), moved.voxels.end(), std::uint8_t{0});
+  const auto mark = [&](std::array<std::int64_t, 3> at) {
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      at[axis] = (at[axis] + by[axis] + size[axis]) % size[axis];
+    }
+    moved.voxels[static_cast<std::size_t>((at[2] * size[1] + at[1]) * size[0] + at[0])] = 1;
+  };
+  std::size_t voxel = 0;
+  for (std::int64_t z = 0; z < size[2]; ++z) {
+    for (std::int64_t y = 0; y < size[1]; ++y) {
+      for (std::int64_t x = 0; x < size[0]; ++x) {
+        if (labels.voxels[voxel++] == 0) continue;
+        mark({x, y, z});
+        for (std::size_t axis = 0; grown && axis < 3; ++axis) {
+          for (const std::int64_t step : {-1, 1}) {
+            std::array<std::int64_t, 3> beside{x, y, z};
+            beside[axis] += step;
+            if (beside[axis] >= 0 && beside[axis] < size[axis]) mark(beside);
+          }
+        }
+      }
+    }
+  }
+  return moved;
+}
+
+/// A brain against itself, grown and moved; a hippocampus against itself, moved.
+Ways Metrics(const Paths& images, const std::filesystem::path& scratch) {
+  if (images.size() < 2) Fail("metrics takes ch2bet and aal");
+  Ways ways;
+  const auto read = [&ways, &scratch](const std::string& name, const std::filesystem::path& image,
+                                      auto inside, bool grown,
+                                      const std::array<std::int64_t, 3>& by) {
+    const Volume stored = Unwrap(ReadVolume(image));
+    const auto reference = std::make_shared<LabelMap>();
+    reference->geometry = stored.geometry;
+    for (const float voxel : stored.voxels) reference->voxels.push_back(inside(voxel) ? 1 : 0);
+    const auto predicted = std::make_shared<const LabelMap>(GrownAndMoved(*reference, grown, by));
+    WriteRaw(scratch / (name + "_reference.u8"), reference->voxels);
+    WriteRaw(scratch / (name + "_predicted.u8"), predicted->voxels);
+    for (const auto& [definition, title] :
+         {std::pair{SurfaceDefinition::kElements, "surface elements"},
+          std::pair{SurfaceDefinition::kVoxels, "border voxels"}}) {
+      ways[name + ": " + title] = [reference, predicted, definition = definition] {
+        std::vector<LabelScore> scores;
+        Run run{.milliseconds = Milliseconds([&] {
+                  scores = ScoreLabels(*reference, *predicted, 1, {.definition = definition});
+                })};
+        run.result = fmt::format(
+            R"({{"hd95_mm": {:.6f}, "nsd_1mm": {:.6f}, "hd_mm": {:.6f}, "assd_mm": {:.6f}}})",
+            scores[0].hd95_mm, scores[0].nsd[0], scores[0].hd_mm, scores[0].assd_mm);
+        return run;
+      };
+    }
+    return std::pair{reference, predicted};
+  };
+  const auto [reference, predicted] =
+      read("brain", images[0], [](float voxel) { return voxel > 0; }, true, {2, 1, 0});
+  read("hippocampus", images[1], [](float voxel) { return voxel == 37; }, false, {1, 1, 0});
+  // Both masks are read once.
+  ways["limit"] = [reference = reference, predicted = predicted] {
+    return Run{Milliseconds([&] {
+      std::int64_t bits = 0;
+      for (const LabelMap* mask :
+           {static_cast<const LabelMap*>(reference.get()), predicted.get()}) {
+        bits ^= ReadAll(reinterpret_cast<const float*>(mask->voxels.data()),
+                        static_cast<std::int64_t>(mask->voxels.size()) / 4);
+      }
+      if (bits == 1) fmt::print(stderr, " ");
+    })};
+  };
+  return ways;
+}
+
 Ways WaysOf(const std::string& task, const Paths& images, const std::filesystem::path& scratch) {
   if (task == "normalise") return Normalise(images, scratch);
   if (task == "mask") return HeadMask(images, scratch);
   if (task == "pipeline") return Pipeline(images);
   if (task == "n4") return N4(images);
+  if (task == "metrics") return Metrics(images, scratch);
   return Normaliser(task, images, scratch);
 }
 

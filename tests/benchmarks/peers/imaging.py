@@ -1,8 +1,8 @@
 """The peers' side of tests/benchmarks/beside, which starts it: imaging.py TASK SCRATCH IMAGE...
 
-TASK is normalise, mask, pipeline, n4, nyul, white_stripe, kde or fcm. The first line on standard output names the task's ways; then, for
-every line of standard input that names one, it is run once: {"ms", "peak_mib", "result"}. SCRATCH holds the
-head that imaging_bench has left there. A library is loaded when a way of it is first asked for.
+TASK is normalise, mask, pipeline, n4, metrics, nyul, white_stripe, kde or fcm. The first line on standard output
+names the task's ways; then, for every line of standard input that names one, it is run once: {"ms", "peak_mib",
+"result"}. SCRATCH holds the head, or the masks, that imaging_bench has left there. A library is loaded when a way of it is first asked for.
 """
 import functools
 import importlib.metadata
@@ -270,7 +270,52 @@ class Normaliser(Normalise):
     ways = {"intensity-normalization": intensity_normalization}
 
 
-TASKS = {"normalise": Normalise, "mask": HeadMask, "pipeline": Pipeline, "n4": N4,
+class Metrics:
+    """HD95, and the share of the surfaces within 1 mm where a library has it, of two pairs of masks."""
+
+    def __init__(self, scratch, images):
+        self.scratch = scratch
+
+    def masks(self, name):
+        return [np.fromfile(self.scratch / f"{name}_{side}.u8", np.uint8).reshape(181, 217, 181).astype(bool)
+                for side in ("reference", "predicted")]
+
+    def result(self, out):
+        return {key: round(float(value), 6) for key, value in zip(("hd95_mm", "nsd_1mm"), np.ravel(out))}
+
+    def deepmind(self, name):
+        import surface_distance
+        masks = self.masks(name)
+
+        def call(_):
+            distances = surface_distance.compute_surface_distances(*masks, (1.0, 1.0, 1.0))
+            return [surface_distance.compute_robust_hausdorff(distances, 95),
+                    surface_distance.compute_surface_dice_at_tolerance(distances, 1.0)]
+        return tuple, call
+
+    def monai(self, name, nsd):
+        import monai.metrics
+        library = torch()
+        # Its masks have a channel per class, the background first, and the predicted one comes first.
+        masks = [library.from_numpy(np.stack([~mask, mask]))[None] for mask in reversed(self.masks(name))]
+        spacing = {"spacing": (1.0, 1.0, 1.0)}
+        hd95 = lambda: monai.metrics.compute_hausdorff_distance(*masks, percentile=95, **spacing)
+        return tuple, lambda _: ([hd95(), monai.metrics.compute_surface_dice(*masks, [1.0], **spacing)]
+                                 if nsd else [hd95()])
+
+    def medpy(self, name):
+        import medpy.metric
+        reference, predicted = self.masks(name)
+        return tuple, lambda _: [medpy.metric.binary.hd95(predicted, reference, voxelspacing=(1.0, 1.0, 1.0))]
+
+    ways = {f"{name}: {title}": functools.partial(way, name=name)
+            for title, way in (("DeepMind, HD95 and NSD", deepmind),
+                               ("MONAI, HD95", functools.partial(monai, nsd=False)),
+                               ("MONAI, HD95 and NSD", functools.partial(monai, nsd=True)), ("MedPy, HD95", medpy))
+            for name in ("brain", "hippocampus")}
+
+
+TASKS = {"metrics": Metrics, "normalise": Normalise, "mask": HeadMask, "pipeline": Pipeline, "n4": N4,
          **{method: functools.partial(Normaliser, method) for method in ("nyul", "white_stripe", "kde", "fcm")}}
 
 
@@ -293,9 +338,11 @@ def main():
         else:
             prepare, call = made[name]
             milliseconds, out = timed(call, prepare())
-        packages = {"intensity_normalization": "intensity-normalization"}
+        packages = {"intensity_normalization": "intensity-normalization",
+                    "surface_distance": "surface-distance-based-measures"}
         versions = {packages.get(package, package): importlib.metadata.version(packages.get(package, package))
-                    for package in ("numpy", "scipy", "torch", "monai", "torchio", "intensity_normalization", "SimpleITK")
+                    for package in ("numpy", "scipy", "torch", "monai", "torchio", "intensity_normalization", "SimpleITK",
+                                    "surface_distance", "medpy")
                     if package in sys.modules}
         print(json.dumps({"ms": milliseconds, "result": task.result(out), "versions": versions,
                           "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}), flush=True)
