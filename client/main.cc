@@ -162,6 +162,7 @@ void AddEvaluate(CLI::App& program, CommandLine& line, const std::stop_token& st
   app->add_option("--labels", masks.labels,
                   "VALUE or VALUE=NAME, separated by commas: these values of the masks alone")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->needs(predictions);
   AddGeometry(app, line.masks_geometry,
               "Which form counts where a NIfTI's qform and sform disagree; for --predictions")
@@ -169,6 +170,7 @@ void AddEvaluate(CLI::App& program, CommandLine& line, const std::stop_token& st
   app->add_option("--tolerance-mm", request.surface.tolerances_mm,
                   "Distances up to which surfaces count as equal, for NSD")
       ->delimiter(',')
+      ->allow_extra_args(false)  // What follows is a FOLDER.
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   AddWord<SurfaceDefinition>(

@@ -130,6 +130,8 @@ TEST_F(EvaluateCommand, TellsWhichOptionsBelongTogether) {
               HasSubstr("excludes"));
   EXPECT_THAT(Run({"--predictions", Path("p"), "--references", Path("r"), "--labels", "0"}, 2),
               HasSubstr("--labels 0"));
+  EXPECT_THAT(Run({"--model", "m", "--study", Path("no.toml"), "--tolerance-mm", "1,2", "."}, 3),
+              HasSubstr("no.toml"));
   EXPECT_THAT(Run({"--predictions", Path("p"), "--references", Path("r")}, 3),
               HasSubstr("cannot open"));
 }
