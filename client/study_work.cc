@@ -285,16 +285,28 @@ absl::StatusOr<std::vector<ScoredCase>> StudyWork::Score(const NamedTensors& wei
   return scores;
 }
 
-absl::StatusOr<TrainingResult> StudyWork::Train(const NamedTensors& weights,
-                                                const TrainingTask& task,
+absl::StatusOr<TrainingResult> StudyWork::Train(const NamedTensors& weights, TrainingTask task,
+                                                const fs::path& checkpoint,
                                                 const SiteAssignment& assignment,
                                                 const std::stop_token& stop) {
   TerminalProgress bar(fmt::format("training round {}", assignment.round), task.steps);
   Tell(assignment, "training", 0, task.steps);
-  std::int64_t done = 0;
+  folder_.KeepOnlyCheckpoint(checkpoint);
+  task.checkpoint = {.file = checkpoint,
+                     .every_steps = config_.checkpoint.every_steps,
+                     .on_resumed =
+                         [&](std::int64_t done) {
+                           spdlog::info("training_resumed study={} round={} step={} of={}",
+                                        assignment.study, assignment.round, done, task.steps);
+                         },
+                     .on_trouble =
+                         [&](const absl::Status& trouble) {
+                           spdlog::warn("checkpoint_trouble study={} round={} reason=\"{}\"",
+                                        assignment.study, assignment.round, MessageOf(trouble));
+                         }};
   return loaded_->trainer->Train(weights, loaded_->cohort.training, task, stop,
-                                 [&](std::int64_t, double loss) {
-                                   ++done;
+                                 [&](std::int64_t step, double loss) {
+                                   const std::int64_t done = step - task.first_step + 1;
                                    Tell(assignment, "training", done, task.steps);
                                    bar.Advance(done, fmt::format("loss {:.3f}", loss));
                                  });
@@ -329,7 +341,9 @@ absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::
                           .random_stream = RandomStreamOf(study),
                           .round = assignment.round};
   const steady_clock::time_point training_start = steady_clock::now();
-  ASSIGN_OR_RETURN(const TrainingResult result, Train(*model, task, assignment, stop));
+  const fs::path checkpoint =
+      folder_.Checkpoint(study.name, assignment.round, assignment.model_digest);
+  ASSIGN_OR_RETURN(const TrainingResult result, Train(*model, task, checkpoint, assignment, stop));
   update.seconds_training = SecondsSince(training_start);
   update.training_cases = static_cast<std::int64_t>(loaded_->cohort.training.size());
   update.steps = result.steps;
@@ -344,6 +358,8 @@ absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::
   ASSIGN_OR_RETURN(update.weights_digest, Sha256OfFile(weights));
   // Last: where the record is, the weights are.
   RETURN_IF_ERROR(WriteUpdateRecord(kept.string() + ".json", update));
+  std::error_code ignored;
+  fs::remove(checkpoint, ignored);
   return HandIn(update, assignment, stop);
 }
 
@@ -486,17 +502,21 @@ absl::Status StudyWork::TrainAlone(const SiteAssignment& assignment, const std::
   const Study& study = loaded_->study;
   const std::int64_t steps = study.rounds.rounds * study.training.steps_per_round;
   spdlog::info("local_only_started study={} steps={}", study.name, steps);
+  const fs::path checkpoint = folder_.Checkpoint(study.name, 0, study.digest);
   ASSIGN_OR_RETURN(const TrainingResult result, Train(InitialWeights(study),
                                                       {.first_step = 0,
                                                        .steps = steps,
                                                        .total_steps = steps,
                                                        .random_stream = RandomStreamOf(study),
                                                        .round = 1},
-                                                      assignment, stop));
+                                                      checkpoint, assignment, stop));
   ASSIGN_OR_RETURN(const std::vector<ScoredCase> scores, Score(result.weights, assignment, stop));
   spdlog::info("trained_alone study={} steps={} mean_loss={:.4f}", study.name, result.steps,
                result.mean_loss);
-  return HandInScores(scores, std::nullopt, assignment);
+  RETURN_IF_ERROR(HandInScores(scores, std::nullopt, assignment));
+  std::error_code ignored;
+  fs::remove(checkpoint, ignored);
+  return absl::OkStatus();
 }
 
 }  // namespace isoscan

@@ -2,10 +2,14 @@
 
 #include <torch/types.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "absl/status/status.h"
+
 #include "common/study/study.h"
+#include "common/weights/named_tensors.h"
 
 namespace isoscan {
 
@@ -27,9 +31,21 @@ class Optimizer {
   /// before it was limited; when that is not finite, nothing is updated.
   double Step(double learning_rate);
 
+  /// What the next step depends on beside weights and gradients, in float32: `first.NUMBER` and,
+  /// for AdamW, `second.NUMBER` of each parameter that takes part. NUMBER counts the given
+  /// parameters.
+  NamedTensors Moments() const;
+
+  /// Goes on as after `steps` steps that led to `moments`; before the first step only.
+  /// Errors: INVALID_ARGUMENT moments that these parameters cannot have.
+  absl::Status Restore(std::int64_t steps, const NamedTensors& moments);
+
  private:
+  void Start(const std::vector<bool>& taking_part);
+
   TrainingPlan plan_;
-  std::vector<torch::Tensor> parameters_;
+  std::vector<torch::Tensor> parameters_;      ///< From the first step on, those that take part.
+  std::vector<std::size_t> numbers_;           ///< Of parameters_.
   std::vector<torch::Tensor> first_moments_;   ///< Momentum for SGD; made when first needed.
   std::vector<torch::Tensor> second_moments_;  ///< AdamW only.
   std::int64_t steps_ = 0;

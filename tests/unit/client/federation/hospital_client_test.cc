@@ -256,6 +256,38 @@ TEST_F(HospitalClientTest, ScoresTrainsAndHandsInARound) {
   EXPECT_THAT(session_.uploaded_digests, ElementsAre(update.weights_digest));
 }
 
+TEST_F(HospitalClientTest, NamesOneCheckpointForARoundUntilItsUpdateIsKept) {
+  const fs::path checkpoint = SiteStateFolder(config_.state).Checkpoint(study_.name, 2, model_);
+  config_.checkpoint.every_steps = 7;
+  session_.Ask({Assignment(Kind::kTrain, 2)});
+  fs::create_directories(checkpoint.parent_path());
+  const fs::path of_another_round = checkpoint.parent_path() / "1-0123456789abcdef.safetensors";
+  const fs::path half_written = checkpoint.string() + ".tmp-0a0b0c0d";
+  for (const fs::path& file : {checkpoint, of_another_round, half_written}) {
+    ASSERT_OK(WriteFileAtomically(file, "weights"));
+  }
+  std::vector<fs::path> while_training;
+  training_.on_train = [&] {
+    for (const auto& entry : fs::directory_iterator(checkpoint.parent_path())) {
+      while_training.push_back(entry.path());
+    }
+  };
+  bool when_handed_in = true;
+  session_.on_update = [&](const RoundUpdate&) {
+    when_handed_in = fs::exists(checkpoint);
+    session_.Ask({Ended()});
+    return absl::OkStatus();
+  };
+
+  ASSERT_OK(Run());
+
+  ASSERT_THAT(training_.tasks, SizeIs(1));
+  EXPECT_EQ(training_.tasks[0].checkpoint.file, checkpoint);
+  EXPECT_EQ(training_.tasks[0].checkpoint.every_steps, 7);
+  EXPECT_THAT(while_training, ElementsAre(checkpoint));
+  EXPECT_FALSE(when_handed_in);
+}
+
 TEST_F(HospitalClientTest, WorksOnWhereAnotherApprovedStudyCannotBeRead) {
   ASSERT_OK(WriteFileAtomically(SiteStateFolder(config_.state).approved() / "old.toml",
                                 "name = \"old\"\n[preprocessing]\nmask = \"whole\"\n"));
