@@ -46,6 +46,12 @@ std::vector<std::vector<std::uint32_t>> ForegroundOf(const std::vector<std::uint
 
 }  // namespace
 
+std::int64_t BatchBytes(const Study& study) {
+  const auto channels = static_cast<std::int64_t>(study.channels.size());
+  const auto bytes_per_voxel = channels * std::int64_t{sizeof(float)} + 1;
+  return study.training.batch_size * VoxelsOf(study.training.patch_size) * bytes_per_voxel;
+}
+
 PatchSampler::PatchSampler(const Study& study, std::span<const PreparedCase> cases,
                            std::string stream, std::int64_t round)
     : seed_(study.seed),

@@ -20,6 +20,9 @@ struct PatchBatch {
   std::vector<std::uint8_t> labels;  ///< [batch, D, H, W].
 };
 
+/// Memory of one.
+std::int64_t BatchBytes(const Study& study);
+
 /// Cuts and augments the patches of any step. Step n is a pure function of the study's seed, the
 /// stream's name, the round and n: it can be computed by any thread and again after a crash.
 ///

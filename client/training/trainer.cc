@@ -9,7 +9,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstddef>
-#include <future>
 #include <new>
 #include <optional>
 #include <string_view>
@@ -21,6 +20,7 @@
 #include "client/network/weights_bridge.h"
 #include "client/training/compute_device.h"
 #include "client/training/optimizer.h"
+#include "client/training/patch_loader.h"
 #include "client/training/patch_sampler.h"
 #include "client/training/segmentation_loss.h"
 #include "client/training/sliding_window.h"
@@ -185,21 +185,15 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
                          .moments = optimizer.Moments()};
   };
 
-  // The patches of the next step are made while this one computes.
-  const auto prepare = [&](std::int64_t step) {
-    return std::async(std::launch::async, [&sampler, step] { return sampler.Sample(step); });
-  };
-  std::future<PatchBatch> upcoming;
-  if (done < task.steps) upcoming = prepare(task.first_step + done);
+  PatchLoader loader(sampler, task.first_step + done, task.first_step + task.steps,
+                     BatchesAhead(study));
   while (done < task.steps) {
     const std::int64_t step = task.first_step + done;
     if (stop.stop_requested()) {
       checkpoints.Keep(done, state);
       return absl::CancelledError(fmt::format("training was stopped before step {}", step));
     }
-    PatchBatch batch = upcoming.get();
-    if (done + 1 < task.steps) upcoming = prepare(step + 1);
-
+    PatchBatch batch = loader.Next();
     const torch::Tensor loss = Loss(batch, head_weights);
     const auto value = loss.item<double>();
     if (!std::isfinite(value)) {
@@ -330,7 +324,9 @@ std::int64_t EstimateTrainingMemory(const Study& study) {
   }
   const Triple& patch = plan.patch_size;
   const std::int64_t scores = plan.batch_size * study.classes() * patch[0] * patch[1] * patch[2];
-  return kProcessBytes + 5 * 4 * parameters + value_bytes * (kept + 6 * largest) + 8 * 4 * scores;
+  const std::int64_t batches = (BatchesAhead(study) + 1) * BatchBytes(study);
+  return kProcessBytes + 5 * 4 * parameters + value_bytes * (kept + 6 * largest) + 8 * 4 * scores +
+         batches;
 }
 
 }  // namespace isoscan

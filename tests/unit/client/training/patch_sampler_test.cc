@@ -11,6 +11,8 @@
 #include <span>
 #include <utility>
 
+#include "client/training/patch_loader.h"
+
 namespace isoscan {
 namespace {
 
@@ -211,6 +213,33 @@ TEST(PatchSampler, MirrorsATurnedPatchAsAWhole) {
     }
   }
   EXPECT_GT(turned_round, 0);
+}
+
+TEST(PatchLoader, GivesTheBatchOfEachStepHoweverManyAreMadeAhead) {
+  Study study = SmallStudy();
+  study.training.intensity_augmentation = 1;
+  study.training.augmentation = TrainingPlan::Augmentation::kNnunet;
+  const std::vector<PreparedCase> cases{NumberedCase(9, 10, 11), NumberedCase(5, 7, 8)};
+  const PatchSampler sampler(study, cases, "st-marys", 2);
+
+  for (const std::int64_t ahead : {1, 3, 20}) {
+    PatchLoader loader(sampler, 5, 15, ahead);
+    for (std::int64_t step = 5; step < 15; ++step) {
+      EXPECT_EQ(loader.Next().images, sampler.Sample(step).images) << step;
+    }
+  }
+  // One that is not emptied ends, too.
+  PatchLoader unused(sampler, 0, 1000, 4);
+}
+
+TEST(BatchesAhead, KeepsToItsMemoryButForOneBatch) {
+  Study study = SmallStudy();
+  EXPECT_EQ(BatchesAhead(study), 4);
+  study.training.patch_size = {256, 256, 256};
+  study.training.batch_size = 4;  // 320 MiB
+  EXPECT_EQ(BatchesAhead(study), 3);
+  study.training.batch_size = 64;
+  EXPECT_EQ(BatchesAhead(study), 1);
 }
 
 TEST(PatchSampler, MirrorsTheZerosAroundASmallCaseToo) {
