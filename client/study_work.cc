@@ -508,7 +508,8 @@ absl::Status StudyWork::TrainAlone(const SiteAssignment& assignment, const std::
                                                        .steps = steps,
                                                        .total_steps = steps,
                                                        .random_stream = RandomStreamOf(study),
-                                                       .round = 1},
+                                                       .round = 1,
+                                                       .alone = true},
                                                       checkpoint, assignment, stop));
   ASSIGN_OR_RETURN(const std::vector<ScoredCase> scores, Score(result.weights, assignment, stop));
   spdlog::info("trained_alone study={} steps={} mean_loss={:.4f}", study.name, result.steps,

@@ -63,18 +63,25 @@ double LearningRate(const TrainingPlan& plan, std::int64_t step, std::int64_t to
 Optimizer::Optimizer(const TrainingPlan& plan, std::vector<torch::Tensor> parameters)
     : plan_(plan), parameters_(std::move(parameters)), numbers_(parameters_.size()) {
   std::iota(numbers_.begin(), numbers_.end(), 0);
+  if (plan_.proximal == 0) return;
+  for (const torch::Tensor& parameter : parameters_) {
+    origins_.push_back(parameter.detach().clone());
+  }
 }
 
 void Optimizer::Start(const std::vector<bool>& taking_part) {
   std::vector<torch::Tensor> parameters;
+  std::vector<torch::Tensor> origins;
   std::vector<std::size_t> numbers;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     if (!taking_part[i]) continue;
     parameters.push_back(parameters_[i]);
     numbers.push_back(numbers_[i]);
+    if (!origins_.empty()) origins.push_back(origins_[i]);
   }
   parameters_ = std::move(parameters);
   numbers_ = std::move(numbers);
+  origins_ = std::move(origins);
   first_moments_ = ZerosLike(parameters_);
   if (plan_.optimizer == TrainingPlan::Optimizer::kAdamW) second_moments_ = ZerosLike(parameters_);
 }
@@ -127,6 +134,9 @@ double Optimizer::Step(double learning_rate) {
     parameter.mutable_grad().reset();
   }
 
+  if (!origins_.empty()) {
+    at::_foreach_add_(gradients, at::_foreach_sub(parameters_, origins_), plan_.proximal);
+  }
   const auto norm = at::stack(at::_foreach_norm(gradients)).norm().item<double>();
   if (!std::isfinite(norm)) return norm;
   ++steps_;

@@ -87,8 +87,9 @@ std::string DigestOf(const Study& study, const std::string& device, const NamedT
   Sha256 digest;
   digest.Update(fmt::format("checkpoint 1\nprogram {}\ntorch {}\ndevice {}\nstudy {}\n",
                             ProgramDigest(), TORCH_VERSION, device, study.digest));
-  digest.Update(fmt::format("round {} steps {} from {} of {} stream {}\n", task.round, task.steps,
-                            task.first_step, task.total_steps, task.random_stream));
+  digest.Update(fmt::format("round {} steps {} from {} of {} alone {} stream {}\n", task.round,
+                            task.steps, task.first_step, task.total_steps, task.alone,
+                            task.random_stream));
   digest.Update(EncodeSafetensorsHeader(ShapesOf(weights), {}));
   for (const auto& [name, tensor] : weights) {
     digest.Update(BytesOf(tensor.values.data(), tensor.values.size() * sizeof(float)));
@@ -159,7 +160,8 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
   RETURN_IF_ERROR(LoadWeights("the global model", weights, *network));
   network->train();
 
-  const TrainingPlan& plan = study.training;
+  TrainingPlan plan = study.training;
+  if (task.alone) plan.proximal = 0;
   const bool shared = plan.random_numbers == TrainingPlan::RandomNumbers::kShared;
   const PatchSampler sampler(study, cases, shared ? kSharedStream : task.random_stream, task.round);
   Optimizer optimizer(plan, network->parameters());
@@ -325,8 +327,9 @@ std::int64_t EstimateTrainingMemory(const Study& study) {
   const Triple& patch = plan.patch_size;
   const std::int64_t scores = plan.batch_size * study.classes() * patch[0] * patch[1] * patch[2];
   const std::int64_t batches = (BatchesAhead(study) + 1) * BatchBytes(study);
-  return kProcessBytes + 5 * 4 * parameters + value_bytes * (kept + 6 * largest) + 8 * 4 * scores +
-         batches;
+  const std::int64_t copies = plan.proximal > 0 ? 6 : 5;  // of the parameters
+  return kProcessBytes + copies * 4 * parameters + value_bytes * (kept + 6 * largest) +
+         8 * 4 * scores + batches;
 }
 
 }  // namespace isoscan

@@ -25,6 +25,7 @@ struct TrainingTask {
   std::int64_t total_steps = 0;  ///< Of the whole study.
   std::string random_stream;     ///< The site's declared stream.
   std::int64_t round = 1;
+  bool alone = false;  ///< Not drawn to a global model: the proximal term is left out.
   CheckpointPlan checkpoint =
       {};  ///< Where it is kept meanwhile; nothing of the result depends on it.
 };

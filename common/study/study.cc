@@ -225,6 +225,7 @@ TrainingPlan ReadTraining(ConfigReader table, const std::vector<std::string>& la
   plan.foreground_fraction =
       table.Number("foreground_fraction", {.minimum = 0, .maximum = 1}, plan.foreground_fraction);
   plan.deep_supervision = table.Flag("deep_supervision", plan.deep_supervision);
+  plan.proximal = table.Number("proximal", {.minimum = 0, .maximum = 1000}, plan.proximal);
   plan.augmentation =
       OneOf<TrainingPlan::Augmentation>(table, "augmentation",
                                         {{"intensity", TrainingPlan::Augmentation::kIntensity},

@@ -77,6 +77,7 @@ struct TrainingPlan {
   double gradient_norm_limit = 12;
   double foreground_fraction = 0.33;  ///< Of a batch, patches centred on a labelled voxel.
   bool deep_supervision = false;
+  double proximal = 0;  ///< FedProx's mu: how strongly weights are drawn to the global model's.
   std::vector<std::int64_t> mirror_axes;  ///< 0 = z, 1 = y, 2 = x.
   Augmentation augmentation = Augmentation::kIntensity;
   double intensity_augmentation = 1;  ///< Of nnU-Net's probabilities of changing intensities.

@@ -116,6 +116,25 @@ TEST(Optimizer, GoesOnFromItsMomentsToTheSameBits) {
   }
 }
 
+TEST(Optimizer, DrawsTheWeightsToWhereTheyWereByTheProximalTerm) {
+  TrainingPlan plan = Plan(TrainingPlan::Optimizer::kSgd);
+  plan.proximal = 0.7;
+  torch::Tensor ours = Start();
+  torch::Tensor theirs = Start();
+  torch::Tensor unused = Start();
+  Optimizer optimizer(plan, {unused, ours});
+  torch::optim::SGD reference(
+      {theirs}, torch::optim::SGDOptions(0.05).momentum(0.9).nesterov(true).weight_decay(0.01));
+
+  Descend(ours, [&] { optimizer.Step(0.05); });
+  Descend(theirs, [&] {
+    (0.35 * (theirs - at::ones({3, 4})).square().sum()).backward();
+    reference.step();
+  });
+
+  EXPECT_LT((ours - theirs).abs().max().item<double>(), 1e-6);
+}
+
 TEST(Optimizer, RefusesMomentsThatItsParametersCannotHave) {
   const TrainingPlan plan = Plan(TrainingPlan::Optimizer::kAdamW);
   const Tensor fitting{.shape = {3, 4}, .values = std::vector<float>(12)};

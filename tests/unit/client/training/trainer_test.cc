@@ -218,6 +218,33 @@ TEST(Trainer, TrainsOnASingleCaseThatIsSmallerThanThePatchAndLacksALabel) {
   EXPECT_GT(overlap[0].dice(), 0.7);
 }
 
+TEST(Trainer, StaysNearerToTheGlobalModelTheStrongerItIsDrawnToIt) {
+  Study study = PhantomStudy();
+  const std::vector<PreparedCase> cases = HarmonizedPhantoms(2, study);
+  const NamedTensors start = InitialWeights(study);
+  const auto distance_with = [&](double proximal, bool alone) {
+    study.training.proximal = proximal;
+    absl::StatusOr<Trainer> trainer = Trainer::Create(study, "cpu", kThreads);
+    EXPECT_OK(trainer);
+    TrainingTask task = Steps(20);
+    task.alone = alone;
+    const auto result = trainer->Train(start, cases, task, {}, {});
+    EXPECT_OK(result);
+    double sum = 0;
+    for (const auto& [name, tensor] : result->weights) {
+      for (std::size_t i = 0; i < tensor.values.size(); ++i) {
+        const double change = tensor.values[i] - start.at(name).values[i];
+        sum += change * change;
+      }
+    }
+    return std::sqrt(sum);
+  };
+
+  const double free = distance_with(0, false);
+  EXPECT_LT(distance_with(5, false), 0.8 * free);
+  EXPECT_EQ(distance_with(5, true), free);
+}
+
 TEST(Trainer, PredictsOnTheCasesOwnGrid) {
   Study study = PhantomStudy();
   study.training.patch_size = {32, 32, 32};  // larger than the volume

@@ -87,6 +87,7 @@ deep_supervision = true
 augmentation = "nnunet"
 mirror_axes = [0, 2]
 intensity_augmentation = 0
+proximal = 0.01
 random_numbers = "shared"
 precision = "mixed"
 
@@ -136,6 +137,7 @@ TEST(ParseStudy, FillsInTheDefaults) {
   EXPECT_EQ(study->training.learning_rate, 0.01);
   EXPECT_THAT(study->training.mirror_axes, IsEmpty());
   EXPECT_EQ(study->training.augmentation, TrainingPlan::Augmentation::kIntensity);
+  EXPECT_EQ(study->training.proximal, 0);
   EXPECT_EQ(study->rounds.rounds, 10);
   EXPECT_EQ(study->rounds.aggregation, "fedavg");
   EXPECT_TRUE(study->rounds.quorum.all);
@@ -186,6 +188,7 @@ TEST(ParseStudy, ReadsEveryKey) {
   EXPECT_THAT(study->training.mirror_axes, ElementsAre(0, 2));
   EXPECT_EQ(study->training.augmentation, TrainingPlan::Augmentation::kNnunet);
   EXPECT_EQ(study->training.intensity_augmentation, 0);
+  EXPECT_EQ(study->training.proximal, 0.01);
   EXPECT_EQ(study->training.random_numbers, TrainingPlan::RandomNumbers::kShared);
   EXPECT_EQ(study->training.precision, TrainingPlan::Precision::kMixed);
   EXPECT_EQ(study->evaluation.overlap, 0.25);
@@ -315,6 +318,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "augmentation = \"nnunet\"\nmirror_axes = [0, 2]\nintensity_augmentation = 0",
                 "augmentation = \"none\"\nmirror_axes = [0, 2]\nintensity_augmentation = 0.5",
                 "intensity_augmentation is set"},
+        Refusal{"NegativePull", "proximal = 0.01", "proximal = -1", "proximal"},
         Refusal{"FourthMirrorAxis", "[0, 2]", "[0, 3]", "mirror_axes"},
         Refusal{"WholeOverlap", "overlap = 0.25", "overlap = 1.0", "overlap"},
         Refusal{"UnknownAggregation", "\"fedavg\"", "\"krum\"", "aggregation"},
