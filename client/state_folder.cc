@@ -57,6 +57,10 @@ fs::path SiteStateFolder::Checkpoint(const std::string& study, int round,
   return folder_ / "checkpoints" / study / (RoundAndModel(round, model_digest) + ".safetensors");
 }
 
+fs::path SiteStateFolder::PreparedCases(const std::string& study) const {
+  return folder_ / "prepared" / study;
+}
+
 absl::Status SiteStateFolder::Prepare(const std::string& study) const {
   RETURN_IF_ERROR(MakeFolder(folder_ / "models" / study));
   RETURN_IF_ERROR(MakeFolder(folder_ / "checkpoints" / study));
@@ -78,6 +82,7 @@ void SiteStateFolder::Forget(const std::string& study) const {
   fs::remove_all(folder_ / "models" / study, ignored);
   fs::remove_all(folder_ / "updates" / study, ignored);
   fs::remove_all(folder_ / "checkpoints" / study, ignored);
+  fs::remove_all(PreparedCases(study), ignored);
 }
 
 SiteStateFolder::Lock::~Lock() {

@@ -15,6 +15,7 @@ namespace isoscan {
 ///   models/STUDY/DIGEST.safetensors            the global model of the open round
 ///   updates/STUDY/ROUND-MODEL.{safetensors,json}   an update that is trained and not yet accepted
 ///   checkpoints/STUDY/ROUND-MODEL.safetensors      training that goes on (.set-aside: not usable)
+///   prepared/STUDY/KEY.safetensors                 cases as the network sees them
 ///   running                                    locked by the client that runs
 class SiteStateFolder {
  public:
@@ -31,6 +32,9 @@ class SiteStateFolder {
   std::filesystem::path Checkpoint(const std::string& study, int round,
                                    const std::string& model_digest) const;
 
+  /// A folder, which PreparedCache makes.
+  std::filesystem::path PreparedCases(const std::string& study) const;
+
   /// Makes the folders of a study, where missing. Errors: those of FileError().
   absl::Status Prepare(const std::string& study) const;
 
@@ -41,7 +45,7 @@ class SiteStateFolder {
   /// The same for checkpoints: a file of Checkpoint() is kept, and what was set aside for it.
   void KeepOnlyCheckpoint(const std::filesystem::path& kept) const;
 
-  /// Removes models, updates and checkpoints of a study that is over.
+  /// Removes all of a study that is over but its approved text.
   void Forget(const std::string& study) const;
 
   /// Held as long as a client runs; the system frees it when the process ends, however it does.

@@ -199,12 +199,18 @@ absl::Status StudyWork::Load(const Study& study, const SiteAssignment& assignmen
       static_cast<double>(training_bytes) / kGibibyte);
   RETURN_IF_ERROR(CheckMemory(fmt::format("study {}", study.name), cases_bytes + training_bytes));
 
+  PreparedCache cache(folder_.PreparedCases(study.name), [&](const absl::Status& trouble) {
+    spdlog::warn("cache_trouble study={} reason=\"{}\"", study.name, MessageOf(trouble));
+  });
   TerminalProgress bar("reading cases", static_cast<std::int64_t>(cases.files.size()));
-  ASSIGN_OR_RETURN(next->cohort, PrepareStudyCohort(cases, next->study, stop,
-                                                    [&](std::int64_t done, std::int64_t total) {
-                                                      Tell(assignment, "preparing", done, total);
-                                                      bar.Advance(done);
-                                                    }));
+  ASSIGN_OR_RETURN(next->cohort, PrepareStudyCohort(
+                                     cases, next->study, stop,
+                                     [&](std::int64_t done, std::int64_t total) {
+                                       Tell(assignment, "preparing", done, total);
+                                       bar.Advance(done);
+                                     },
+                                     config_.cache_cases ? &cache : nullptr));
+  cache.RemoveOthers();
   if (!next->cohort.refused.empty()) {
     std::string indices;
     for (const RefusedCase& refused : next->cohort.refused) {
