@@ -112,6 +112,10 @@ absl::StatusOr<ClientConfig> LoadClientConfig(const fs::path& path) {
   config.device.threads =
       static_cast<int>(device.Integer("threads", {.minimum = 0, .maximum = 1024}, 0));
 
+  config.cache_cases = reader.Table("cache").Flag("cases", config.cache_cases);
+  config.checkpoint.every_steps =
+      reader.Table("checkpoint").Integer("every_steps", {.minimum = 0, .maximum = 1'000'000}, 0);
+
   ConfigReader log = reader.Table("log");
   config.log.level = log.Choice("level", {"debug", "info", "warn", "error"}, "info");
   const std::string log_file = log.Text("file", "");

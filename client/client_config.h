@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -25,6 +26,10 @@ struct ClientConfig {
     std::string name = "auto";  ///< auto, cpu, cuda or cuda:N.
     int threads = 0;            ///< 0: every available core.
   } device;
+  bool cache_cases = true;  ///< Keep prepared cases in `state`.
+  struct Checkpoint {
+    std::int64_t every_steps = 0;  ///< 0: as often as takes less than 2 % of the time.
+  } checkpoint;
   struct Log {
     std::string level = "info";
     std::filesystem::path file;  ///< Empty: standard error alone.

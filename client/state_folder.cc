@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <string_view>
 #include <system_error>
 
 #include "common/status/file_error.h"
@@ -26,12 +27,18 @@ absl::Status MakeFolder(const fs::path& folder) {
 }
 
 void RemoveFilesBut(const fs::path& folder, const std::string& kept_start) {
+  constexpr std::string_view kHalfWritten = ".tmp-";  // As AtomicFile leaves it.
   std::error_code ignored;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored)) {
-    if (!entry.path().filename().string().starts_with(kept_start)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(kept_start) || name.find(kHalfWritten) != name.npos) {
       fs::remove(entry.path(), ignored);
     }
   }
+}
+
+std::string RoundAndModel(int round, const std::string& model_digest) {
+  return fmt::format("{}-{}", round, model_digest.substr(0, 16));
 }
 
 }  // namespace
@@ -42,25 +49,40 @@ fs::path SiteStateFolder::Model(const std::string& study, const std::string& dig
 
 fs::path SiteStateFolder::Update(const std::string& study, int round,
                                  const std::string& model_digest) const {
-  return folder_ / "updates" / study / fmt::format("{}-{}", round, model_digest.substr(0, 16));
+  return folder_ / "updates" / study / RoundAndModel(round, model_digest);
+}
+
+fs::path SiteStateFolder::Checkpoint(const std::string& study, int round,
+                                     const std::string& model_digest) const {
+  return folder_ / "checkpoints" / study / (RoundAndModel(round, model_digest) + ".safetensors");
+}
+
+fs::path SiteStateFolder::PreparedCases(const std::string& study) const {
+  return folder_ / "prepared" / study;
 }
 
 absl::Status SiteStateFolder::Prepare(const std::string& study) const {
   RETURN_IF_ERROR(MakeFolder(folder_ / "models" / study));
+  RETURN_IF_ERROR(MakeFolder(folder_ / "checkpoints" / study));
   return MakeFolder(folder_ / "updates" / study);
 }
 
 void SiteStateFolder::KeepOnly(const std::string& study, int round,
                                const std::string& model_digest) const {
   RemoveFilesBut(folder_ / "models" / study, model_digest);
-  RemoveFilesBut(folder_ / "updates" / study,
-                 Update(study, round, model_digest).filename().string());
+  RemoveFilesBut(folder_ / "updates" / study, RoundAndModel(round, model_digest));
+}
+
+void SiteStateFolder::KeepOnlyCheckpoint(const fs::path& kept) const {
+  RemoveFilesBut(kept.parent_path(), kept.filename().string());
 }
 
 void SiteStateFolder::Forget(const std::string& study) const {
   std::error_code ignored;
   fs::remove_all(folder_ / "models" / study, ignored);
   fs::remove_all(folder_ / "updates" / study, ignored);
+  fs::remove_all(folder_ / "checkpoints" / study, ignored);
+  fs::remove_all(PreparedCases(study), ignored);
 }
 
 SiteStateFolder::Lock::~Lock() {

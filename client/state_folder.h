@@ -14,6 +14,8 @@ namespace isoscan {
 ///   approved/STUDY.toml                        texts of approved studies
 ///   models/STUDY/DIGEST.safetensors            the global model of the open round
 ///   updates/STUDY/ROUND-MODEL.{safetensors,json}   an update that is trained and not yet accepted
+///   checkpoints/STUDY/ROUND-MODEL.safetensors      training that goes on (.set-aside: not usable)
+///   prepared/STUDY/KEY.safetensors                 cases as the network sees them
 ///   running                                    locked by the client that runs
 class SiteStateFolder {
  public:
@@ -26,13 +28,24 @@ class SiteStateFolder {
   std::filesystem::path Update(const std::string& study, int round,
                                const std::string& model_digest) const;
 
+  /// Of training alone, `round` is 0 and `model_digest` that of the study.
+  std::filesystem::path Checkpoint(const std::string& study, int round,
+                                   const std::string& model_digest) const;
+
+  /// A folder, which PreparedCache makes.
+  std::filesystem::path PreparedCases(const std::string& study) const;
+
   /// Makes the folders of a study, where missing. Errors: those of FileError().
   absl::Status Prepare(const std::string& study) const;
 
-  /// Removes models and updates of a study but those of `round` and `model_digest`.
+  /// Removes models and updates of a study but those of `round` and `model_digest`, and what a
+  /// killed client left half written.
   void KeepOnly(const std::string& study, int round, const std::string& model_digest) const;
 
-  /// Removes models and updates of a study that is over.
+  /// The same for checkpoints: a file of Checkpoint() is kept, and what was set aside for it.
+  void KeepOnlyCheckpoint(const std::filesystem::path& kept) const;
+
+  /// Removes all of a study that is over but its approved text.
   void Forget(const std::string& study) const;
 
   /// Held as long as a client runs; the system frees it when the process ends, however it does.

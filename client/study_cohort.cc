@@ -73,12 +73,21 @@ double PreparedVoxels(const Geometry& stored, const Study& study) {
 }
 
 absl::StatusOr<PreparedCase> ReadCase(const CaseFiles& files, const Study& study,
-                                      std::vector<float>& raw, std::vector<float>& harmonized) {
-  ASSIGN_OR_RETURN(const LoadedCase loaded, LoadCase(files, study));
-  ASSIGN_OR_RETURN(PreparedCase prepared, PrepareCase(loaded, files, study));
-  AppendSample(loaded.channels.front().voxels, raw);
+                                      PreparedCache* cache, std::vector<float>& raw,
+                                      std::vector<float>& harmonized) {
+  std::optional<CachedCase> found;
+  if (cache != nullptr) found = cache->Find(files, study);
+  if (!found.has_value()) {
+    ASSIGN_OR_RETURN(const LoadedCase loaded, LoadCase(files, study));
+    found.emplace();
+    ASSIGN_OR_RETURN(found->prepared, PrepareCase(loaded, files, study));
+    AppendSample(loaded.channels.front().voxels, found->stored_sample);
+    if (cache != nullptr) cache->Keep(files, study, *found);
+  }
+  PreparedCase& prepared = found->prepared;
+  raw.insert(raw.end(), found->stored_sample.begin(), found->stored_sample.end());
   AppendSample(std::span(prepared.image).first(prepared.labels.size()), harmonized);
-  return prepared;
+  return std::move(prepared);
 }
 
 /// What a case adds to the study's standard, channel after channel.
@@ -208,7 +217,7 @@ std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study) {
 
 absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Study& declared,
                                                const std::stop_token& stop,
-                                               const CaseObserver& observe) {
+                                               const CaseObserver& observe, PreparedCache* cache) {
   StudyCohort cohort;
   Study study = declared;
   std::vector<std::vector<double>> standards;
@@ -226,7 +235,7 @@ absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Stu
     if (stop.stop_requested()) return absl::CancelledError("interrupted");
     const CaseFiles& files = cases.files[static_cast<std::size_t>(index)];
     const bool held_out = cases.held_out[static_cast<std::size_t>(index)];
-    absl::StatusOr<PreparedCase> prepared = ReadCase(files, study, raw, harmonized);
+    absl::StatusOr<PreparedCase> prepared = ReadCase(files, study, cache, raw, harmonized);
     if (absl::IsResourceExhausted(prepared.status())) return prepared.status();
     if (prepared.ok()) {
       (held_out ? cohort.held_out : cohort.training).push_back(*std::move(prepared));

@@ -12,6 +12,7 @@
 
 #include "client/client_config.h"
 #include "client/cohort/cohort.h"
+#include "client/cohort/prepared_cache.h"
 #include "client/federation/federation_session.h"
 #include "common/study/study.h"
 
@@ -69,6 +70,9 @@ using CaseObserver = std::function<void(std::int64_t done, std::int64_t total)>;
 /// voxels at most (16,384, evenly spread in the file): raw over the 0.5 to 99.5 percentiles in 64
 /// bins, harmonised as the network sees it (after resampling) over HarmonizedRange in 64 bins.
 ///
+/// With a `cache`, cases that are there are not prepared again, and the others are put there; a
+/// case that cannot be used is prepared each time, to say why.
+///
 /// A study whose standard is the sites' mean (HarmonizationPlan::standard is empty) has none before
 /// it starts: the cases are read twice, prepared by this site's own mean, and the declaration has
 /// what those that are used for training add to the sites' (nothing, where they are fewer than
@@ -78,6 +82,7 @@ using CaseObserver = std::function<void(std::int64_t done, std::int64_t total)>;
 ///         CANCELLED; RESOURCE_EXHAUSTED.
 absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Study& study,
                                                const std::stop_token& stop,
-                                               const CaseObserver& observe);
+                                               const CaseObserver& observe,
+                                               PreparedCache* cache = nullptr);
 
 }  // namespace isoscan

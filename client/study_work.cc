@@ -199,12 +199,18 @@ absl::Status StudyWork::Load(const Study& study, const SiteAssignment& assignmen
       static_cast<double>(training_bytes) / kGibibyte);
   RETURN_IF_ERROR(CheckMemory(fmt::format("study {}", study.name), cases_bytes + training_bytes));
 
+  PreparedCache cache(folder_.PreparedCases(study.name), [&](const absl::Status& trouble) {
+    spdlog::warn("cache_trouble study={} reason=\"{}\"", study.name, MessageOf(trouble));
+  });
   TerminalProgress bar("reading cases", static_cast<std::int64_t>(cases.files.size()));
-  ASSIGN_OR_RETURN(next->cohort, PrepareStudyCohort(cases, next->study, stop,
-                                                    [&](std::int64_t done, std::int64_t total) {
-                                                      Tell(assignment, "preparing", done, total);
-                                                      bar.Advance(done);
-                                                    }));
+  ASSIGN_OR_RETURN(next->cohort, PrepareStudyCohort(
+                                     cases, next->study, stop,
+                                     [&](std::int64_t done, std::int64_t total) {
+                                       Tell(assignment, "preparing", done, total);
+                                       bar.Advance(done);
+                                     },
+                                     config_.cache_cases ? &cache : nullptr));
+  cache.RemoveOthers();
   if (!next->cohort.refused.empty()) {
     std::string indices;
     for (const RefusedCase& refused : next->cohort.refused) {
@@ -285,16 +291,28 @@ absl::StatusOr<std::vector<ScoredCase>> StudyWork::Score(const NamedTensors& wei
   return scores;
 }
 
-absl::StatusOr<TrainingResult> StudyWork::Train(const NamedTensors& weights,
-                                                const TrainingTask& task,
+absl::StatusOr<TrainingResult> StudyWork::Train(const NamedTensors& weights, TrainingTask task,
+                                                const fs::path& checkpoint,
                                                 const SiteAssignment& assignment,
                                                 const std::stop_token& stop) {
   TerminalProgress bar(fmt::format("training round {}", assignment.round), task.steps);
   Tell(assignment, "training", 0, task.steps);
-  std::int64_t done = 0;
+  folder_.KeepOnlyCheckpoint(checkpoint);
+  task.checkpoint = {.file = checkpoint,
+                     .every_steps = config_.checkpoint.every_steps,
+                     .on_resumed =
+                         [&](std::int64_t done) {
+                           spdlog::info("training_resumed study={} round={} step={} of={}",
+                                        assignment.study, assignment.round, done, task.steps);
+                         },
+                     .on_trouble =
+                         [&](const absl::Status& trouble) {
+                           spdlog::warn("checkpoint_trouble study={} round={} reason=\"{}\"",
+                                        assignment.study, assignment.round, MessageOf(trouble));
+                         }};
   return loaded_->trainer->Train(weights, loaded_->cohort.training, task, stop,
-                                 [&](std::int64_t, double loss) {
-                                   ++done;
+                                 [&](std::int64_t step, double loss) {
+                                   const std::int64_t done = step - task.first_step + 1;
                                    Tell(assignment, "training", done, task.steps);
                                    bar.Advance(done, fmt::format("loss {:.3f}", loss));
                                  });
@@ -329,7 +347,9 @@ absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::
                           .random_stream = RandomStreamOf(study),
                           .round = assignment.round};
   const steady_clock::time_point training_start = steady_clock::now();
-  ASSIGN_OR_RETURN(const TrainingResult result, Train(*model, task, assignment, stop));
+  const fs::path checkpoint =
+      folder_.Checkpoint(study.name, assignment.round, assignment.model_digest);
+  ASSIGN_OR_RETURN(const TrainingResult result, Train(*model, task, checkpoint, assignment, stop));
   update.seconds_training = SecondsSince(training_start);
   update.training_cases = static_cast<std::int64_t>(loaded_->cohort.training.size());
   update.steps = result.steps;
@@ -344,6 +364,8 @@ absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::
   ASSIGN_OR_RETURN(update.weights_digest, Sha256OfFile(weights));
   // Last: where the record is, the weights are.
   RETURN_IF_ERROR(WriteUpdateRecord(kept.string() + ".json", update));
+  std::error_code ignored;
+  fs::remove(checkpoint, ignored);
   return HandIn(update, assignment, stop);
 }
 
@@ -486,17 +508,22 @@ absl::Status StudyWork::TrainAlone(const SiteAssignment& assignment, const std::
   const Study& study = loaded_->study;
   const std::int64_t steps = study.rounds.rounds * study.training.steps_per_round;
   spdlog::info("local_only_started study={} steps={}", study.name, steps);
+  const fs::path checkpoint = folder_.Checkpoint(study.name, 0, study.digest);
   ASSIGN_OR_RETURN(const TrainingResult result, Train(InitialWeights(study),
                                                       {.first_step = 0,
                                                        .steps = steps,
                                                        .total_steps = steps,
                                                        .random_stream = RandomStreamOf(study),
-                                                       .round = 1},
-                                                      assignment, stop));
+                                                       .round = 1,
+                                                       .alone = true},
+                                                      checkpoint, assignment, stop));
   ASSIGN_OR_RETURN(const std::vector<ScoredCase> scores, Score(result.weights, assignment, stop));
   spdlog::info("trained_alone study={} steps={} mean_loss={:.4f}", study.name, result.steps,
                result.mean_loss);
-  return HandInScores(scores, std::nullopt, assignment);
+  RETURN_IF_ERROR(HandInScores(scores, std::nullopt, assignment));
+  std::error_code ignored;
+  fs::remove(checkpoint, ignored);
+  return absl::OkStatus();
 }
 
 }  // namespace isoscan

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -27,9 +28,10 @@ namespace isoscan {
 ///               that takes no more than a quarter of the study's round_deadline
 ///   local only  train alone from the initial weights as many steps as the study had, score
 ///
-/// An update that is trained and not yet accepted is kept in the state folder, so a client that was
-/// killed sends it without training again. The cases of one study stay in memory until another
-/// study's turn comes, or Forget().
+/// Training is kept in the state folder now and then, so a client that was killed goes on from
+/// there, to the same bits. An update that is trained and not yet accepted is kept there too, and
+/// sent without training again. The cases of one study stay in memory until another study's turn
+/// comes, or Forget().
 ///
 /// Thread safety: none; one thread works.
 class StudyWork {
@@ -75,7 +77,8 @@ class StudyWork {
   absl::StatusOr<std::vector<ScoredCase>> Score(const NamedTensors& weights,
                                                 const SiteAssignment& assignment,
                                                 const std::stop_token& stop);
-  absl::StatusOr<TrainingResult> Train(const NamedTensors& weights, const TrainingTask& task,
+  absl::StatusOr<TrainingResult> Train(const NamedTensors& weights, TrainingTask task,
+                                       const std::filesystem::path& checkpoint,
                                        const SiteAssignment& assignment,
                                        const std::stop_token& stop);
   std::optional<RoundUpdate> KeptUpdate(const SiteAssignment& assignment) const;

@@ -3,8 +3,14 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
+#include <string>
+#include <system_error>
+#include <utility>
 #include <vector>
+
+#include "absl/cleanup/cleanup.h"
 
 #include "client/approved_studies.h"
 #include "client/commands/commands.h"
@@ -137,13 +143,22 @@ absl::Status ApproveStudy(const ClientConfig& config, const std::string& name, b
   std::fflush(stdout);
   RETURN_IF_ERROR(CheckMemory(fmt::format("study {}", name), cases_bytes + training_bytes));
 
+  const std::filesystem::path prepared = SiteStateFolder(config.state).PreparedCases(name);
+  PreparedCache cache(prepared, [](const absl::Status& trouble) {
+    fmt::print(stderr, "  {}\n", std::string(trouble.message()));
+  });
+  // Copies of scans stay only for a study that this site takes part in.
+  absl::Cleanup forget_cases = [&prepared] {
+    std::error_code ignored;
+    std::filesystem::remove_all(prepared, ignored);
+  };
   StudyCohort cohort;
   {
     Progress progress("reading cases", static_cast<std::int64_t>(cases.files.size()));
-    ASSIGN_OR_RETURN(cohort,
-                     PrepareStudyCohort(cases, study, stop, [&](std::int64_t done, std::int64_t) {
-                       progress.Advance(done);
-                     }));
+    ASSIGN_OR_RETURN(cohort, PrepareStudyCohort(
+                                 cases, study, stop,
+                                 [&](std::int64_t done, std::int64_t) { progress.Advance(done); },
+                                 config.cache_cases ? &cache : nullptr));
   }
   PrintRefused(cohort);
   if (!cases.left_out.empty()) {
@@ -176,6 +191,7 @@ absl::Status ApproveStudy(const ClientConfig& config, const std::string& name, b
     RETURN_IF_ERROR(before.has_value() ? approved.Add(*before) : approved.Remove(name));
     return sent;
   }
+  std::move(forget_cases).Cancel();
   fmt::print("approved {}; `isoscan-client run` works on it\n", name);
   return absl::OkStatus();
 }
@@ -188,6 +204,8 @@ absl::Status WithdrawFromStudy(const ClientConfig& config, const std::string& na
     return absl::InvalidArgumentError(fmt::format("\"{}\" is no study's name", name));
   }
   RETURN_IF_ERROR(ApprovedStudies(folder.approved()).Remove(name));
+  std::error_code ignored;
+  std::filesystem::remove_all(folder.PreparedCases(name), ignored);
   ASSIGN_OR_RETURN(const auto session, GreetServer(config, stop));
   RETURN_IF_ERROR(session->Withdraw(name, stop));
   fmt::print("withdrawn from {}; what this site gave to closed rounds stays in the model\n", name);

@@ -1,8 +1,11 @@
 #include "client/training/intensity_augmentation.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
+
+#include "client/training/resolution_augmentation.h"
 
 namespace isoscan {
 namespace {
@@ -71,18 +74,54 @@ void ChangeGamma(std::span<float> patch, double gamma, bool inverted) {
 
 }  // namespace
 
-void AugmentIntensity(std::span<float> patch, double strength, RandomStream& random) {
+void AugmentIntensity(std::span<float> image, const Triple& patch_size,
+                      const IntensityAugmentation& how, RandomStream& random) {
+  const auto voxels = static_cast<std::size_t>(patch_size[0] * patch_size[1] * patch_size[2]);
   const auto happens = [&](double probability) {
-    return random.Chance(std::min(1.0, probability * strength));
+    return random.Chance(std::min(1.0, probability * how.strength));
   };
-  if (happens(0.10)) AddNoise(patch, random.Uniform(0, 0.1), random);
-  if (happens(0.15)) {
-    const auto factor = static_cast<float>(Factor(0.75, 1.25, random));
-    for (float& value : patch) value *= factor;
+  const auto each_channel = [&](const auto& change) {
+    for (std::size_t first = 0; first < image.size(); first += voxels) {
+      change(image.subspan(first, voxels));
+    }
+  };
+  if (happens(0.10)) {
+    const double variance = random.Uniform(0, 0.1);
+    AddNoise(image, variance, random);
   }
-  if (happens(0.15)) ChangeContrast(patch, Factor(0.75, 1.25, random));
-  if (happens(0.10)) ChangeGamma(patch, Factor(0.7, 1.5, random), /*inverted=*/true);
-  if (happens(0.30)) ChangeGamma(patch, Factor(0.7, 1.5, random), /*inverted=*/false);
+  if (how.resolution && happens(0.20)) {
+    each_channel([&](std::span<float> channel) {
+      if (!random.Chance(0.5)) return;
+      std::array<double, 3> deviations{};
+      for (double& deviation : deviations) deviation = random.Uniform(0.5, 1);
+      Blur(channel, patch_size, deviations);
+    });
+  }
+  if (happens(0.15)) {
+    each_channel([&](std::span<float> channel) {
+      const auto factor = static_cast<float>(Factor(0.75, 1.25, random));
+      for (float& value : channel) value *= factor;
+    });
+  }
+  if (happens(0.15)) {
+    each_channel(
+        [&](std::span<float> channel) { ChangeContrast(channel, Factor(0.75, 1.25, random)); });
+  }
+  if (how.resolution && happens(0.25)) {
+    each_channel([&](std::span<float> channel) {
+      if (!random.Chance(0.5)) return;
+      std::array<double, 3> zoom{};
+      zoom.fill(random.Uniform(0.5, 1));
+      if (how.flat_axis.has_value()) zoom[*how.flat_axis] = 1;
+      LowerResolution(channel, patch_size, zoom);
+    });
+  }
+  for (const bool inverted : {true, false}) {
+    if (!happens(inverted ? 0.10 : 0.30)) continue;
+    each_channel([&](std::span<float> channel) {
+      ChangeGamma(channel, Factor(0.7, 1.5, random), inverted);
+    });
+  }
 }
 
 }  // namespace isoscan

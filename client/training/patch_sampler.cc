@@ -7,9 +7,12 @@
 #include <utility>
 
 #include "client/training/intensity_augmentation.h"
+#include "client/training/spatial_augmentation.h"
 
 namespace isoscan {
 namespace {
+
+using Augmentation = TrainingPlan::Augmentation;
 
 constexpr std::size_t kPositionsPerLabel = 10'000;
 
@@ -43,11 +46,18 @@ std::vector<std::vector<std::uint32_t>> ForegroundOf(const std::vector<std::uint
 
 }  // namespace
 
+std::int64_t BatchBytes(const Study& study) {
+  const auto channels = static_cast<std::int64_t>(study.channels.size());
+  const auto bytes_per_voxel = channels * std::int64_t{sizeof(float)} + 1;
+  return study.training.batch_size * VoxelsOf(study.training.patch_size) * bytes_per_voxel;
+}
+
 PatchSampler::PatchSampler(const Study& study, std::span<const PreparedCase> cases,
                            std::string stream, std::int64_t round)
     : seed_(study.seed),
       channels_(static_cast<std::int64_t>(study.channels.size())),
       plan_(study.training),
+      flat_axis_(FlatAxis(study)),
       cases_(cases),
       stream_(std::move(stream)),
       round_(round) {
@@ -74,23 +84,45 @@ PatchBatch PatchSampler::Sample(std::int64_t step) const {
         static_cast<std::size_t>(position.Below(static_cast<std::int64_t>(cases_.size())));
     const bool force_foreground =
         batch == 1 ? position.Chance(plan_.foreground_fraction) : sample >= first_forced;
-    const Triple corner = Corner(index, force_foreground, position);
-
-    RandomStream mirror(seed_, stream_ + "/mirror", when, minor);
-    std::array<bool, 3> mirrored{};
-    for (const std::int64_t axis : plan_.mirror_axes) {
-      mirrored[static_cast<std::size_t>(axis)] = mirror.Chance(0.5);
-    }
     float* const image = patches.images.data() + sample * channels_ * voxels;
-    Copy(cases_[index], corner, mirrored, image, patches.labels.data() + sample * voxels);
+    Fill(cases_[index], Corner(index, force_foreground, position), when, minor, image,
+         patches.labels.data() + sample * voxels);
 
+    if (plan_.augmentation == Augmentation::kNone) continue;
     RandomStream intensity(seed_, stream_ + "/intensity", when, minor);
-    for (std::int64_t channel = 0; channel < channels_; ++channel) {
-      AugmentIntensity({image + channel * voxels, static_cast<std::size_t>(voxels)},
-                       plan_.intensity_augmentation, intensity);
-    }
+    AugmentIntensity({image, static_cast<std::size_t>(channels_ * voxels)}, plan_.patch_size,
+                     {.strength = plan_.intensity_augmentation,
+                      .resolution = plan_.augmentation == Augmentation::kNnunet,
+                      .flat_axis = flat_axis_},
+                     intensity);
   }
   return patches;
+}
+
+void PatchSampler::Fill(const PreparedCase& source, const Triple& corner, std::uint64_t when,
+                        std::uint32_t sample, float* image, std::uint8_t* labels) const {
+  RandomStream mirror(seed_, stream_ + "/mirror", when, sample);
+  std::array<bool, 3> mirrored{};
+  for (const std::int64_t axis : plan_.mirror_axes) {
+    mirrored[static_cast<std::size_t>(axis)] = mirror.Chance(0.5);
+  }
+  std::optional<Matrix3> matrix;
+  if (plan_.augmentation == Augmentation::kNnunet) {
+    RandomStream spatial(seed_, stream_ + "/spatial", when, sample);
+    matrix = DrawRotationAndScaling(flat_axis_, spatial);
+  }
+  if (!matrix.has_value()) {
+    Copy(source, corner, mirrored, image, labels);
+    return;
+  }
+  PatchPlacement placement{.matrix = *matrix};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    placement.centre[axis] =
+        static_cast<double>(corner[axis]) + static_cast<double>(plan_.patch_size[axis] - 1) / 2;
+    if (!mirrored[axis]) continue;
+    for (std::size_t row = 0; row < 3; ++row) placement.matrix[row][axis] *= -1;
+  }
+  SamplePatch(source, channels_, placement, plan_.patch_size, image, labels);
 }
 
 Triple PatchSampler::Corner(std::size_t index, bool force_foreground, RandomStream& random) const {

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -18,13 +20,17 @@ struct PatchBatch {
   std::vector<std::uint8_t> labels;  ///< [batch, D, H, W].
 };
 
+/// Memory of one.
+std::int64_t BatchBytes(const Study& study);
+
 /// Cuts and augments the patches of any step. Step n is a pure function of the study's seed, the
 /// stream's name, the round and n: it can be computed by any thread and again after a crash.
 ///
 /// The last batch_size - round(batch_size * (1 - foreground_fraction)) patches of a batch are
 /// centred on a random voxel of a random label that the case has (clamped to the case); a batch of
 /// one does so with that probability. Where a case is smaller than the patch, zeros surround it:
-/// the mean of a harmonised volume.
+/// the mean of a harmonised volume. A patch that the study's augmentation turns or scales is about
+/// the same place, and takes what it needs of the case from beyond its own borders.
 ///
 /// Keeps up to 10,000 voxel positions per case and label, evenly chosen.
 /// Thread safety: Sample() may be called by several threads.
@@ -41,6 +47,8 @@ class PatchSampler {
   /// Positions of one label's voxels in a case's grid.
   using Positions = std::vector<std::uint32_t>;
 
+  void Fill(const PreparedCase& source, const Triple& corner, std::uint64_t when,
+            std::uint32_t sample, float* image, std::uint8_t* labels) const;
   Triple Corner(std::size_t index, bool force_foreground, RandomStream& random) const;
   void Copy(const PreparedCase& source, const Triple& corner, const std::array<bool, 3>& mirrored,
             float* image, std::uint8_t* labels) const;
@@ -48,6 +56,7 @@ class PatchSampler {
   std::uint64_t seed_;
   std::int64_t channels_;
   TrainingPlan plan_;
+  std::optional<std::size_t> flat_axis_;
   std::span<const PreparedCase> cases_;
   std::string stream_;
   std::int64_t round_;

@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 #include <torch/utils.h>
+#include <torch/version.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstddef>
-#include <future>
 #include <new>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -18,12 +20,16 @@
 #include "client/network/weights_bridge.h"
 #include "client/training/compute_device.h"
 #include "client/training/optimizer.h"
+#include "client/training/patch_loader.h"
 #include "client/training/patch_sampler.h"
 #include "client/training/segmentation_loss.h"
 #include "client/training/sliding_window.h"
 #include "common/process/resources.h"
 #include "common/status/status_macros.h"
 #include "common/study/initial_weights.h"
+#include "common/weights/program_digest.h"
+#include "common/weights/safetensors.h"
+#include "common/weights/sha256.h"
 #include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 
@@ -71,6 +77,51 @@ absl::Status CheckCase(const PreparedCase& prepared, std::size_t index, std::int
   return absl::OkStatus();
 }
 
+std::string_view BytesOf(const void* values, std::size_t bytes) {
+  return {static_cast<const char*>(values), bytes};
+}
+
+/// SHA-256 of all that the result of a task depends on. `study` is known by its text.
+std::string DigestOf(const Study& study, const std::string& device, const NamedTensors& weights,
+                     std::span<const PreparedCase> cases, const TrainingTask& task) {
+  Sha256 digest;
+  digest.Update(fmt::format("checkpoint 1\nprogram {}\ntorch {}\ndevice {}\nstudy {}\n",
+                            ProgramDigest(), TORCH_VERSION, device, study.digest));
+  digest.Update(fmt::format("round {} steps {} from {} of {} alone {} stream {}\n", task.round,
+                            task.steps, task.first_step, task.total_steps, task.alone,
+                            task.random_stream));
+  digest.Update(EncodeSafetensorsHeader(ShapesOf(weights), {}));
+  for (const auto& [name, tensor] : weights) {
+    digest.Update(BytesOf(tensor.values.data(), tensor.values.size() * sizeof(float)));
+  }
+  for (const PreparedCase& prepared : cases) {
+    const auto& size = prepared.grid.size;
+    digest.Update(fmt::format("\ncase {} {} {}\n", size[0], size[1], size[2]));
+    digest.Update(BytesOf(prepared.image.data(), prepared.image.size() * sizeof(float)));
+    digest.Update(BytesOf(prepared.labels.data(), prepared.labels.size()));
+  }
+  return std::move(digest).Finish();
+}
+
+/// A guess of how long a task's digest and its first checkpoint take, on the slow side.
+std::chrono::duration<double> ExpectedWrite(const NamedTensors& weights,
+                                            std::span<const PreparedCase> cases,
+                                            const TrainingPlan& plan) {
+  constexpr double kDiskBytesPerSecond = 1e8;
+  constexpr double kHashBytesPerSecond = 4e8;
+  double values = 0;
+  for (const auto& [name, tensor] : weights) values += static_cast<double>(tensor.values.size());
+  const double copies = plan.optimizer == TrainingPlan::Optimizer::kAdamW ? 3 : 2;
+  double case_bytes = 0;
+  for (const PreparedCase& prepared : cases) {
+    case_bytes += static_cast<double>(prepared.image.size() * sizeof(float)) +
+                  static_cast<double>(prepared.labels.size());
+  }
+  const double state_bytes = values * copies * sizeof(float);
+  return std::chrono::duration<double>(state_bytes / kDiskBytesPerSecond +
+                                       (state_bytes + case_bytes) / kHashBytesPerSecond);
+}
+
 }  // namespace
 
 struct Trainer::State {
@@ -109,7 +160,8 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
   RETURN_IF_ERROR(LoadWeights("the global model", weights, *network));
   network->train();
 
-  const TrainingPlan& plan = study.training;
+  TrainingPlan plan = study.training;
+  if (task.alone) plan.proximal = 0;
   const bool shared = plan.random_numbers == TrainingPlan::RandomNumbers::kShared;
   const PatchSampler sampler(study, cases, shared ? kSharedStream : task.random_stream, task.round);
   Optimizer optimizer(plan, network->parameters());
@@ -117,20 +169,33 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
   std::vector<double> head_weights = DeepSupervisionWeights(plan.deep_supervision ? levels : 1);
   if (head_weights.back() == 0) head_weights.pop_back();  // what counts nothing is not computed
 
-  // The patches of the next step are made while this one computes.
-  const auto prepare = [&](std::int64_t step) {
-    return std::async(std::launch::async, [&sampler, step] { return sampler.Sample(step); });
-  };
-  std::future<PatchBatch> upcoming = prepare(task.first_step);
+  CheckpointKeeper checkpoints(
+      task.checkpoint, [&] { return DigestOf(study, device.name, weights, cases, task); },
+      ExpectedWrite(weights, cases, plan));
   double loss_sum = 0;
-  for (std::int64_t i = 0; i < task.steps; ++i) {
-    const std::int64_t step = task.first_step + i;
+  std::int64_t done = 0;
+  if (const std::optional<TrainingState> kept = checkpoints.Resume()) {
+    RETURN_IF_ERROR(LoadWeights("the checkpoint", kept->weights, *network));
+    RETURN_IF_ERROR(optimizer.Restore(kept->steps_done, kept->moments));
+    loss_sum = kept->loss_sum;
+    done = kept->steps_done;
+  }
+  const auto state = [&] {
+    return TrainingState{.steps_done = done,
+                         .loss_sum = loss_sum,
+                         .weights = WeightsOf(*network),
+                         .moments = optimizer.Moments()};
+  };
+
+  PatchLoader loader(sampler, task.first_step + done, task.first_step + task.steps,
+                     BatchesAhead(study));
+  while (done < task.steps) {
+    const std::int64_t step = task.first_step + done;
     if (stop.stop_requested()) {
+      checkpoints.Keep(done, state);
       return absl::CancelledError(fmt::format("training was stopped before step {}", step));
     }
-    PatchBatch batch = upcoming.get();
-    if (i + 1 < task.steps) upcoming = prepare(step + 1);
-
+    PatchBatch batch = loader.Next();
     const torch::Tensor loss = Loss(batch, head_weights);
     const auto value = loss.item<double>();
     if (!std::isfinite(value)) {
@@ -145,7 +210,9 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
           fmt::format("the gradient's norm is {} at step {}; lower learning_rate", norm, step));
     }
     loss_sum += value;
+    ++done;
     if (observe) observe(step, value);
+    if (done < task.steps) checkpoints.AfterStep(done, state);
   }
   return TrainingResult{
       .weights = WeightsOf(*network),
@@ -259,7 +326,10 @@ std::int64_t EstimateTrainingMemory(const Study& study) {
   }
   const Triple& patch = plan.patch_size;
   const std::int64_t scores = plan.batch_size * study.classes() * patch[0] * patch[1] * patch[2];
-  return kProcessBytes + 5 * 4 * parameters + value_bytes * (kept + 6 * largest) + 8 * 4 * scores;
+  const std::int64_t batches = (BatchesAhead(study) + 1) * BatchBytes(study);
+  const std::int64_t copies = plan.proximal > 0 ? 6 : 5;  // of the parameters
+  return kProcessBytes + copies * 4 * parameters + value_bytes * (kept + 6 * largest) +
+         8 * 4 * scores + batches;
 }
 
 }  // namespace isoscan

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 
 #include "client/cohort/cohort.h"
+#include "client/training/checkpoint.h"
 #include "common/study/study.h"
 #include "common/weights/named_tensors.h"
 
@@ -24,6 +25,9 @@ struct TrainingTask {
   std::int64_t total_steps = 0;  ///< Of the whole study.
   std::string random_stream;     ///< The site's declared stream.
   std::int64_t round = 1;
+  bool alone = false;  ///< Not drawn to a global model: the proximal term is left out.
+  CheckpointPlan checkpoint =
+      {};  ///< Where it is kept meanwhile; nothing of the result depends on it.
 };
 
 struct TrainingResult {
@@ -38,7 +42,8 @@ using StepObserver = std::function<void(std::int64_t step, double loss)>;
 /// Trains the study's network on prepared cases. The optimiser starts fresh in every task, so a
 /// round depends on nothing but the global model, the cases and the declared random stream: the
 /// same task gives the same bits on the same machine and thread count, and can be repeated after a
-/// crash.
+/// crash. Where the task names a checkpoint, a process that was killed goes on from there, to the
+/// same bits.
 ///
 /// Thread safety: none; holds the device.
 class Trainer {
@@ -53,8 +58,10 @@ class Trainer {
   ~Trainer();
 
   /// Errors: INVALID_ARGUMENT weights that are not this network's, no training case;
-  ///         CANCELLED when `stop` was requested; RESOURCE_EXHAUSTED out of (GPU) memory;
-  ///         DATA_LOSS when the loss is not finite (with the step).
+  ///         CANCELLED when `stop` was requested, with the checkpoint up to date;
+  ///         RESOURCE_EXHAUSTED out of (GPU) memory;
+  ///         DATA_LOSS when the loss or gradient is not finite (with the step); the checkpoint is
+  ///         of a step whose weights were.
   absl::StatusOr<TrainingResult> Train(const NamedTensors& weights,
                                        std::span<const PreparedCase> cases,
                                        const TrainingTask& task, std::stop_token stop,

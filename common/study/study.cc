@@ -16,6 +16,7 @@
 #include "common/status/printable.h"
 #include "common/status/status_macros.h"
 #include "common/study/initial_weights.h"
+#include "common/study/label_side.h"
 #include "common/study/population_standard.h"
 #include "common/weights/named_tensors.h"
 #include "common/weights/sha256.h"
@@ -205,7 +206,7 @@ NetworkPlan ReadNetwork(ConfigReader table) {
   return plan;
 }
 
-TrainingPlan ReadTraining(ConfigReader table) {
+TrainingPlan ReadTraining(ConfigReader table, const std::vector<std::string>& labels) {
   TrainingPlan plan;
   plan.patch_size =
       ToTriple(table, "patch_size", table.Integers("patch_size", {.minimum = 1, .maximum = 1024}));
@@ -224,6 +225,17 @@ TrainingPlan ReadTraining(ConfigReader table) {
   plan.foreground_fraction =
       table.Number("foreground_fraction", {.minimum = 0, .maximum = 1}, plan.foreground_fraction);
   plan.deep_supervision = table.Flag("deep_supervision", plan.deep_supervision);
+  plan.proximal = table.Number("proximal", {.minimum = 0, .maximum = 1000}, plan.proximal);
+  plan.augmentation =
+      OneOf<TrainingPlan::Augmentation>(table, "augmentation",
+                                        {{"intensity", TrainingPlan::Augmentation::kIntensity},
+                                         {"nnunet", TrainingPlan::Augmentation::kNnunet},
+                                         {"none", TrainingPlan::Augmentation::kNone}},
+                                        0);
+  if (plan.augmentation == TrainingPlan::Augmentation::kNnunet) {
+    plan.mirror_axes =
+        AnyHasASide(labels) ? std::vector<std::int64_t>{0, 1} : std::vector<std::int64_t>{0, 1, 2};
+  }
   plan.mirror_axes = table.Integers("mirror_axes", {.minimum = 0, .maximum = 2}, plan.mirror_axes);
   plan.intensity_augmentation = table.Number("intensity_augmentation", {.minimum = 0, .maximum = 1},
                                              plan.intensity_augmentation);
@@ -289,7 +301,7 @@ Study ReadStudy(ConfigReader& reader) {
   }
   study.harmonization = ReadHarmonization(reader.Table("harmonization"), study.channels);
   study.network = ReadNetwork(reader.Table("network"));
-  study.training = ReadTraining(reader.Table("training"));
+  study.training = ReadTraining(reader.Table("training"), study.labels);
   study.evaluation = ReadEvaluation(reader.Table("evaluation"));
   study.rounds = ReadRounds(reader.Table("rounds"));
   return study;
@@ -442,6 +454,18 @@ void CheckTraining(const Study& study, ConfigReader& reader) {
   CheckList(
       training, "mirror_axes", study.training.mirror_axes, 3, [](std::int64_t) { return true; },
       "an axis");
+  constexpr std::int64_t kLeftToRight = 2;
+  const std::vector<std::int64_t>& mirrored = study.training.mirror_axes;
+  if (std::find(mirrored.begin(), mirrored.end(), kLeftToRight) != mirrored.end() &&
+      AnyHasASide(study.labels)) {
+    training.Refuse("mirror_axes",
+                    "has 2, left to right, but labels tell left from right: a mirrored patch would "
+                    "show one side under the other's name; use [0, 1]");
+  }
+  const bool none = study.training.augmentation == TrainingPlan::Augmentation::kNone;
+  if (none && training.Has("intensity_augmentation") && study.training.intensity_augmentation > 0) {
+    training.Refuse("intensity_augmentation", "is set, but augmentation = \"none\"; remove it");
+  }
   if (!CheckStages(study.network, network)) return;
 
   CheckPatch(study, training);

@@ -53,6 +53,11 @@ struct NetworkPlan {
 
 struct TrainingPlan {
   enum class Optimizer { kSgd, kAdamW };
+  enum class Augmentation {
+    kIntensity,  ///< Noise, brightness, contrast, gamma.
+    kNnunet,     ///< Also rotation, scaling, blur and lower resolution (docs/training.md).
+    kNone,
+  };
   enum class RandomNumbers {
     kSite,    ///< Each site draws from the stream of its own name.
     kShared,  ///< All sites draw the same numbers: for tests of equivalence.
@@ -72,9 +77,10 @@ struct TrainingPlan {
   double gradient_norm_limit = 12;
   double foreground_fraction = 0.33;  ///< Of a batch, patches centred on a labelled voxel.
   bool deep_supervision = false;
+  double proximal = 0;  ///< FedProx's mu: how strongly weights are drawn to the global model's.
   std::vector<std::int64_t> mirror_axes;  ///< 0 = z, 1 = y, 2 = x.
-  double intensity_augmentation = 1;  ///< 0 none; 1 brightness, contrast, noise, gamma at nnU-Net's
-                                      ///< probabilities.
+  Augmentation augmentation = Augmentation::kIntensity;
+  double intensity_augmentation = 1;  ///< Of nnU-Net's probabilities of changing intensities.
   RandomNumbers random_numbers = RandomNumbers::kSite;
   Precision precision = Precision::kFloat32;
 };

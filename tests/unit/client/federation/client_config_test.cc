@@ -31,6 +31,8 @@ TEST(ClientConfig, TakesPathsFromItsOwnFolder) {
   ASSERT_OK_AND_ASSIGN(const ClientConfig config, Load(folder, R"(server = "fl.example.org:8443"
 site = "north"
 state = "kept"
+[checkpoint]
+every_steps = 40
 [certificate]
 key = "/etc/isoscan/site.key"
 [[cohort]]
@@ -38,6 +40,7 @@ folder = "mri"
 )"));
 
   EXPECT_EQ(config.state, folder.path() / "kept");
+  EXPECT_EQ(config.checkpoint.every_steps, 40);
   EXPECT_EQ(config.certificate.authority, folder.path() / "authority.pem");
   EXPECT_EQ(config.certificate.key, "/etc/isoscan/site.key");
   EXPECT_EQ(config.cohorts.at(0).folder, folder.path() / "mri");

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <initializer_list>
 #include <limits>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -254,6 +255,106 @@ TEST_F(HospitalClientTest, ScoresTrainsAndHandsInARound) {
   EXPECT_EQ(update.model_scores[1].index, 1);
   EXPECT_EQ(update.model_scores[1].labels[0].dice(), 1.0);
   EXPECT_THAT(session_.uploaded_digests, ElementsAre(update.weights_digest));
+}
+
+TEST_F(HospitalClientTest, NamesOneCheckpointForARoundUntilItsUpdateIsKept) {
+  const fs::path checkpoint = SiteStateFolder(config_.state).Checkpoint(study_.name, 2, model_);
+  config_.checkpoint.every_steps = 7;
+  session_.Ask({Assignment(Kind::kTrain, 2)});
+  fs::create_directories(checkpoint.parent_path());
+  const fs::path of_another_round = checkpoint.parent_path() / "1-0123456789abcdef.safetensors";
+  const fs::path half_written = checkpoint.string() + ".tmp-0a0b0c0d";
+  for (const fs::path& file : {checkpoint, of_another_round, half_written}) {
+    ASSERT_OK(WriteFileAtomically(file, "weights"));
+  }
+  std::vector<fs::path> while_training;
+  training_.on_train = [&] {
+    for (const auto& entry : fs::directory_iterator(checkpoint.parent_path())) {
+      while_training.push_back(entry.path());
+    }
+  };
+  bool when_handed_in = true;
+  session_.on_update = [&](const RoundUpdate&) {
+    when_handed_in = fs::exists(checkpoint);
+    session_.Ask({Ended()});
+    return absl::OkStatus();
+  };
+
+  ASSERT_OK(Run());
+
+  ASSERT_THAT(training_.tasks, SizeIs(1));
+  EXPECT_EQ(training_.tasks[0].checkpoint.file, checkpoint);
+  EXPECT_EQ(training_.tasks[0].checkpoint.every_steps, 7);
+  EXPECT_THAT(while_training, ElementsAre(checkpoint));
+  EXPECT_FALSE(when_handed_in);
+}
+
+TEST_F(HospitalClientTest, PreparesACaseOnceHoweverOftenItStarts) {
+  Volume other = Ramp(8);
+  other.voxels[100] = 50;
+  ASSERT_OK(WriteVolume(folder_.path() / "cohort/imagesTr/case_1_0000.nii.gz", other));
+  ASSERT_OK_AND_ASSIGN(const SiteCases cases, ListSiteCases(config_, study_));
+  const auto prepare = [&] {
+    PreparedCache cache(config_.state / "prepared", [](const absl::Status&) {});
+    return PrepareStudyCohort(
+        cases, study_, {}, [](std::int64_t, std::int64_t) {}, &cache);
+  };
+  ASSERT_OK_AND_ASSIGN(const StudyCohort first, prepare());
+  // What is kept of a case is taken, not what its files would give.
+  PreparedCache cache(config_.state / "prepared", [](const absl::Status&) {});
+  std::optional<CachedCase> kept = cache.Find(cases.files[1], study_);
+  ASSERT_TRUE(kept.has_value());
+  kept->prepared.image[5] = 77;
+  cache.Keep(cases.files[1], study_, *kept);
+
+  ASSERT_OK_AND_ASSIGN(const StudyCohort second, prepare());
+
+  EXPECT_EQ(second.training[0].image[5], 77);
+  EXPECT_EQ(second.training[1].image, first.training[1].image);
+  EXPECT_EQ(second.held_out[1].labels, first.held_out[1].labels);
+  EXPECT_EQ(second.declaration.raw.counts, first.declaration.raw.counts);
+}
+
+TEST_F(HospitalClientTest, KeepsPreparedCasesUntilTheStudyIsOverUnlessToldNotTo) {
+  for (const bool wanted : {true, false}) {
+    config_.cache_cases = wanted;
+    std::size_t kept = 0;
+    training_.on_train = [&] { kept = FilesIn("prepared"); };
+    session_.Ask({Assignment(Kind::kTrain, 1)});
+
+    ASSERT_OK(Run());
+
+    EXPECT_EQ(kept, wanted ? 1U : 0U);  // All six are the same scan.
+    EXPECT_EQ(FilesIn("prepared"), 0U);
+  }
+}
+
+TEST_F(HospitalClientTest, NeedsMoreThanOneCaseAndSaysSo) {
+  for (int number = 1; number < 6; ++number) {
+    fs::remove(folder_.path() / fmt::format("cohort/imagesTr/case_{}_0000.nii.gz", number));
+    fs::remove(folder_.path() / fmt::format("cohort/labelsTr/case_{}.nii.gz", number));
+  }
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument,
+                              AllOf(HasSubstr("holds out 1 of this site's 1 cases"),
+                                    HasSubstr("both sides need at least one"))));
+  EXPECT_THAT(training_.tasks, IsEmpty());
+}
+
+TEST_F(HospitalClientTest, TrainsOnCasesThatLackALabel) {
+  LabelMap nothing{.geometry = Ramp(8).geometry, .voxels = std::vector<std::uint8_t>(512)};
+  for (int number = 0; number < 6; ++number) {
+    ASSERT_OK(WriteLabelMap(folder_.path() / fmt::format("cohort/labelsTr/case_{}.nii.gz", number),
+                            nothing));
+  }
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+
+  ASSERT_OK(Run());
+
+  ASSERT_THAT(session_.updates, SizeIs(1));
+  EXPECT_EQ(session_.updates[0].training_cases, 4);
+  EXPECT_EQ(session_.updates[0].model_scores[0].labels[0].reference_voxels, 0);
 }
 
 TEST_F(HospitalClientTest, WorksOnWhereAnotherApprovedStudyCannotBeRead) {

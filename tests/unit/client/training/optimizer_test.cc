@@ -7,7 +7,9 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <vector>
 
+#include "tests/support/status_matchers.h"
 #include <ATen/ATen.h>
 
 namespace isoscan {
@@ -94,6 +96,56 @@ TEST(Optimizer, UpdatesNothingFromAGradientThatIsNotFinite) {
 
   EXPECT_FALSE(std::isfinite(optimizer.Step(0.1)));
   EXPECT_TRUE(at::equal(weights, Start()));
+}
+
+TEST(Optimizer, GoesOnFromItsMomentsToTheSameBits) {
+  for (const auto kind : {TrainingPlan::Optimizer::kSgd, TrainingPlan::Optimizer::kAdamW}) {
+    torch::Tensor unused = Start();
+    torch::Tensor undisturbed = Start();
+    Optimizer one(Plan(kind), {unused, undisturbed});
+    Descend(undisturbed, [&] { one.Step(0.05); });
+    torch::Tensor weights = undisturbed.detach().clone().set_requires_grad(true);
+    Optimizer other(Plan(kind), {unused, weights});
+
+    ASSERT_OK(other.Restore(20, one.Moments()));
+    Descend(undisturbed, [&] { one.Step(0.05); });
+    Descend(weights, [&] { other.Step(0.05); });
+
+    EXPECT_TRUE(at::equal(weights, undisturbed));
+    EXPECT_EQ(one.Moments(), other.Moments());
+  }
+}
+
+TEST(Optimizer, DrawsTheWeightsToWhereTheyWereByTheProximalTerm) {
+  TrainingPlan plan = Plan(TrainingPlan::Optimizer::kSgd);
+  plan.proximal = 0.7;
+  torch::Tensor ours = Start();
+  torch::Tensor theirs = Start();
+  torch::Tensor unused = Start();
+  Optimizer optimizer(plan, {unused, ours});
+  torch::optim::SGD reference(
+      {theirs}, torch::optim::SGDOptions(0.05).momentum(0.9).nesterov(true).weight_decay(0.01));
+
+  Descend(ours, [&] { optimizer.Step(0.05); });
+  Descend(theirs, [&] {
+    (0.35 * (theirs - at::ones({3, 4})).square().sum()).backward();
+    reference.step();
+  });
+
+  EXPECT_LT((ours - theirs).abs().max().item<double>(), 1e-6);
+}
+
+TEST(Optimizer, RefusesMomentsThatItsParametersCannotHave) {
+  const TrainingPlan plan = Plan(TrainingPlan::Optimizer::kAdamW);
+  const Tensor fitting{.shape = {3, 4}, .values = std::vector<float>(12)};
+  const Tensor other{.shape = {2}, .values = {1, 2}};
+
+  for (const NamedTensors& moments :
+       {NamedTensors{{"first.0", fitting}}, NamedTensors{{"first.0", fitting}, {"second.0", other}},
+        NamedTensors{{"first.0", fitting}, {"second.0", fitting}, {"first.7", fitting}}}) {
+    Optimizer optimizer(plan, {Start()});
+    EXPECT_THAT(optimizer.Restore(1, moments), StatusIs(absl::StatusCode::kInvalidArgument));
+  }
 }
 
 TEST(Optimizer, LeavesParametersWithoutAGradientAlone) {

@@ -4,9 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstddef>
 #include <set>
+#include <span>
 #include <utility>
+
+#include "client/training/patch_loader.h"
 
 namespace isoscan {
 namespace {
@@ -143,6 +148,98 @@ TEST(PatchSampler, MirrorsImageAndLabelsTogetherOnTheDeclaredAxesOnly) {
     }
   }
   EXPECT_EQ(corners, (std::set<float>{1, 8, 41, 48}));
+}
+
+TEST(PatchSampler, TurnsAndScalesPatchesAboutTheSamePlaceOnlyAsNnunetDoes) {
+  Study study = SmallStudy();
+  study.training.intensity_augmentation = 0;
+  const std::vector<PreparedCase> cases{NumberedCase(30, 30, 30)};
+  const PatchSampler plain(study, cases, "st-marys", 1);
+  study.training.augmentation = TrainingPlan::Augmentation::kNnunet;
+  const PatchSampler nnunet(study, cases, "st-marys", 1);
+  const std::size_t voxels = Voxels(study.training.patch_size);
+
+  int changed = 0;
+  int compared = 0;
+  for (std::int64_t step = 0; step < 100; ++step) {
+    const PatchBatch before = plain.Sample(step);
+    const PatchBatch after = nnunet.Sample(step);
+    for (std::size_t first = 0; first < before.images.size(); first += voxels) {
+      const std::span<const float> left(before.images.data() + first, voxels);
+      const std::span<const float> right(after.images.data() + first, voxels);
+      if (std::ranges::equal(left, right)) continue;
+      ++changed;
+      // Numbers rise evenly, so the mean is that of the place, unless the turned patch reaches
+      // beyond the case.
+      const auto corner = static_cast<std::int64_t>(left.front()) - 1;
+      const std::array<std::int64_t, 3> middle{corner / 900 + 2, corner / 30 % 30 + 3,
+                                               corner % 30 + 4};
+      if (std::ranges::any_of(middle, [](std::int64_t at) { return at < 9 || at > 20; })) continue;
+      ++compared;
+      const auto mean = [](std::span<const float> values) {
+        double sum = 0;
+        for (const float value : values) sum += value;
+        return sum / static_cast<double>(values.size());
+      };
+      EXPECT_NEAR(mean(left), mean(right), 1);
+    }
+  }
+  EXPECT_NEAR(changed / 300.0, 0.36, 0.1);
+  EXPECT_GT(compared, 5);
+}
+
+TEST(PatchSampler, MirrorsATurnedPatchAsAWhole) {
+  Study study = SmallStudy();
+  study.training.augmentation = TrainingPlan::Augmentation::kNnunet;
+  const std::vector<PreparedCase> cases{NumberedCase(12, 14, 16)};
+  const PatchSampler plain(study, cases, "st-marys", 1);
+  study.training.mirror_axes = {2};
+  const PatchSampler mirrored(study, cases, "st-marys", 1);
+  const auto width = static_cast<std::ptrdiff_t>(study.training.patch_size[2]);
+
+  int turned_round = 0;
+  for (std::int64_t step = 0; step < 60; ++step) {
+    const std::vector<float> before = plain.Sample(step).images;
+    const std::vector<float> after = mirrored.Sample(step).images;
+    for (auto row = before.begin(); row < before.end(); row += width) {
+      std::vector<float> reversed(row, row + width);
+      std::ranges::reverse(reversed);
+      const auto other = after.begin() + (row - before.begin());
+      const auto close = [](float left, float right) { return std::abs(left - right) < 0.01F; };
+      const bool same = std::equal(row, row + width, other, close);
+      const bool other_way = std::equal(reversed.begin(), reversed.end(), other, close);
+      ASSERT_TRUE(same || other_way);
+      turned_round += other_way && !same ? 1 : 0;
+    }
+  }
+  EXPECT_GT(turned_round, 0);
+}
+
+TEST(PatchLoader, GivesTheBatchOfEachStepHoweverManyAreMadeAhead) {
+  Study study = SmallStudy();
+  study.training.intensity_augmentation = 1;
+  study.training.augmentation = TrainingPlan::Augmentation::kNnunet;
+  const std::vector<PreparedCase> cases{NumberedCase(9, 10, 11), NumberedCase(5, 7, 8)};
+  const PatchSampler sampler(study, cases, "st-marys", 2);
+
+  for (const std::int64_t ahead : {1, 3, 20}) {
+    PatchLoader loader(sampler, 5, 15, ahead);
+    for (std::int64_t step = 5; step < 15; ++step) {
+      EXPECT_EQ(loader.Next().images, sampler.Sample(step).images) << step;
+    }
+  }
+  // One that is not emptied ends, too.
+  PatchLoader unused(sampler, 0, 1000, 4);
+}
+
+TEST(BatchesAhead, KeepsToItsMemoryButForOneBatch) {
+  Study study = SmallStudy();
+  EXPECT_EQ(BatchesAhead(study), 4);
+  study.training.patch_size = {256, 256, 256};
+  study.training.batch_size = 4;  // 320 MiB
+  EXPECT_EQ(BatchesAhead(study), 3);
+  study.training.batch_size = 64;
+  EXPECT_EQ(BatchesAhead(study), 1);
 }
 
 TEST(PatchSampler, MirrorsTheZerosAroundASmallCaseToo) {

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <stop_token>
 #include <utility>
@@ -196,6 +197,52 @@ TEST(Trainer, SaysAtWhichStepTheLossWasNotFinite) {
 
   EXPECT_THAT(trainer.Train(weights, cases, Steps(5), {}, {}),
               StatusIs(absl::StatusCode::kDataLoss, AllOf(HasSubstr("nan"), HasSubstr("step 0"))));
+}
+
+TEST(Trainer, TrainsOnASingleCaseThatIsSmallerThanThePatchAndLacksALabel) {
+  Study study = PhantomStudy();
+  study.training.patch_size = {32, 24, 32};
+  study.training.augmentation = TrainingPlan::Augmentation::kNnunet;
+  std::vector<PreparedCase> cases = HarmonizedPhantoms(1, study);
+  for (std::uint8_t& label : cases[0].labels) label = label == 2 ? 0 : label;
+  ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", kThreads));
+  std::vector<double> losses;
+
+  ASSERT_OK_AND_ASSIGN(const TrainingResult result,
+                       trainer.Train(InitialWeights(study), cases, Steps(60), {},
+                                     [&](std::int64_t, double loss) { losses.push_back(loss); }));
+
+  EXPECT_LT(losses.back(), losses.front() - 0.3);
+  ASSERT_OK_AND_ASSIGN(const LabelMap predicted, trainer.Predict(result.weights, cases[0]));
+  const std::vector<LabelOverlap> overlap = Overlap(cases[0].reference, predicted, 2);
+  EXPECT_GT(overlap[0].dice(), 0.7);
+}
+
+TEST(Trainer, StaysNearerToTheGlobalModelTheStrongerItIsDrawnToIt) {
+  Study study = PhantomStudy();
+  const std::vector<PreparedCase> cases = HarmonizedPhantoms(2, study);
+  const NamedTensors start = InitialWeights(study);
+  const auto distance_with = [&](double proximal, bool alone) {
+    study.training.proximal = proximal;
+    absl::StatusOr<Trainer> trainer = Trainer::Create(study, "cpu", kThreads);
+    EXPECT_OK(trainer);
+    TrainingTask task = Steps(20);
+    task.alone = alone;
+    const auto result = trainer->Train(start, cases, task, {}, {});
+    EXPECT_OK(result);
+    double sum = 0;
+    for (const auto& [name, tensor] : result->weights) {
+      for (std::size_t i = 0; i < tensor.values.size(); ++i) {
+        const double change = tensor.values[i] - start.at(name).values[i];
+        sum += change * change;
+      }
+    }
+    return std::sqrt(sum);
+  };
+
+  const double free = distance_with(0, false);
+  EXPECT_LT(distance_with(5, false), 0.8 * free);
+  EXPECT_EQ(distance_with(5, true), free);
 }
 
 TEST(Trainer, PredictsOnTheCasesOwnGrid) {

@@ -84,8 +84,10 @@ weight_decay = 0
 gradient_norm_limit = 1
 foreground_fraction = 0.5
 deep_supervision = true
+augmentation = "nnunet"
 mirror_axes = [0, 2]
 intensity_augmentation = 0
+proximal = 0.01
 random_numbers = "shared"
 precision = "mixed"
 
@@ -134,6 +136,8 @@ TEST(ParseStudy, FillsInTheDefaults) {
   EXPECT_EQ(study->training.steps_per_round, 50);
   EXPECT_EQ(study->training.learning_rate, 0.01);
   EXPECT_THAT(study->training.mirror_axes, IsEmpty());
+  EXPECT_EQ(study->training.augmentation, TrainingPlan::Augmentation::kIntensity);
+  EXPECT_EQ(study->training.proximal, 0);
   EXPECT_EQ(study->rounds.rounds, 10);
   EXPECT_EQ(study->rounds.aggregation, "fedavg");
   EXPECT_TRUE(study->rounds.quorum.all);
@@ -182,7 +186,9 @@ TEST(ParseStudy, ReadsEveryKey) {
   EXPECT_EQ(study->training.foreground_fraction, 0.5);
   EXPECT_TRUE(study->training.deep_supervision);
   EXPECT_THAT(study->training.mirror_axes, ElementsAre(0, 2));
+  EXPECT_EQ(study->training.augmentation, TrainingPlan::Augmentation::kNnunet);
   EXPECT_EQ(study->training.intensity_augmentation, 0);
+  EXPECT_EQ(study->training.proximal, 0.01);
   EXPECT_EQ(study->training.random_numbers, TrainingPlan::RandomNumbers::kShared);
   EXPECT_EQ(study->training.precision, TrainingPlan::Precision::kMixed);
   EXPECT_EQ(study->evaluation.overlap, 0.25);
@@ -305,6 +311,14 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"NotANumber", "learning_rate = 0.001", "learning_rate = nan", "learning_rate"},
         Refusal{"InfiniteRate", "learning_rate = 0.001", "learning_rate = inf", "learning_rate"},
         Refusal{"MirrorAxisTwice", "[0, 2]", "[2, 2]", "mirror_axes has '2' twice"},
+        Refusal{"MirroredSides", "\"posterior\"]", "\"left-posterior\"]",
+                "mirror_axes has 2, left to right"},
+        Refusal{"UnknownAugmentation", "\"nnunet\"", "\"nnU-Net\"", "augmentation"},
+        Refusal{"NoAugmentationOfSomeStrength",
+                "augmentation = \"nnunet\"\nmirror_axes = [0, 2]\nintensity_augmentation = 0",
+                "augmentation = \"none\"\nmirror_axes = [0, 2]\nintensity_augmentation = 0.5",
+                "intensity_augmentation is set"},
+        Refusal{"NegativePull", "proximal = 0.01", "proximal = -1", "proximal"},
         Refusal{"FourthMirrorAxis", "[0, 2]", "[0, 3]", "mirror_axes"},
         Refusal{"WholeOverlap", "overlap = 0.25", "overlap = 1.0", "overlap"},
         Refusal{"UnknownAggregation", "\"fedavg\"", "\"krum\"", "aggregation"},
@@ -316,6 +330,23 @@ INSTANTIATE_TEST_SUITE_P(
                 "required_sites = [\"south\"]", "required_sites has 'south'"},
         Refusal{"WrongType", "rounds = 3", "rounds = \"three\"", "rounds"}),
     [](const auto& test) { return test.param.name; });
+
+TEST(ParseStudy, MirrorsAsNnunetDoesWhereItsAugmentationIsTakenButSidesStaySides) {
+  const std::string nnunet = std::string(kSmallest) + "augmentation = \"nnunet\"\n";
+  const auto study = ParseStudy(nnunet, "study.toml");
+  ASSERT_OK(study);
+  EXPECT_THAT(study->training.mirror_axes, ElementsAre(0, 1, 2));
+
+  const auto sided = ParseStudy(
+      With(nnunet, "\"anterior\", \"posterior\"", "\"hippocampus_L\", \"hippocampus_R\""),
+      "study.toml");
+  ASSERT_OK(sided);
+  EXPECT_THAT(sided->training.mirror_axes, ElementsAre(0, 1));
+
+  const auto unmirrored = ParseStudy(nnunet + "mirror_axes = []\n", "study.toml");
+  ASSERT_OK(unmirrored);
+  EXPECT_THAT(unmirrored->training.mirror_axes, IsEmpty());
+}
 
 TEST(ParseStudy, TurnsN4OnByItsTableAlone) {
   const auto study = ParseStudy(std::string(kSmallest) + "[harmonization.n4]\n", "study.toml");
