@@ -4,7 +4,7 @@
 //
 // One step of nnU-Net's plan for the hippocampus: PlainConvUNet with 4 stages (32 to 256 features),
 // 9 patches of 40 x 56 x 40, Dice + cross entropy with deep supervision, SGD; patches of noise are
-// cut and augmented beside it as in training. A way's name in, its median over five steps out; two
+// cut and augmented beside it as in training. A way's name in, its median over three steps out; two
 // steps go first and are not timed.
 //
 // `limit` is the convolutions of such a step alone, layer by layer, forward and both gradients, and
@@ -36,7 +36,7 @@ namespace isoscan {
 namespace {
 
 constexpr std::int64_t kWarm = 2;
-constexpr std::int64_t kSteps = 5;
+constexpr std::int64_t kSteps = 3;
 
 [[noreturn]] void Fail(const std::string& message) {
   fmt::print(stderr, "training_bench: {}\n", message);

@@ -4,7 +4,7 @@
 
 One step of nnU-Net's plan for the hippocampus: its network (4 stages, 32 to 256 features), 9 patches of 40 x 56 x 40
 of noise, Dice + cross entropy with deep supervision, SGD with Nesterov momentum. The protocol is that of imaging.py:
-a way's name in, its median over five steps out. Two steps go first and are not timed.
+a way's name in, its median over three steps out. Two steps go first and are not timed.
 """
 import contextlib
 import importlib.metadata
@@ -20,7 +20,7 @@ for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # would mislead OpenBLAS
 
 import torch
 
-THREADS, CLASSES, BATCH, WARM, STEPS = 2, 3, 9, 2, 5
+THREADS, CLASSES, BATCH, WARM, STEPS = 2, 3, 9, 2, 3
 PATCH, FEATURES = (40, 56, 40), (32, 64, 128, 256)
 HEADS = len(FEATURES) - 1
 torch.set_num_threads(THREADS)
