@@ -204,7 +204,7 @@ void StoreRow(const float* sums, std::int64_t voxels, const Block& block, std::i
   }
 }
 
-/// How a row of `width` voxels is cut into tiles: in parts as equal as can be.
+/// How a row of `width` sums is cut into tiles: in parts as equal as can be.
 struct RowTiles {
   explicit RowTiles(std::int64_t width)
       : parts(CeilDivide(width, kMostVoxels)),
@@ -242,16 +242,18 @@ struct VoxelRange {
 
 /// Taps of the rows [y, y + rows) of plane z: at the volume's faces a third of a kernel of 3 sees
 /// nothing but zeros.
+/// `row_taps`: how many weights a row of the kernel has, 1 where they are transformed.
 void FindTaps(const Convolution3d& shape, const PaddedGrid& grid, std::int64_t z, std::int64_t y,
-              std::int64_t rows, const Block& block, std::vector<kernels::Tap>& taps) {
+              std::int64_t rows, std::int64_t row_taps, const Block& block,
+              std::vector<kernels::Tap>& taps) {
   const TapRange planes(shape.kernel[0], shape.size[0], z, z);
   const TapRange lines(shape.kernel[1], shape.size[1], y, y + rows - 1);
   taps.clear();
   for (std::int64_t a = planes.first; a <= planes.last; ++a) {
     for (std::int64_t b = lines.first; b <= lines.last; ++b) {
-      for (std::int64_t c = 0; c < shape.kernel[2]; ++c) {
+      for (std::int64_t c = 0; c < row_taps; ++c) {
         taps.push_back({a * grid.plane() + b * grid.row + c,
-                        ((a * shape.kernel[1] + b) * shape.kernel[2] + c) * block.width()});
+                        ((a * shape.kernel[1] + b) * row_taps + c) * block.width()});
       }
     }
   }
@@ -329,9 +331,129 @@ bool HasDirectConvolution(const Convolution3d& shape) {
          std::all_of(shape.kernel.begin(), shape.kernel.end(), odd) && shape.kernel[2] <= 3;
 }
 
+namespace {
+
+/// Weights [out, in, kz, ky, 3] as [block][6 products][in][kz, ky][lanes of the block].
+std::unique_ptr<float[]> PackWinogradWeights(const Convolution3d& shape, const float* weights,
+                                             const std::vector<Block>& blocks,
+                                             const Parallel& parallel) {
+  const std::int64_t rows = shape.in * shape.kernel[0] * shape.kernel[1];
+  std::unique_ptr<float[]> packed =
+      Uninitialized<float>(shape.out * rows * kernels::kWinogradProducts);
+  parallel.run(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t b) {
+    const Block& block = blocks[static_cast<std::size_t>(b)];
+    const std::unique_ptr<float[]> turned = Uninitialized<float>(3 * rows * block.width());
+    kernels::Transpose(reinterpret_cast<const Word*>(weights + block.first * 3 * rows),
+                       block.width(), 3 * rows, 3 * rows, reinterpret_cast<Word*>(turned.get()),
+                       block.width());
+    kernels::TransformWeights(turned.get(), rows, block.width(),
+                              packed.get() + block.first * rows * kernels::kWinogradProducts,
+                              rows * block.width());
+  });
+  return packed;
+}
+
+/// Whether the products are few enough to pay for the transforms: rows of 5 leave a tile half
+/// empty.
+bool PaysByWinograd(const Convolution3d& shape) {
+  const std::int64_t tiles = CeilDivide(shape.size[2], kernels::kWinogradOutputs);
+  return shape.kernel[2] == 3 && 4 * kernels::kWinogradProducts * tiles < 3 * 3 * shape.size[2];
+}
+
+/// A channel of a slab as products, row by row: [planes][rows][6][tiles].
+void PackWinogradChannel(const Convolution3d& shape, const float* channel, const Slab& slab,
+                         const PaddedGrid& grid, std::int64_t tiles, float* padded, float* packed) {
+  ForRows(
+      shape, slab, grid,
+      [&](std::int64_t from, std::int64_t to) {
+        std::memcpy(padded + 1, channel + from,
+                    static_cast<std::size_t>(shape.size[2]) * sizeof(float));
+        kernels::TransformInput(padded, tiles, packed + to, tiles);
+      },
+      [&](std::int64_t to) { std::fill_n(packed + to, grid.row, 0.0F); });
+}
+
+/// Convolve() of kernels of 3 along x by half the products: Winograd's algorithm along that axis
+/// alone, where its rounding stays near that of the sum itself.
+void ConvolveByWinograd(const Convolution3d& shape, const float* input, const float* weights,
+                        float* output, const Parallel& parallel) {
+  using kernels::kWinogradOutputs;
+  using kernels::kWinogradProducts;
+  const std::vector<Block> blocks = Blocks(shape.out);
+  const std::unique_ptr<float[]> packed_weights =
+      PackWinogradWeights(shape, weights, blocks, parallel);
+  const auto [depth, height, width] = shape.size;
+  const std::int64_t tiles = CeilDivide(width, kWinogradOutputs);
+  const std::int64_t row_length = kWinogradProducts * tiles;
+  const std::int64_t row_taps = shape.kernel[0] * shape.kernel[1];
+  const std::int64_t planes =
+      PlanesOfSlab(shape, shape.in * PaddedGrid(shape, 1, row_length).plane(), parallel.threads);
+  const std::vector<Slab> slabs = Slabs(shape, planes);
+  const RowTiles parts(tiles);
+
+  parallel.run(static_cast<std::int64_t>(slabs.size()), [&](std::int64_t unit) {
+    const Slab& slab = slabs[static_cast<std::size_t>(unit)];
+    const PaddedGrid grid(shape, slab.count, row_length);
+    const std::unique_ptr<float[]> packed = Uninitialized<float>(shape.in * grid.channel());
+    std::vector<float> padded(
+        static_cast<std::size_t>(kWinogradOutputs * tiles + kernels::kWinogradSlack));
+    for (std::int64_t channel = 0; channel < shape.in; ++channel) {
+      PackWinogradChannel(shape, input + (slab.sample * shape.in + channel) * shape.voxels(), slab,
+                          grid, tiles, padded.data(), packed.get() + channel * grid.channel());
+    }
+    const std::int64_t most_sums = parts.rows * tiles * kWidest;
+    const std::unique_ptr<float[]> products = Uninitialized<float>(kWinogradProducts * most_sums);
+    const std::unique_ptr<float[]> sums = Uninitialized<float>(kWinogradOutputs * most_sums);
+    std::vector<float> scratch;
+    std::vector<kernels::Tap> taps;
+    for (const Block& block : blocks) {
+      float* const features = output + (slab.sample * shape.out + block.first) * shape.voxels();
+      const std::int64_t product_words = shape.in * row_taps * block.width();
+      const float* const block_weights =
+          packed_weights.get() + block.first * shape.in * row_taps * kWinogradProducts;
+      for (std::int64_t z = 0; z < slab.count; ++z) {
+        for (std::int64_t y = 0; y < height; y += parts.rows) {
+          const std::int64_t rows = std::min(parts.rows, height - y);
+          FindTaps(shape, grid, slab.first + z, y, rows, 1, block, taps);
+          for (std::int64_t j = 0; j < kWinogradProducts; ++j) {
+            for (std::size_t part = 0; part + 1 < parts.starts.size(); ++part) {
+              const std::int64_t t = parts.starts[part];
+              const auto part_width = static_cast<int>(parts.starts[part + 1] - t);
+              const float* const from =
+                  packed.get() + z * grid.plane() + y * grid.row + j * tiles + t;
+              kernels::FindTile(Words::kFloat32, block.vectors, static_cast<int>(rows), part_width)(
+                  {.input = reinterpret_cast<const Word*>(from),
+                   .channel_stride = grid.channel(),
+                   .row_stride = grid.row,
+                   .channels = shape.in,
+                   .taps = taps.data(),
+                   .tap_count = static_cast<std::int64_t>(taps.size()),
+                   .weights = reinterpret_cast<const Word*>(block_weights + j * product_words),
+                   .weights_stride = row_taps * block.width(),
+                   .output = products.get() + j * most_sums + t * block.width()});
+            }
+          }
+          kernels::TransformOutput(products.get(), rows * tiles, block.width(), most_sums,
+                                   sums.get());
+          for (std::int64_t row = 0; row < rows; ++row) {
+            StoreRow(sums.get() + row * kWinogradOutputs * tiles * block.width(), width, block,
+                     shape.voxels(), features + ((slab.first + z) * height + y + row) * width,
+                     scratch);
+          }
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
 template <typename Number>
 void Convolve(const Convolution3d& shape, const Number* input, const float* weights, Number* output,
               const Parallel& parallel) {
+  if constexpr (std::is_same_v<Number, float>) {
+    if (PaysByWinograd(shape)) return ConvolveByWinograd(shape, input, weights, output, parallel);
+  }
   const std::vector<Block> blocks = Blocks(shape.out);
   const std::unique_ptr<Word[]> packed_weights =
       PackWeights<Number>(shape, weights, blocks, parallel);
@@ -359,7 +481,7 @@ void Convolve(const Convolution3d& shape, const Number* input, const float* weig
       for (std::int64_t z = 0; z < slab.count; ++z) {
         for (std::int64_t y = 0; y < height; y += tiles.rows) {
           const std::int64_t rows = std::min(tiles.rows, height - y);
-          FindTaps(shape, grid, slab.first + z, y, rows, block, taps);
+          FindTaps(shape, grid, slab.first + z, y, rows, shape.kernel[2], block, taps);
           for (std::size_t part = 0; part + 1 < tiles.starts.size(); ++part) {
             const std::int64_t x = tiles.starts[part];
             const auto tile_width = static_cast<int>(tiles.starts[part + 1] - x);
@@ -392,10 +514,138 @@ void ConvolutionInputGradient(const Convolution3d& shape, const Number* output_g
   Convolve(transposed, output_gradient, turned.get(), input_gradient, parallel);
 }
 
+namespace {
+
+/// A plane of a block of features' gradients as [6 products][rows][tiles][lanes of the block].
+void PackWinogradGradient(const Convolution3d& shape, const float* plane, const Block& block,
+                          std::int64_t tiles, float* packed, std::int64_t stride) {
+  const auto [depth, height, width] = shape.size;
+  const std::int64_t lanes = block.width();
+  std::vector<float> row(static_cast<std::size_t>(kernels::kWinogradOutputs * tiles * lanes));
+  for (std::int64_t y = 0; y < height; ++y) {
+    kernels::Transpose(reinterpret_cast<const Word*>(plane + y * width), lanes, width,
+                       shape.voxels(), reinterpret_cast<Word*>(row.data()), lanes);
+    kernels::TransformOutputGradient(row.data(), tiles, lanes, packed + y * tiles * lanes, stride);
+  }
+}
+
+/// How many channels SumGradients takes of so many that are left.
+int ChannelsAtOnce(std::int64_t left) {
+  return left >= 12 ? 12 : left >= 8 ? 8 : left >= 4 ? 4 : 1;
+}
+
+void WeightGradientByWinograd(const Convolution3d& shape, const float* input,
+                              const float* output_gradient, float* weight_gradient,
+                              const Parallel& parallel) {
+  using kernels::kWinogradOutputs;
+  using kernels::kWinogradProducts;
+  constexpr std::int64_t kGroup = 12;
+  const std::vector<Block> blocks = Blocks(shape.out);
+  const auto block_count = static_cast<std::int64_t>(blocks.size());
+  const auto [depth, height, width] = shape.size;
+  const std::int64_t tiles = CeilDivide(width, kWinogradOutputs);
+  const std::int64_t row_length = kWinogradProducts * tiles;
+  const std::int64_t plane_words =
+      shape.in * PaddedGrid(shape, 1, row_length).plane() + shape.out * height * row_length;
+  const std::int64_t planes = std::clamp<std::int64_t>(2 * kSlabWords / plane_words, 1, depth);
+  const std::int64_t row_taps = shape.kernel[0] * shape.kernel[1];
+  const std::int64_t groups = CeilDivide(shape.in, kGroup);
+
+  // [block][6 products][in][kz, ky][lanes of the block]
+  std::vector<float> sums(
+      static_cast<std::size_t>(shape.out * kWinogradProducts * shape.in * row_taps));
+  const PaddedGrid largest(shape, planes, row_length);
+  const std::unique_ptr<float[]> packed_input = Uninitialized<float>(shape.in * largest.channel());
+  const std::unique_ptr<float[]> packed_gradient =
+      Uninitialized<float>(shape.out * planes * height * row_length);
+
+  for (const Slab& slab : Slabs(shape, planes)) {
+    const PaddedGrid grid(shape, slab.count, row_length);
+    const std::int64_t plane_tiles = height * tiles;
+    parallel.run(shape.in + block_count * slab.count, [&](std::int64_t item) {
+      if (item < shape.in) {
+        std::vector<float> padded(
+            static_cast<std::size_t>(kWinogradOutputs * tiles + kernels::kWinogradSlack));
+        PackWinogradChannel(shape, input + (slab.sample * shape.in + item) * shape.voxels(), slab,
+                            grid, tiles, padded.data(), packed_input.get() + item * grid.channel());
+        return;
+      }
+      const std::int64_t plane = (item - shape.in) % slab.count;
+      const Block& block = blocks[static_cast<std::size_t>((item - shape.in) / slab.count)];
+      PackWinogradGradient(
+          shape,
+          output_gradient + (slab.sample * shape.out + block.first) * shape.voxels() +
+              (slab.first + plane) * height * width,
+          block, tiles,
+          packed_gradient.get() + block.first * slab.count * plane_tiles * kWinogradProducts +
+              plane * plane_tiles * block.width(),
+          slab.count * plane_tiles * block.width());
+    });
+    parallel.run(block_count * groups * row_taps * kWinogradProducts, [&](std::int64_t item) {
+      const std::int64_t j = item % kWinogradProducts;
+      const std::int64_t row_tap = item / kWinogradProducts % row_taps;
+      const std::int64_t group = item / (kWinogradProducts * row_taps) % groups;
+      const Block& block =
+          blocks[static_cast<std::size_t>(item / (kWinogradProducts * row_taps * groups))];
+      const VoxelRange planes_seen(shape.kernel[0], depth, row_tap / shape.kernel[1], slab.first,
+                                   slab.count);
+      const VoxelRange rows_seen(shape.kernel[1], height, row_tap % shape.kernel[1], 0, height);
+      if (planes_seen.count <= 0 || rows_seen.count <= 0) return;
+      const std::int64_t offset =
+          (row_tap / shape.kernel[1] + planes_seen.first - slab.first) * grid.plane() +
+          (row_tap % shape.kernel[1] + rows_seen.first) * grid.row + j * tiles;
+      const float* const gradient =
+          packed_gradient.get() +
+          (block.first * kWinogradProducts + block.width() * j) * slab.count * plane_tiles +
+          block.width() *
+              ((planes_seen.first - slab.first) * plane_tiles + rows_seen.first * tiles);
+      const std::int64_t end = std::min(shape.in, kGroup * (group + 1));
+      for (std::int64_t channel = kGroup * group; channel < end;) {
+        const int at_once = ChannelsAtOnce(end - channel);
+        kernels::FindGradient(Words::kFloat32, block.vectors, at_once, 1)(
+            {.input = reinterpret_cast<const char*>(packed_input.get() + channel * grid.channel() +
+                                                    offset),
+             .channel_stride = grid.channel() * 4,
+             .plane_stride = grid.plane() * 4,
+             .row_stride = grid.row * 4,
+             .output_gradient = reinterpret_cast<const Word*>(gradient),
+             .gradient_plane_stride = block.width() * plane_tiles,
+             .planes = planes_seen.count,
+             .rows = rows_seen.count,
+             .words = tiles,
+             .sums = &sums[static_cast<std::size_t>(
+                 (block.first * kWinogradProducts + block.width() * j) * shape.in * row_taps +
+                 (channel * row_taps + row_tap) * block.width())],
+             .sums_stride = row_taps * block.width()});
+        channel += at_once;
+      }
+    });
+  }
+
+  const std::int64_t count = shape.in * row_taps;
+  parallel.run(block_count, [&](std::int64_t b) {
+    const Block& block = blocks[static_cast<std::size_t>(b)];
+    const std::unique_ptr<float[]> weights = Uninitialized<float>(3 * count * block.width());
+    kernels::TransformWeightGradient(
+        &sums[static_cast<std::size_t>(block.first * kWinogradProducts * count)], count,
+        block.width(), count * block.width(), weights.get());
+    kernels::Transpose(
+        reinterpret_cast<const Word*>(weights.get()), 3 * count, block.width(), block.width(),
+        reinterpret_cast<Word*>(weight_gradient + block.first * 3 * count), 3 * count);
+  });
+}
+
+}  // namespace
+
 template <typename Number>
 void ConvolutionWeightGradient(const Convolution3d& shape, const Number* input,
                                const Number* output_gradient, float* weight_gradient,
                                const Parallel& parallel) {
+  if constexpr (std::is_same_v<Number, float>) {
+    if (PaysByWinograd(shape)) {
+      return WeightGradientByWinograd(shape, input, output_gradient, weight_gradient, parallel);
+    }
+  }
   const std::vector<Block> blocks = Blocks(shape.out);
   const auto [depth, height, width] = shape.size;
   const std::int64_t per_word = static_cast<std::int64_t>(sizeof(Word) / sizeof(Number));

@@ -115,7 +115,7 @@ void SumGradients(const GradientBlock& block) {
   // A tap is one voxel on: a whole word in float32, half a word in bfloat16.
   constexpr std::int64_t kTapBytes = words == Words::kFloat32 ? 4 : 2;
   __m512 sums[channels * taps][vectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 12
   for (int c = 0; c < channels; ++c) {
 #pragma GCC unroll 3
     for (int t = 0; t < taps; ++t) {
@@ -129,31 +129,34 @@ void SumGradients(const GradientBlock& block) {
   for (std::int64_t z = 0; z < block.planes; ++z) {
     const std::uint32_t* gradient = block.output_gradient + z * block.gradient_plane_stride;
     for (std::int64_t y = 0; y < block.rows; ++y) {
-      const char* input[channels];
-#pragma GCC unroll 4
-      for (int c = 0; c < channels; ++c) {
-        input[c] =
-            block.input + z * block.plane_stride + y * block.row_stride + c * block.channel_stride;
+      // One pointer for four channels: there are not enough registers for one each.
+      const std::int64_t stride = block.channel_stride;
+      const char* input[(channels + 3) / 4];
+#pragma GCC unroll 3
+      for (int c = 0; c < channels; c += 4) {
+        input[c / 4] = block.input + z * block.plane_stride + y * block.row_stride + c * stride;
       }
       for (std::int64_t x = 0; x < block.words; ++x, gradient += vectors * kLanes) {
         __m512i outer[vectors];
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; ++v) outer[v] = _mm512_loadu_si512(gradient + v * kLanes);
-#pragma GCC unroll 4
+#pragma GCC unroll 12
         for (int c = 0; c < channels; ++c) {
 #pragma GCC unroll 3
           for (int t = 0; t < taps; ++t) {
-            const __m512i value = Broadcast(input[c] + 4 * x + kTapBytes * t);
+            const __m512i value = Broadcast(input[c / 4] + c % 4 * stride + kTapBytes * t);
 #pragma GCC unroll 2
             for (int v = 0; v < vectors; ++v) {
               sums[c * taps + t][v] = MultiplyAdd<words>(value, outer[v], sums[c * taps + t][v]);
             }
           }
         }
+#pragma GCC unroll 3
+        for (int c = 0; c < channels; c += 4) input[c / 4] += 4;
       }
     }
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 12
   for (int c = 0; c < channels; ++c) {
 #pragma GCC unroll 3
     for (int t = 0; t < taps; ++t) {
@@ -168,10 +171,21 @@ void SumGradients(const GradientBlock& block) {
 
 template <Words words, int vectors>
 GradientFunction FindChannels(int channels, int taps) {
-  if (channels == 1) {
-    return taps == 1 ? SumGradients<words, vectors, 1, 1> : SumGradients<words, vectors, 1, 3>;
+  if (taps == 3) {
+    return channels == 1 ? SumGradients<words, vectors, 1, 3> : SumGradients<words, vectors, 4, 3>;
   }
-  return taps == 1 ? SumGradients<words, vectors, 4, 1> : SumGradients<words, vectors, 4, 3>;
+  switch (channels) {
+    case 1:
+      return SumGradients<words, vectors, 1, 1>;
+    case 4:
+      return SumGradients<words, vectors, 4, 1>;
+    case 8:
+      return SumGradients<words, vectors, 8, 1>;
+    case 12:
+      return SumGradients<words, vectors, 12, 1>;
+    default:
+      return nullptr;
+  }
 }
 
 template <Words words>
@@ -244,6 +258,138 @@ void Transpose(const std::uint32_t* from, std::int64_t rows, std::int64_t column
     for (std::int64_t column = 0; column < columns; column += kLanes) {
       TransposeBlock(from + row * from_stride + column, rows - row, columns - column, from_stride,
                      to + column * to_stride + row, to_stride);
+    }
+  }
+}
+
+namespace {
+
+/// Every fourth of 64 numbers, from the first on.
+__m512 EveryFourth(const float* from) {
+  const __m512i pick = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+  const __m512 low =
+      _mm512_permutex2var_ps(_mm512_loadu_ps(from), pick, _mm512_loadu_ps(from + 16));
+  const __m512 high =
+      _mm512_permutex2var_ps(_mm512_loadu_ps(from + 32), pick, _mm512_loadu_ps(from + 48));
+  return _mm512_shuffle_f32x4(low, high, 0x44);
+}
+
+__m512 Times(float factor, __m512 value) { return _mm512_mul_ps(_mm512_set1_ps(factor), value); }
+
+/// factor * value + rest
+__m512 Plus(float factor, __m512 value, __m512 rest) {
+  return _mm512_fmadd_ps(_mm512_set1_ps(factor), value, rest);
+}
+
+}  // namespace
+
+void TransformInput(const float* row, std::int64_t tiles, float* products, std::int64_t stride) {
+  for (std::int64_t t = 0; t < tiles; t += kLanes) {
+    const __mmask16 lanes = FirstLanes(tiles - t);
+    __m512 d[kWinogradProducts];
+#pragma GCC unroll 6
+    for (int i = 0; i < kWinogradProducts; ++i) d[i] = EveryFourth(row + 4 * t + i);
+    const __m512 even = Plus(-4, d[2], d[4]);       // d4 - 4 d2
+    const __m512 odd = Plus(-4, d[1], d[3]);        // d3 - 4 d1
+    const __m512 near = _mm512_sub_ps(d[4], d[2]);  // d4 - d2
+    const __m512 far = Times(2, _mm512_sub_ps(d[3], d[1]));
+    float* const to = products + t;
+    _mm512_mask_storeu_ps(to, lanes, Plus(4, d[0], Plus(-5, d[2], d[4])));
+    _mm512_mask_storeu_ps(to + stride, lanes, _mm512_add_ps(even, odd));
+    _mm512_mask_storeu_ps(to + 2 * stride, lanes, _mm512_sub_ps(even, odd));
+    _mm512_mask_storeu_ps(to + 3 * stride, lanes, _mm512_add_ps(near, far));
+    _mm512_mask_storeu_ps(to + 4 * stride, lanes, _mm512_sub_ps(near, far));
+    _mm512_mask_storeu_ps(to + 5 * stride, lanes, Plus(4, d[1], Plus(-5, d[3], d[5])));
+  }
+}
+
+void TransformWeights(const float* weights, std::int64_t count, std::int64_t lanes, float* products,
+                      std::int64_t stride) {
+  for (std::int64_t n = 0; n < count; ++n) {
+    for (std::int64_t lane = 0; lane < lanes; lane += kLanes) {
+      const float* const from = weights + 3 * n * lanes + lane;
+      const __m512 w0 = _mm512_loadu_ps(from);
+      const __m512 w1 = _mm512_loadu_ps(from + lanes);
+      const __m512 w2 = _mm512_loadu_ps(from + 2 * lanes);
+      const __m512 outer = _mm512_add_ps(w0, w2);
+      const __m512 wide = Plus(1.0F / 24, w0, Times(1.0F / 6, w2));
+      float* const to = products + n * lanes + lane;
+      _mm512_storeu_ps(to, Times(0.25F, w0));
+      _mm512_storeu_ps(to + stride, Times(-1.0F / 6, _mm512_add_ps(outer, w1)));
+      _mm512_storeu_ps(to + 2 * stride, Times(-1.0F / 6, _mm512_sub_ps(outer, w1)));
+      _mm512_storeu_ps(to + 3 * stride, Plus(1.0F / 12, w1, wide));
+      _mm512_storeu_ps(to + 4 * stride, Plus(-1.0F / 12, w1, wide));
+      _mm512_storeu_ps(to + 5 * stride, w2);
+    }
+  }
+}
+
+void TransformOutput(const float* products, std::int64_t count, std::int64_t lanes,
+                     std::int64_t stride, float* outputs) {
+  for (std::int64_t t = 0; t < count; ++t) {
+    for (std::int64_t lane = 0; lane < lanes; lane += kLanes) {
+      __m512 m[kWinogradProducts];
+#pragma GCC unroll 6
+      for (int j = 0; j < kWinogradProducts; ++j) {
+        m[j] = _mm512_loadu_ps(products + j * stride + t * lanes + lane);
+      }
+      const __m512 near_sum = _mm512_add_ps(m[1], m[2]);
+      const __m512 near_difference = _mm512_sub_ps(m[1], m[2]);
+      const __m512 far_sum = _mm512_add_ps(m[3], m[4]);
+      const __m512 far_difference = _mm512_sub_ps(m[3], m[4]);
+      float* const to = outputs + kWinogradOutputs * t * lanes + lane;
+      _mm512_storeu_ps(to, _mm512_add_ps(m[0], _mm512_add_ps(near_sum, far_sum)));
+      _mm512_storeu_ps(to + lanes, Plus(2, far_difference, near_difference));
+      _mm512_storeu_ps(to + 2 * lanes, Plus(4, far_sum, near_sum));
+      _mm512_storeu_ps(to + 3 * lanes,
+                       _mm512_add_ps(m[5], Plus(8, far_difference, near_difference)));
+    }
+  }
+}
+
+void TransformOutputGradient(const float* outputs, std::int64_t tiles, std::int64_t lanes,
+                             float* products, std::int64_t stride) {
+  for (std::int64_t t = 0; t < tiles; ++t) {
+    for (std::int64_t lane = 0; lane < lanes; lane += kLanes) {
+      const float* const from = outputs + kWinogradOutputs * t * lanes + lane;
+      const __m512 d0 = _mm512_loadu_ps(from);
+      const __m512 d1 = _mm512_loadu_ps(from + lanes);
+      const __m512 d2 = _mm512_loadu_ps(from + 2 * lanes);
+      const __m512 d3 = _mm512_loadu_ps(from + 3 * lanes);
+      const __m512 near_even = _mm512_add_ps(d0, d2);
+      const __m512 near_odd = _mm512_add_ps(d1, d3);
+      const __m512 far_even = Plus(4, d2, d0);
+      const __m512 far_odd = Plus(8, d3, Times(2, d1));
+      float* const to = products + t * lanes + lane;
+      _mm512_storeu_ps(to, d0);
+      _mm512_storeu_ps(to + stride, _mm512_add_ps(near_even, near_odd));
+      _mm512_storeu_ps(to + 2 * stride, _mm512_sub_ps(near_even, near_odd));
+      _mm512_storeu_ps(to + 3 * stride, _mm512_add_ps(far_even, far_odd));
+      _mm512_storeu_ps(to + 4 * stride, _mm512_sub_ps(far_even, far_odd));
+      _mm512_storeu_ps(to + 5 * stride, d3);
+    }
+  }
+}
+
+void TransformWeightGradient(const float* products, std::int64_t count, std::int64_t lanes,
+                             std::int64_t stride, float* weights) {
+  for (std::int64_t n = 0; n < count; ++n) {
+    for (std::int64_t lane = 0; lane < lanes; lane += kLanes) {
+      __m512 s[kWinogradProducts];
+#pragma GCC unroll 6
+      for (int j = 0; j < kWinogradProducts; ++j) {
+        s[j] = _mm512_loadu_ps(products + j * stride + n * lanes + lane);
+      }
+      const __m512 near_sum = _mm512_add_ps(s[1], s[2]);
+      const __m512 near_difference = _mm512_sub_ps(s[2], s[1]);
+      const __m512 far_sum = _mm512_add_ps(s[3], s[4]);
+      const __m512 far_difference = _mm512_sub_ps(s[3], s[4]);
+      float* const to = weights + 3 * n * lanes + lane;
+      _mm512_storeu_ps(to, Plus(0.25F, s[0], Plus(-1.0F / 6, near_sum, Times(1.0F / 24, far_sum))));
+      _mm512_storeu_ps(to + lanes,
+                       Plus(1.0F / 6, near_difference, Times(1.0F / 12, far_difference)));
+      _mm512_storeu_ps(to + 2 * lanes,
+                       _mm512_add_ps(s[5], Times(1.0F / 6, _mm512_sub_ps(far_sum, near_sum))));
     }
   }
 }

@@ -63,8 +63,34 @@ struct GradientBlock {
 
 using GradientFunction = void (*)(const GradientBlock& block);
 
-/// For `vectors` 1 or 2, `channels` 1 or 4, `taps` 1 or 3.
+/// For `vectors` 1 or 2; `taps` 3 and `channels` 1 or 4; `taps` 1 and `channels` 1, 4, 8 or 12.
 GradientFunction FindGradient(Words words, int vectors, int channels, int taps);
+
+/// Winograd's F(4, 3) along x: four outputs of a row of three weights by six products instead of
+/// twelve. Points 0, 1, -1, 2, -2 and infinity.
+/// Source: docs/references.md#lavin2016.
+inline constexpr std::int64_t kWinogradOutputs = 4;
+inline constexpr std::int64_t kWinogradProducts = 6;
+/// How many numbers behind a row TransformInput() reads.
+inline constexpr std::int64_t kWinogradSlack = 80;
+
+/// products[j][t], j < 6, of the inputs 4 t .. 4 t + 5, t < tiles; `stride` from one j to the next.
+void TransformInput(const float* row, std::int64_t tiles, float* products, std::int64_t stride);
+
+/// products[j][n][lane] of the weights [n][3][lane]; `stride` numbers from one j to the next.
+void TransformWeights(const float* weights, std::int64_t count, std::int64_t lanes, float* products,
+                      std::int64_t stride);
+
+/// outputs[t][4][lane] of the sums of products[j][t][lane].
+void TransformOutput(const float* products, std::int64_t count, std::int64_t lanes,
+                     std::int64_t stride, float* outputs);
+
+/// The transposes of the last two, for gradients: products[j][t][lane] of the output's gradients
+/// [4 t][lane], and weights [n][3][lane] of the sums of products[j][n][lane].
+void TransformOutputGradient(const float* outputs, std::int64_t tiles, std::int64_t lanes,
+                             float* products, std::int64_t stride);
+void TransformWeightGradient(const float* products, std::int64_t count, std::int64_t lanes,
+                             std::int64_t stride, float* weights);
 
 /// to[column][row] = from[row][column], of 32-bit words; strides in words.
 void Transpose(const std::uint32_t* from, std::int64_t rows, std::int64_t columns,

@@ -186,10 +186,10 @@ TYPED_TEST(Convolution, IsTheSumOfProductsThatItsDefinitionSays) {
     ASSERT_TRUE(HasDirectConvolution<TypeParam>(shape));
     const Example<TypeParam> example(shape);
     const Results<TypeParam> results(example);
-    ExpectNear(results.output, example.output, kHalf ? 0.004 : 4e-6);  // the result's own rounding
-    ExpectNear(results.weight_gradient, example.weight_gradient, 4e-6);
+    ExpectNear(results.output, example.output, kHalf ? 0.004 : 1e-5);  // the result's own rounding
+    ExpectNear(results.weight_gradient, example.weight_gradient, 1e-5);
     if (shape.in % 16 != 0) continue;
-    ExpectNear(results.input_gradient, example.input_gradient, kHalf ? 0.004 : 4e-6);
+    ExpectNear(results.input_gradient, example.input_gradient, kHalf ? 0.004 : 1e-5);
   }
 }
 
@@ -236,7 +236,7 @@ TYPED_TEST(Convolution, ReadsNothingBeyondItsInput) {
   std::vector<float> gradient(example.weights.size());
   Convolve(shape, input.data() + 64, example.weights.data(), output.data() + 64, {});
   ConvolutionWeightGradient(shape, input.data() + 64, outer.data() + 64, gradient.data(), {});
-  ExpectNear(gradient, example.weight_gradient, 4e-6);
+  ExpectNear(gradient, example.weight_gradient, 1e-5);
   for (std::size_t i = 0; i < output.size(); ++i) {
     const bool inside = i >= 64 && i < output.size() - 64;
     EXPECT_EQ(std::isnan(ToFloat(output[i])), !inside) << i;
