@@ -101,6 +101,12 @@ absl::Status HospitalClient::State::CompareApprovals(bool until_ended,
     const auto same = std::find_if(offered.begin(), offered.end(), [&](const OfferedStudy& entry) {
       return entry.name == study.name && entry.digest == study.digest;
     });
+    if (std::any_of(offered.begin(), offered.end(),
+                    [&](const OfferedStudy& entry) { return IsPlanOf(entry, study); })) {
+      spdlog::warn("study_planned study={0} action=\"study show {0}, then study approve {0}\"",
+                   study.name);
+      continue;
+    }
     if (same == offered.end()) {
       spdlog::warn(
           "study_not_offered study={} action=\"the server has no such study with the text approved "

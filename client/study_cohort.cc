@@ -8,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include "client/cohort/case_fingerprint.h"
 #include "client/harmonization/harmonize.h"
 #include "client/imaging/image_file.h"
 #include "client/imaging/orientation.h"
@@ -70,6 +71,19 @@ double PreparedVoxels(const Geometry& stored, const Study& study) {
     voxels *= std::max(1.0, std::round(static_cast<double>(geometry.size[axis]) * scale));
   }
   return voxels;
+}
+
+/// A case of a draft: that it can be prepared, and what it adds to the fingerprint.
+absl::StatusOr<PreparedCase> MeasureCase(const CaseFiles& files, const Study& study, bool held_out,
+                                         Fingerprint& fingerprint) {
+  ASSIGN_OR_RETURN(const LoadedCase loaded, LoadCase(files, study));
+  RETURN_IF_ERROR(PrepareCase(loaded, files, study).status());
+  if (held_out) return PreparedCase();
+  if (const absl::Status added = AddToFingerprint(loaded, fingerprint); !added.ok()) {
+    return absl::Status(added.code(), fmt::format("case {} has {}, which no plan can be made from",
+                                                  files.name, std::string(added.message())));
+  }
+  return PreparedCase();
 }
 
 absl::StatusOr<PreparedCase> ReadCase(const CaseFiles& files, const Study& study,
@@ -204,7 +218,7 @@ std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study) {
     if (!geometry.ok()) continue;
     const auto stored = static_cast<double>(geometry->voxels());
     const double prepared = PreparedVoxels(*geometry, study);
-    total += prepared * (4 * channels + 1) + stored;
+    if (!study.planning.has_value()) total += prepared * (4 * channels + 1) + stored;
     // Reading: channels and labels as floats, twice, while they are brought into LPS. Scoring: the
     // classes' scores, on both grids at most, and the Gaussian's sum.
     largest =
@@ -228,6 +242,8 @@ absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Stu
     study.harmonization.standard = own.sum;
     for (double& value : study.harmonization.standard) value /= static_cast<double>(own.cases);
   }
+  Fingerprint fingerprint =
+      Fingerprint::Empty(static_cast<std::int64_t>(study.channels.size()), study.classes());
   std::vector<float> raw;
   std::vector<float> harmonized;
   const auto total = static_cast<std::int64_t>(cases.files.size());
@@ -235,7 +251,9 @@ absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Stu
     if (stop.stop_requested()) return absl::CancelledError("interrupted");
     const CaseFiles& files = cases.files[static_cast<std::size_t>(index)];
     const bool held_out = cases.held_out[static_cast<std::size_t>(index)];
-    absl::StatusOr<PreparedCase> prepared = ReadCase(files, study, cache, raw, harmonized);
+    absl::StatusOr<PreparedCase> prepared = study.planning.has_value()
+                                                ? MeasureCase(files, study, held_out, fingerprint)
+                                                : ReadCase(files, study, cache, raw, harmonized);
     if (absl::IsResourceExhausted(prepared.status())) return prepared.status();
     if (prepared.ok()) {
       (held_out ? cohort.held_out : cohort.training).push_back(*std::move(prepared));
@@ -250,13 +268,17 @@ absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Stu
     observe(index + 1, total);
   }
   RETURN_IF_ERROR(CheckSides(cohort, cases.files.size()));
-  cohort.declaration = {
-      .training_cases = static_cast<std::int64_t>(cohort.training.size()),
-      .held_out_cases = static_cast<std::int64_t>(cohort.held_out.size()),
-      .refused_cases = static_cast<std::int64_t>(cohort.refused.size()),
-      .raw = RawHistogram(raw),
-      .harmonized = HarmonizedHistogram(harmonized, study.harmonization.normalize),
-      .standard = Disclosed(SumOf(standards))};
+  CohortDeclaration& declaration = cohort.declaration;
+  declaration.training_cases = static_cast<std::int64_t>(cohort.training.size());
+  declaration.held_out_cases = static_cast<std::int64_t>(cohort.held_out.size());
+  declaration.refused_cases = static_cast<std::int64_t>(cohort.refused.size());
+  if (study.planning.has_value()) {
+    declaration.fingerprint = Disclosed(fingerprint);
+    return cohort;
+  }
+  declaration.raw = RawHistogram(raw);
+  declaration.harmonized = HarmonizedHistogram(harmonized, study.harmonization.normalize);
+  declaration.standard = Disclosed(SumOf(standards));
   return cohort;
 }
 

@@ -30,7 +30,8 @@ struct SiteCases {
 absl::StatusOr<SiteCases> ListSiteCases(const ClientConfig& config, const Study& study);
 
 /// Bytes that a study's cases take in memory once prepared, from the headers of their files; room
-/// for reading one case and for the scores of the largest is part of it.
+/// for reading one case and for the scores of the largest is part of it. A draft's are read one at
+/// a time.
 std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study);
 
 /// Ends of the histogram of harmonised intensities.
@@ -77,6 +78,10 @@ using CaseObserver = std::function<void(std::int64_t done, std::int64_t total)>;
 /// it starts: the cases are read twice, prepared by this site's own mean, and the declaration has
 /// what those that are used for training add to the sites' (nothing, where they are fewer than
 /// kMinimumCasesOfSum).
+///
+/// Of a draft the cases are read and prepared one after the other, and none is kept (`training` and
+/// `held_out` have their places, without voxels): the declaration has no histogram and no standard,
+/// but what the training cases add to the fingerprint, as far as it may leave the site.
 ///
 /// Errors: DATA_LOSS no case is left on one side, with the number and the first reason;
 ///         CANCELLED; RESOURCE_EXHAUSTED.

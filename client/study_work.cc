@@ -42,6 +42,7 @@ bool IsRefusal(const absl::Status& answer) {
 /// What of this assignment is not in the study that the site approved; empty when it all is. A
 /// server that asked for more rounds would learn more of the cases than was agreed.
 std::string BeyondTheStudy(const SiteAssignment& assignment, const Study& study) {
+  if (study.planning.has_value()) return "work on a draft";
   const std::int64_t rounds = study.rounds.rounds;
   if (assignment.kind == Kind::kTrain && (assignment.round < 1 || assignment.round > rounds)) {
     return fmt::format("round {} of a study of {} rounds", assignment.round, rounds);

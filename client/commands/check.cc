@@ -9,6 +9,7 @@
 #include "client/commands/commands.h"
 #include "client/commands/device_trainer.h"
 #include "client/commands/session.h"
+#include "client/commands/study_choice.h"
 #include "client/commands/study_summary.h"
 #include "client/federation/connection_failure.h"
 #include "client/study_cohort.h"
@@ -171,6 +172,20 @@ void CheckStudy(const ClientConfig& config, const OfferedStudy& offered, Finding
                                             fmt::format("{}: {}", study->name,
                                                         std::string(cases.status().message()))));
   }
+  const auto held_out = std::count(cases->held_out.begin(), cases->held_out.end(), true);
+  const std::string words = fmt::format(
+      "{} ({}, {}): {} cases here, {} for training, {} held out; "
+      "`isoscan-client inspect` looks into them",
+      study->name, ToString(offered.phase), offered.approved ? "approved" : "not approved yet",
+      cases->files.size(), static_cast<std::int64_t>(cases->files.size()) - held_out, held_out);
+  if (study->planning.has_value()) {
+    return findings.Fine(what, words + "; a draft, whose memory is known once it is planned");
+  }
+  if (DraftWasApproved(config, offered)) {
+    findings.Warn(what, fmt::format("{0} has been planned since its draft was approved here: "
+                                    "`isoscan-client study show {0}`, then `study approve {0}`",
+                                    study->name));
+  }
   const absl::StatusOr<std::unique_ptr<StudyTrainer>> trainer =
       MakeDeviceTrainer(*study, config.device);
   if (absl::IsResourceExhausted(trainer.status())) {
@@ -178,13 +193,7 @@ void CheckStudy(const ClientConfig& config, const OfferedStudy& offered, Finding
   }
   if (!trainer.ok()) return findings.Fail("device", trainer.status());
   findings.Fine("device", (*trainer)->device_name());
-  const auto held_out = std::count(cases->held_out.begin(), cases->held_out.end(), true);
-  findings.Fine(what,
-                fmt::format("{} ({}, {}): {} cases here, {} for training, {} held out; "
-                            "`isoscan-client inspect` looks into them",
-                            study->name, ToString(offered.phase),
-                            offered.approved ? "approved" : "not approved yet", cases->files.size(),
-                            static_cast<std::int64_t>(cases->files.size()) - held_out, held_out));
+  findings.Fine(what, words);
   const std::int64_t needed = EstimateCohortMemory(*cases, *study) + (*trainer)->memory_bytes();
   const absl::Status memory = CheckMemory(fmt::format("study {}", study->name), needed);
   if (!memory.ok()) return findings.Fail("memory", memory);

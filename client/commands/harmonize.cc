@@ -65,6 +65,7 @@ absl::StatusOr<CohortFolder> InputOf(const ClientConfig& config, const Harmonize
 absl::StatusOr<Study> StudyWithStandard(const ClientConfig& config,
                                         const HarmonizeRequest& request) {
   ASSIGN_OR_RETURN(Study study, ChooseStudy(config, request.study));
+  RETURN_IF_ERROR(CheckPlanned(study));  // Its grid is part of what a copy is made for.
   if (!request.model.empty()) RETURN_IF_ERROR(TakeHarmonization(request.model, study));
   const HarmonizationPlan& plan = study.harmonization;
   if (StandardLength(plan.normalize) == 0 || !plan.standard.empty()) return study;

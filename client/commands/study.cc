@@ -16,6 +16,7 @@
 #include "client/commands/commands.h"
 #include "client/commands/device_trainer.h"
 #include "client/commands/session.h"
+#include "client/commands/study_choice.h"
 #include "client/commands/study_summary.h"
 #include "client/state_folder.h"
 #include "client/study_cohort.h"
@@ -53,9 +54,48 @@ absl::StatusOr<Study> ReadOffered(const OfferedStudy& offered) {
   return study;
 }
 
-std::string StateWords(const OfferedStudy& study) {
+std::string StateWords(const ClientConfig& config, const OfferedStudy& study) {
   if (study.withdrawn) return "withdrawn";
-  return study.approved ? "approved" : "not approved";
+  if (study.approved) return "approved";
+  return DraftWasApproved(config, study) ? "planned, approve again" : "not approved";
+}
+
+/// What stays on the site and what goes, in the words of the command.
+std::string SentWords(const CohortDeclaration& declaration) {
+  if (declaration.fingerprint.has_value()) {
+    const std::int64_t described = declaration.fingerprint->described_cases();
+    return fmt::format(
+        "these three counts and {}; no image, case name, path or date (docs/planning.md)",
+        described == 0
+            ? fmt::format("no distribution: {} training cases are too few",
+                          declaration.training_cases)
+            : fmt::format("the fingerprint of {} training cases: how often each spacing, size and "
+                          "intensity occurs",
+                          described));
+  }
+  return fmt::format(
+      "these three counts and two histograms now{}; weights, loss and the scores of held-out cases "
+      "(by number and [[cohort]] name) each round; no image, case name, path or date",
+      declaration.standard.cases > 0
+          ? fmt::format(", and the sum over {} cases of {} numbers for the study's standard",
+                        declaration.standard.cases, declaration.standard.sum.size())
+          : "");
+}
+
+/// Prints what the study takes here. Errors: RESOURCE_EXHAUSTED this site's memory cannot hold it,
+/// with both numbers.
+absl::Status CheckMemoryOf(const ClientConfig& config, const Study& study, const SiteCases& cases) {
+  const std::int64_t cases_bytes = EstimateCohortMemory(cases, study);
+  std::int64_t training_bytes = 0;
+  if (!study.planning.has_value()) {
+    ASSIGN_OR_RETURN(const auto trainer, MakeDeviceTrainer(study, config.device));
+    training_bytes = trainer->memory_bytes();
+  }
+  fmt::print("this site\n  memory      {} for {} cases, {} for training; {} are free\n",
+             Gibibytes(cases_bytes), cases.files.size(), Gibibytes(training_bytes),
+             Gibibytes(AvailableMemoryBytes()));
+  std::fflush(stdout);
+  return CheckMemory(fmt::format("study {}", study.name), cases_bytes + training_bytes);
 }
 
 bool AskYesNo(const std::string& question) {
@@ -86,6 +126,7 @@ absl::Status ListStudies(const ClientConfig& config, bool json, std::stop_token 
                       {"round", study.round},
                       {"rounds", study.rounds},
                       {"approved", study.approved},
+                      {"draft_was_approved", DraftWasApproved(config, study)},
                       {"withdrawn", study.withdrawn},
                       {"waiting_for", study.waiting_for}});
     }
@@ -96,12 +137,12 @@ absl::Status ListStudies(const ClientConfig& config, bool json, std::stop_token 
     fmt::print("the server offers no study to this site yet\n");
     return absl::OkStatus();
   }
-  fmt::print("{:<24}  {:<9}  {:<9}  {:<13}  {}\n", "study", "phase", "round", "this site",
+  fmt::print("{:<24}  {:<9}  {:<9}  {:<22}  {}\n", "study", "phase", "round", "this site",
              "waiting for");
   for (const OfferedStudy& study : studies) {
-    fmt::print("{:<24}  {:<9}  {:<9}  {:<13}  {}\n", study.name, ToString(study.phase),
+    fmt::print("{:<24}  {:<9}  {:<9}  {:<22}  {}\n", study.name, ToString(study.phase),
                fmt::format("{}/{}", std::min(study.round, study.rounds), study.rounds),
-               StateWords(study), study.waiting_for);
+               StateWords(config, study), study.waiting_for);
   }
   return absl::OkStatus();
 }
@@ -117,7 +158,7 @@ absl::Status ShowStudy(const ClientConfig& config, const std::string& name, bool
   }
   fmt::print("{}  state       {}, round {} of {}, {}\n\n{}", Summarize(study),
              ToString(offered.phase), std::min(offered.round, offered.rounds), offered.rounds,
-             StateWords(offered), offered.toml);
+             StateWords(config, offered), offered.toml);
   return absl::OkStatus();
 }
 
@@ -134,14 +175,7 @@ absl::Status ApproveStudy(const ClientConfig& config, const std::string& name, b
   fmt::print("{}", Summarize(study));
 
   ASSIGN_OR_RETURN(const SiteCases cases, ListSiteCases(config, study));
-  const std::int64_t cases_bytes = EstimateCohortMemory(cases, study);
-  ASSIGN_OR_RETURN(const auto trainer, MakeDeviceTrainer(study, config.device));
-  const std::int64_t training_bytes = trainer->memory_bytes();
-  fmt::print("this site\n  memory      {} for {} cases, {} for training; {} are free\n",
-             Gibibytes(cases_bytes), cases.files.size(), Gibibytes(training_bytes),
-             Gibibytes(AvailableMemoryBytes()));
-  std::fflush(stdout);
-  RETURN_IF_ERROR(CheckMemory(fmt::format("study {}", name), cases_bytes + training_bytes));
+  RETURN_IF_ERROR(CheckMemoryOf(config, study, cases));
 
   const std::filesystem::path prepared = SiteStateFolder(config.state).PreparedCases(name);
   PreparedCache cache(prepared, [](const absl::Status& trouble) {
@@ -169,16 +203,11 @@ absl::Status ApproveStudy(const ClientConfig& config, const std::string& name, b
   const CohortDeclaration& declaration = cohort.declaration;
   fmt::print("  cases       {} for training, {} held out, {} refused\n", declaration.training_cases,
              declaration.held_out_cases, declaration.refused_cases);
-  fmt::print(
-      "  is sent     these three counts and two histograms now{}; weights, loss and the scores of "
-      "held-out cases (by number and [[cohort]] name) each round; no image, case name, path or "
-      "date\n",
-      declaration.standard.cases > 0
-          ? fmt::format(", and the sum over {} cases of {} numbers for the study's standard",
-                        declaration.standard.cases, declaration.standard.sum.size())
-          : "");
+  fmt::print("  is sent     {}\n", SentWords(declaration));
   std::fflush(stdout);
-  if (!yes && !AskYesNo(fmt::format("take part in {}?", name))) {
+  const bool is_draft = study.planning.has_value();
+  if (!yes && !AskYesNo(is_draft ? fmt::format("send this, for {} to be planned?", name)
+                                 : fmt::format("take part in {}?", name))) {
     return absl::CancelledError("not approved; nothing was sent");
   }
 
@@ -192,7 +221,11 @@ absl::Status ApproveStudy(const ClientConfig& config, const std::string& name, b
     return sent;
   }
   std::move(forget_cases).Cancel();
-  fmt::print("approved {}; `isoscan-client run` works on it\n", name);
+  fmt::print("approved {}; {}\n", name,
+             is_draft ? fmt::format("once it is planned, `isoscan-client study show {}` shows the "
+                                    "plan and `study approve {}` takes part",
+                                    name, name)
+                      : "`isoscan-client run` works on it");
   return absl::OkStatus();
 }
 

@@ -35,6 +35,11 @@ absl::StatusOr<Study> ChooseStudy(const ClientConfig& config, const std::string&
           : fmt::format("{} studies are approved; say which with --study NAME", all.size()));
 }
 
+bool DraftWasApproved(const ClientConfig& config, const OfferedStudy& offered) {
+  const auto own = ApprovedStudies(SiteStateFolder(config.state).approved()).Find(offered.name);
+  return own.ok() && own->has_value() && IsPlanOf(offered, **own);
+}
+
 absl::Status TakeHarmonization(const std::filesystem::path& model, Study& study) {
   ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(model));
   TakeStandard(file.metadata(), study.channels.size(), study.harmonization);
@@ -43,6 +48,7 @@ absl::Status TakeHarmonization(const std::filesystem::path& model, Study& study)
 
 absl::StatusOr<NamedTensors> LoadStudyModel(const std::filesystem::path& path, Study& study) {
   ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
+  RETURN_IF_ERROR(CheckPlanned(study));
   RETURN_IF_ERROR(CheckShapes(path.string(), file.shapes(), NetworkShapes(study)));
   RETURN_IF_ERROR(TakeHarmonization(path, study));
   return file.ReadAll();

@@ -2,7 +2,8 @@
 
 #include <fmt/format.h>
 
-#include "common/study/initial_weights.h"
+#include "client/training/trainer.h"
+#include "common/study/plan_words.h"
 
 namespace isoscan {
 namespace {
@@ -22,10 +23,6 @@ std::string HeldOutWords(const HeldOutRule& rule) {
 }  // namespace
 
 std::string Summarize(const Study& study) {
-  const auto& spacing = study.harmonization.spacing_mm;
-  const auto& patch = study.training.patch_size;
-  std::int64_t parameters = 0;
-  for (const auto& [name, shape] : NetworkShapes(study)) parameters += ElementCount(shape);
   std::string text = fmt::format("study {}\n", study.name);
   if (!study.description.empty()) text += fmt::format("  {}\n", study.description);
   text += fmt::format("  digest      {}\n", study.digest);
@@ -45,15 +42,11 @@ std::string Summarize(const Study& study) {
         "(docs/harmonisation.md)"
         "\n";
   }
-  text +=
-      spacing[0] + spacing[1] + spacing[2] > 0
-          ? fmt::format("  spacing     {} mm (z, y, x; 0: as stored)\n", fmt::join(spacing, " x "))
-          : std::string("  spacing     as stored\n");
-  text += fmt::format("  network     {} levels, {} weights, {:.2f} MB per model\n",
-                      study.network.stages(), parameters, 4e-6 * static_cast<double>(parameters));
-  text += fmt::format("  training    {} rounds of {} steps, {} patches of {} voxels (z, y, x)\n",
-                      study.rounds.rounds, study.training.steps_per_round,
-                      study.training.batch_size, fmt::join(patch, " x "));
+  text += PlanInWords(study);
+  if (!study.planning.has_value()) {
+    text += fmt::format("  memory      about {} for training, on a CPU\n",
+                        Gibibytes(EstimateTrainingMemory(study)));
+  }
   if (study.evaluation.local_only) {
     text += fmt::format("  afterwards  {} steps more, alone, to compare\n",
                         study.rounds.rounds * study.training.steps_per_round);

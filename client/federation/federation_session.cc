@@ -18,6 +18,11 @@ std::string ToString(OfferedStudy::Phase phase) {
   return "unknown";
 }
 
+bool IsPlanOf(const OfferedStudy& offered, const Study& approved) {
+  return approved.planning.has_value() && offered.name == approved.name &&
+         offered.digest != approved.digest;
+}
+
 std::string ToString(SiteAssignment::Kind kind) {
   switch (kind) {
     case SiteAssignment::Kind::kTrain:

@@ -13,7 +13,9 @@
 
 #include "client/evaluation/overlap.h"
 #include "common/invariance/certificate.h"
+#include "common/planning/fingerprint.h"
 #include "common/population/population_mean.h"
+#include "common/study/study.h"
 
 namespace isoscan {
 
@@ -45,6 +47,9 @@ struct OfferedStudy {
 
 /// "created", "running", "paused", "finished", "stopped".
 std::string ToString(OfferedStudy::Phase phase);
+
+/// The draft that this site approved has been planned meanwhile, and waits for its approval.
+bool IsPlanOf(const OfferedStudy& offered, const Study& approved);
 
 /// What the server asks of this site. Equal fields are the same work.
 struct SiteAssignment {
@@ -85,6 +90,8 @@ struct CohortDeclaration {
   IntensityHistogram raw;          ///< Intensities as stored.
   IntensityHistogram harmonized;   ///< As the network sees them.
   CaseSum standard;  ///< What the training cases add to the study's standard, as Disclosed().
+  /// What a draft is planned from, as Disclosed(); the histograms are empty then.
+  std::optional<Fingerprint> fingerprint = std::nullopt;
 };
 
 /// What a site hands in for a round, beside the weights.

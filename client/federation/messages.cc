@@ -32,6 +32,34 @@ v1::Histogram ToMessage(const IntensityHistogram& histogram) {
   return message;
 }
 
+v1::Sketch ToMessage(const DecimalSketch& sketch) {
+  v1::Sketch message;
+  for (const auto& [key, count] : sketch.buckets()) {
+    message.add_keys(key);
+    message.add_counts(count);
+  }
+  return message;
+}
+
+v1::Fingerprint ToMessage(const Fingerprint& fingerprint) {
+  v1::Fingerprint message;
+  message.set_classes(fingerprint.classes);
+  message.set_cases(fingerprint.cases);
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    *message.add_spacing_mm() = ToMessage(fingerprint.spacing_mm[axis]);
+    *message.add_size() = ToMessage(fingerprint.size[axis]);
+    *message.add_extent_mm() = ToMessage(fingerprint.extent_mm[axis]);
+  }
+  *message.mutable_relative_size() = ToMessage(fingerprint.relative_size);
+  for (const ForegroundIntensities& channel : fingerprint.intensities) {
+    v1::ForegroundIntensities& sent = *message.add_intensities();
+    *sent.mutable_draws() = ToMessage(channel.quantiles);
+    sent.set_mean(channel.moments.mean);
+    sent.set_squared_deviations(channel.moments.squared_deviations);
+  }
+  return message;
+}
+
 }  // namespace
 
 OfferedStudy OfferedStudyFrom(const v1::StudyState& message) {
@@ -110,6 +138,9 @@ v1::CohortSummary ToMessage(const CohortDeclaration& cohort) {
   *message.mutable_harmonized() = ToMessage(cohort.harmonized);
   message.mutable_standard_sum()->Add(cohort.standard.sum.begin(), cohort.standard.sum.end());
   message.set_standard_cases(cohort.standard.cases);
+  if (cohort.fingerprint.has_value()) {
+    *message.mutable_fingerprint() = ToMessage(*cohort.fingerprint);
+  }
   return message;
 }
 

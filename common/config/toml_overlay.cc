@@ -34,15 +34,25 @@ void Merge(toml::table& base, const toml::table& overlay) {
   }
 }
 
+std::string TextOf(const toml::table& table) {
+  std::ostringstream text;
+  text << table << '\n';
+  return text.str();
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> WithOverlay(std::string_view base, std::string_view overlay) {
   ASSIGN_OR_RETURN(toml::table merged, Parsed(base, "the text"));
   ASSIGN_OR_RETURN(const toml::table changes, Parsed(overlay, "what is laid over it"));
   Merge(merged, changes);
-  std::ostringstream text;
-  text << merged << '\n';
-  return text.str();
+  return TextOf(merged);
+}
+
+absl::StatusOr<std::string> WithoutKey(std::string_view text, std::string_view key) {
+  ASSIGN_OR_RETURN(toml::table table, Parsed(text, "the text"));
+  table.erase(key);
+  return TextOf(table);
 }
 
 }  // namespace isoscan

@@ -12,4 +12,8 @@ namespace isoscan {
 /// Errors: INVALID_ARGUMENT one of the two is not TOML, with its place in the text.
 absl::StatusOr<std::string> WithOverlay(std::string_view base, std::string_view overlay);
 
+/// `text` without the table (or value) `key` of its top level, where it has one. Comments and the
+/// order of keys are lost. Errors: INVALID_ARGUMENT it is not TOML, with its place in the text.
+absl::StatusOr<std::string> WithoutKey(std::string_view text, std::string_view key);
+
 }  // namespace isoscan

@@ -104,6 +104,17 @@ void Merge(const Fingerprint& other, Fingerprint& fingerprint) {
   }
 }
 
+template <typename Sketch, typename Owner>
+std::vector<Sketch*> SketchesOf(Owner& fingerprint) {
+  std::vector<Sketch*> sketches;
+  for (auto* const triple : {&fingerprint.spacing_mm, &fingerprint.size, &fingerprint.extent_mm}) {
+    for (Sketch& sketch : *triple) sketches.push_back(&sketch);
+  }
+  sketches.push_back(&fingerprint.relative_size);
+  for (auto& channel : fingerprint.intensities) sketches.push_back(&channel.quantiles);
+  return sketches;
+}
+
 absl::Status CheckSketch(const std::string& site, const DecimalSketch& sketch,
                          std::int64_t described, const Range& range) {
   if (sketch.count() != described) {
@@ -185,6 +196,14 @@ absl::Status Fingerprint::AddCase(const CaseMeasures& measures) {
     intensities[channel].Merge(EqualShare(measures.foreground[channel]));
   }
   return absl::OkStatus();
+}
+
+std::vector<DecimalSketch*> Sketches(Fingerprint& fingerprint) {
+  return SketchesOf<DecimalSketch>(fingerprint);
+}
+
+std::vector<const DecimalSketch*> Sketches(const Fingerprint& fingerprint) {
+  return SketchesOf<const DecimalSketch>(fingerprint);
 }
 
 Fingerprint Disclosed(const Fingerprint& fingerprint) {

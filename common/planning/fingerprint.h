@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <span>
@@ -81,6 +82,13 @@ struct Fingerprint {
 
   bool operator==(const Fingerprint&) const = default;
 };
+
+/// Every sketch of a fingerprint in a fixed order, for who stores or carries them: spacing, size
+/// and extent along z, y and x each, relative size (kSketchesOfGrids so far), the intensities of
+/// each channel.
+inline constexpr std::size_t kSketchesOfGrids = 10;
+std::vector<DecimalSketch*> Sketches(Fingerprint& fingerprint);
+std::vector<const DecimalSketch*> Sketches(const Fingerprint& fingerprint);
 
 /// What may leave a site: under kMinimumCasesOfSum training cases their number alone; intensities
 /// of a channel only where so many cases have labels.

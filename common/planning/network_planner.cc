@@ -298,20 +298,6 @@ absl::StatusOr<std::optional<GridPlan>> PlanLowResolution(
 
 }  // namespace
 
-std::string_view ToString(PlanPreset preset) {
-  switch (preset) {
-    case PlanPreset::kPlain:
-      return "plain";
-    case PlanPreset::kResidualM:
-      return "residual_m";
-    case PlanPreset::kResidualL:
-      break;
-  }
-  return "residual_l";
-}
-
-double DefaultMemoryGb(PlanPreset preset) { return Of(preset).reference_gb; }
-
 absl::StatusOr<CohortPlan> PlanNetwork(const Fingerprint& fingerprint, PlanPreset preset,
                                        double memory_gb) {
   if (!(memory_gb > 0 && memory_gb <= kMaximumMemoryGb)) {

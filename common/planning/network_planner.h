@@ -3,28 +3,15 @@
 #include <array>
 #include <cstdint>
 #include <optional>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
 
 #include "common/planning/fingerprint.h"
+#include "common/study/plan_preset.h"
 #include "common/study/study.h"
 
 namespace isoscan {
-
-/// nnU-Net's presets of network and memory.
-enum class PlanPreset {
-  kPlain,      ///< PlainConvUNet, the default of docs/references.md#isensee2021.
-  kResidualM,  ///< ResidualEncoderUNet M of docs/references.md#isensee2024.
-  kResidualL,  ///< ResidualEncoderUNet L.
-};
-
-/// "plain", "residual_m", "residual_l".
-std::string_view ToString(PlanPreset preset);
-
-/// The memory that nnU-Net gives each preset: 8, 8 and 24 GB.
-double DefaultMemoryGb(PlanPreset preset);
 
 /// One grid and the network that is trained on it. Every triple is in tensor order (z, y, x), also
 /// where nnU-Net would transpose.

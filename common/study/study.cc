@@ -190,10 +190,22 @@ HarmonizationPlan ReadHarmonization(ConfigReader table, const std::vector<std::s
   return plan;
 }
 
-NetworkPlan ReadNetwork(ConfigReader table) {
+PlanningRule ReadPlanning(ConfigReader table) {
+  PlanningRule rule;
+  // The residual presets follow once a study can declare such an encoder.
+  rule.preset = OneOf<PlanPreset>(table, "preset", {PlanPreset::kPlain});
+  rule.memory_gb = table.Number("memory_gb", {.minimum = 0.001, .maximum = 10'000},
+                                DefaultMemoryGb(rule.preset));
+  return rule;
+}
+
+NetworkPlan ReadNetwork(ConfigReader table, bool required) {
   NetworkPlan plan;
-  plan.features = table.Integers("features", {.minimum = 1, .maximum = 2048});
-  plan.strides = Triples(table, "strides", {.minimum = 1, .maximum = 4}, std::nullopt);
+  using Lists = std::vector<std::vector<std::int64_t>>;
+  plan.features = table.Integers("features", {.minimum = 1, .maximum = 2048},
+                                 required ? std::nullopt : std::optional(plan.features));
+  plan.strides = Triples(table, "strides", {.minimum = 1, .maximum = 4},
+                         required ? std::nullopt : std::optional(Lists()));
   plan.kernels = Triples(table, "kernels", {.minimum = 1, .maximum = 7},
                          std::vector(plan.features.size(), std::vector<std::int64_t>(3, 3)));
   plan.convolutions_per_stage = table.Integer(
@@ -206,10 +218,13 @@ NetworkPlan ReadNetwork(ConfigReader table) {
   return plan;
 }
 
-TrainingPlan ReadTraining(ConfigReader table, const std::vector<std::string>& labels) {
+TrainingPlan ReadTraining(ConfigReader table, const std::vector<std::string>& labels,
+                          bool required) {
   TrainingPlan plan;
-  plan.patch_size =
-      ToTriple(table, "patch_size", table.Integers("patch_size", {.minimum = 1, .maximum = 1024}));
+  const std::optional<std::vector<std::int64_t>> none = std::vector<std::int64_t>();
+  plan.patch_size = ToTriple(table, "patch_size",
+                             table.Integers("patch_size", {.minimum = 1, .maximum = 1024},
+                                            required ? std::nullopt : none));
   plan.batch_size = table.Integer("batch_size", {.minimum = 1, .maximum = 256}, plan.batch_size);
   plan.steps_per_round =
       table.Integer("steps_per_round", {.minimum = 1, .maximum = 1'000'000}, plan.steps_per_round);
@@ -299,9 +314,11 @@ Study ReadStudy(ConfigReader& reader) {
                   "normalize = \"instance\" for normalization = \"masked_instance\", normalize = "
                   "\"none\" for \"none\"; its other keys stay");
   }
+  if (reader.Has("planning")) study.planning = ReadPlanning(reader.Table("planning"));
   study.harmonization = ReadHarmonization(reader.Table("harmonization"), study.channels);
-  study.network = ReadNetwork(reader.Table("network"));
-  study.training = ReadTraining(reader.Table("training"), study.labels);
+  const bool required = !study.planning.has_value();
+  study.network = ReadNetwork(reader.Table("network"), required);
+  study.training = ReadTraining(reader.Table("training"), study.labels, required);
   study.evaluation = ReadEvaluation(reader.Table("evaluation"));
   study.rounds = ReadRounds(reader.Table("rounds"));
   return study;
@@ -448,6 +465,22 @@ void CheckPatch(const Study& study, ConfigReader table) {
   }
 }
 
+// What hangs together is planned as a whole: half of it by hand would fit neither the cohort nor
+// the memory.
+void CheckLeftToThePlan(ConfigReader& reader) {
+  const std::vector<std::pair<const char*, std::vector<const char*>>> planned = {
+      {"harmonization", {"spacing_mm"}},
+      {"network", {"features", "strides", "kernels", "convolutions_per_stage"}},
+      {"training", {"patch_size"}}};
+  for (const auto& [name, keys] : planned) {
+    ConfigReader table = reader.Table(name);
+    for (const char* const key : keys) {
+      if (!table.Has(key)) continue;
+      table.Refuse(key, "is found by the plan that [planning] asks for: leave one of the two out");
+    }
+  }
+}
+
 void CheckTraining(const Study& study, ConfigReader& reader) {
   ConfigReader network = reader.Table("network");
   ConfigReader training = reader.Table("training");
@@ -466,6 +499,7 @@ void CheckTraining(const Study& study, ConfigReader& reader) {
   if (none && training.Has("intensity_augmentation") && study.training.intensity_augmentation > 0) {
     training.Refuse("intensity_augmentation", "is set, but augmentation = \"none\"; remove it");
   }
+  if (study.planning.has_value()) return CheckLeftToThePlan(reader);
   if (!CheckStages(study.network, network)) return;
 
   CheckPatch(study, training);
@@ -539,6 +573,13 @@ absl::StatusOr<Study> LoadStudy(const std::filesystem::path& path) {
   }
   text.resize(static_cast<std::size_t>(file.gcount()));
   return ParseStudy(std::move(text), path.string());
+}
+
+absl::Status CheckPlanned(const Study& study) {
+  if (!study.planning.has_value()) return absl::OkStatus();
+  return absl::FailedPreconditionError(fmt::format(
+      "{} is a draft: its grid and network are yet to be planned (isoscan-admin study plan {})",
+      study.name, study.name));
 }
 
 std::map<std::string, std::string> WeightsMetadataOf(const Study& study, std::int64_t round) {

@@ -10,9 +10,11 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 #include "common/study/harmonization_plan.h"
+#include "common/study/plan_preset.h"
 
 namespace isoscan {
 
@@ -32,6 +34,12 @@ struct HeldOutRule {
   Kind kind = Kind::kHash;
   double fraction = 0.2;
   std::int64_t every = 5;
+};
+
+/// How the grid, the network and the patch of a draft are to be planned (docs/planning.md).
+struct PlanningRule {
+  PlanPreset preset = PlanPreset::kPlain;
+  double memory_gb = 8;  ///< Of a GPU, as nnU-Net counts it.
 };
 
 /// nnU-Net's PlainConvUNet. Stage 0 is the finest.
@@ -121,6 +129,10 @@ struct Study {
   std::vector<std::string> labels;    ///< Foreground labels by name; label i + 1 of the network.
   std::vector<std::string> sites;     ///< Declared sites; empty: those that approve before start.
   HeldOutRule held_out;
+  /// Of a draft alone: spacing, network and patch are yet to be planned from the sites'
+  /// fingerprints and are empty here. Its planned text is another study text, which has no such
+  /// rule.
+  std::optional<PlanningRule> planning;
   HarmonizationPlan harmonization;
   NetworkPlan network;
   TrainingPlan training;
@@ -139,6 +151,9 @@ absl::StatusOr<Study> ParseStudy(std::string toml, const std::string& source);
 
 /// Errors: NOT_FOUND naming what cannot be read, and those of ParseStudy.
 absl::StatusOr<Study> LoadStudy(const std::filesystem::path& path);
+
+/// Errors: FAILED_PRECONDITION a draft, which has no network to work with until it is planned.
+absl::Status CheckPlanned(const Study& study);
 
 /// What every file of a study's weights says beside them (docs/wire-format.md): `study`,
 /// `study_digest`, `round`, and the two of HarmonizationMetadata().

@@ -42,12 +42,13 @@ absl::StatusOr<ReportedResults> ResultsOf(const std::string& arm, const Federati
                                           std::stop_token stop) {
   const fs::path report = run.out / "report.json";
   if (fs::exists(report)) {
-    ASSIGN_OR_RETURN(const Study done, LoadStudy(run.out / "plan.toml"));
+    const char* const text = fs::exists(run.out / kDraftFile) ? kDraftFile : "plan.toml";
+    ASSIGN_OR_RETURN(const Study done, LoadStudy(run.out / text));
     if (done.toml != run.study_toml) {
       return InArm(arm, absl::FailedPreconditionError(fmt::format(
-                            "{} holds the results of another study text (its plan.toml differs); "
+                            "{} holds the results of another study text (its {} differs); "
                             "give another --out, or remove that folder",
-                            run.out.string())));
+                            run.out.string(), text)));
     }
     std::cerr << arm << ": done before, kept\n";
   } else {

@@ -14,6 +14,7 @@
 #include "common/process/resources.h"
 #include "common/status/file_error.h"
 #include "common/status/status_macros.h"
+#include "common/study/plan_words.h"
 #include "common/study/study.h"
 #include "common/transfer/chunks.h"
 
@@ -44,6 +45,7 @@ class Run {
 
   absl::Status StartServerAndEnrol();
   absl::Status Approve();
+  absl::Status ApproveAtSites();
   absl::Status Train();
   absl::Status CollectResults();
 
@@ -97,6 +99,19 @@ absl::Status Run::Approve() {
   const fs::path study_file = state_ / "study.toml";
   RETURN_IF_ERROR(WriteFileAtomically(study_file, plan_.study_toml));
   RETURN_IF_ERROR(RunToEnd(federation_.Admin({"study", "create", study_file.string()}), stop_));
+  RETURN_IF_ERROR(ApproveAtSites());
+  if (study_.planning.has_value()) {
+    RETURN_IF_ERROR(WriteFileAtomically(state_ / kDraftFile, plan_.study_toml));
+    RETURN_IF_ERROR(RunToEnd(
+        federation_.Admin({"study", "plan", study_.name, "--out", study_file.string()}), stop_));
+    ASSIGN_OR_RETURN(const Study planned, LoadStudy(study_file));
+    std::cerr << "planned from the sites' fingerprints:\n" << PlanInWords(planned);
+    RETURN_IF_ERROR(ApproveAtSites());
+  }
+  return RunToEnd(federation_.Admin({"study", "start", study_.name}), stop_);
+}
+
+absl::Status Run::ApproveAtSites() {
   std::vector<ChildProcess> approvals;
   for (const SandboxSite& site : plan_.sites) {
     ASSIGN_OR_RETURN(ChildProcess approval,
@@ -104,7 +119,7 @@ absl::Status Run::Approve() {
     approvals.push_back(std::move(approval));
   }
   for (ChildProcess& approval : approvals) RETURN_IF_ERROR(WaitForEnd(approval));
-  return RunToEnd(federation_.Admin({"study", "start", study_.name}), stop_);
+  return absl::OkStatus();
 }
 
 absl::Status Run::CheckProcesses() {
@@ -160,6 +175,9 @@ absl::Status Run::CollectResults() {
   RETURN_IF_ERROR(WaitForEnd(server()));
 
   fs::rename(state_ / "study.toml", staging / "plan.toml", error);
+  if (!error && study_.planning.has_value()) {
+    fs::rename(state_ / kDraftFile, plan_.out / kDraftFile, error);
+  }
   // report.json last: who finds it finds a finished run.
   for (const char* const name : {"plan.toml", "model.safetensors", "report.html", "report.json"}) {
     if (!error) fs::rename(staging / name, plan_.out / name, error);

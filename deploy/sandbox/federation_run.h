@@ -12,6 +12,9 @@
 
 namespace isoscan {
 
+/// In OUT beside plan.toml, where that was planned: the text of the study that was given.
+inline constexpr const char* kDraftFile = "draft.toml";
+
 struct FederationRun {
   std::string study_toml;
   std::string study_source;  ///< What messages call the study's file.
@@ -32,6 +35,9 @@ struct FederationResult {
 /// client per site, mutual TLS with throw-away certificates, on loopback.
 ///
 ///   OUT/{report.html, report.json, model.safetensors, plan.toml, logs/}
+///
+/// A draft is approved, planned and approved again; plan.toml is what came out of it, and
+/// OUT/draft.toml the draft.
 ///
 /// The results appear in OUT at the end, together; a run that fails leaves logs/ and says which
 /// process failed and how. No child outlives this call.

@@ -14,6 +14,7 @@
 #include <system_error>
 
 #include "common/status/status_macros.h"
+#include "common/study/plan_words.h"
 #include "common/study/study.h"
 #include "common/tls/keys.h"
 #include "common/transfer/chunks.h"
@@ -133,10 +134,39 @@ absl::Status CreateStudy(OperatorSession& session, const std::filesystem::path& 
                          Format format) {
   ASSIGN_OR_RETURN(const Study study, LoadStudy(file));
   ASSIGN_OR_RETURN(const v1::CreateStudyResponse created, session.CreateStudy(study.toml));
-  Print(format, {{"study", created.name()}, {"digest", created.digest()}},
-        fmt::format("created study {} (SHA-256 {})\nNext: each site runs isoscan-client study "
-                    "approve {}, then isoscan-admin study start {}",
-                    created.name(), created.digest(), created.name(), created.name()));
+  Print(
+      format, {{"study", created.name()}, {"digest", created.digest()}},
+      fmt::format("created {} {} (SHA-256 {})\nNext: each site runs isoscan-client study "
+                  "approve {}, then isoscan-admin study {} {}",
+                  study.planning.has_value() ? "draft" : "study", created.name(), created.digest(),
+                  created.name(), study.planning.has_value() ? "plan" : "start", created.name()));
+  return absl::OkStatus();
+}
+
+absl::Status PlanStudy(OperatorSession& session, const std::string& study,
+                       const std::filesystem::path& out, Format format) {
+  if (!out.empty()) RETURN_IF_ERROR(CheckWritable(out));
+  ASSIGN_OR_RETURN(const v1::StudyState state, session.PlanStudy(study));
+  ASSIGN_OR_RETURN(const Study planned, ParseStudy(state.toml(), fmt::format("study {}", study)));
+  if (!out.empty()) RETURN_IF_ERROR(WriteFileAtomically(out, planned.toml));
+  const NetworkPlan& network = planned.network;
+  const bool is_next = state.phase() == v1::STUDY_PHASE_CREATED;
+  Print(
+      format,
+      {{"study", planned.name},
+       {"digest", planned.digest},
+       {"spacing_mm", planned.harmonization.spacing_mm},
+       {"patch_size", planned.training.patch_size},
+       {"batch_size", planned.training.batch_size},
+       {"features", network.features},
+       {"strides", network.strides},
+       {"kernels", network.kernels},
+       {"toml", planned.toml}},
+      fmt::format("study {} (SHA-256 {})\n{}{}", planned.name, planned.digest, PlanInWords(planned),
+                  is_next ? fmt::format("Next: each site reads this plan and runs isoscan-client "
+                                        "study approve {}, then isoscan-admin study start {}",
+                                        study, study)
+                          : fmt::format("It is {}.", WordOf(state.phase()))));
   return absl::OkStatus();
 }
 

@@ -25,6 +25,11 @@ absl::Status InviteSite(OperatorSession& session, const Invitation& invitation, 
 absl::Status CreateStudy(OperatorSession& session, const std::filesystem::path& file,
                          Format format);
 
+/// Has a draft planned from what its sites sent, and shows the plan; writes the planned study.toml
+/// to `out` unless that is empty. A study that is planned is shown as it is.
+absl::Status PlanStudy(OperatorSession& session, const std::string& study,
+                       const std::filesystem::path& out, Format format);
+
 /// Prints a line per change until the study has ended; a server that restarts meanwhile is waited
 /// for.
 absl::Status WatchStudy(OperatorSession& session, const std::string& study, Format format,

@@ -115,6 +115,13 @@ class CommandLine {
             });
     create->add_option("FILE", arguments_.study_file, "study.toml (docs/study.md)")->required();
 
+    CLI::App* const plan =
+        AddForStudy(study, "plan", "Plan a draft that its sites have approved, and show the plan",
+                    [](OperatorSession& session, Arguments& arguments) {
+                      return PlanStudy(session, arguments.study, arguments.out, arguments.format());
+                    });
+    plan->add_option("--out", arguments_.out, "also write the planned study.toml to this file");
+
     AddChange(study, "start", "Open round 1", &OperatorSession::StartStudy);
     AddChange(study, "pause", "Ask nothing of the sites; what arrives is kept",
               &OperatorSession::PauseStudy);

@@ -79,6 +79,10 @@ absl::StatusOr<v1::CreateStudyResponse> OperatorSession::CreateStudy(const std::
   return Call(&v1::Operations::Stub::CreateStudy, request);
 }
 
+absl::StatusOr<v1::StudyState> OperatorSession::PlanStudy(const std::string& study) {
+  return Call(&v1::Operations::Stub::PlanStudy, Named(study));
+}
+
 absl::StatusOr<v1::StudyState> OperatorSession::StartStudy(const std::string& study) {
   return Call(&v1::Operations::Stub::StartStudy, Named(study));
 }

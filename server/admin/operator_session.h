@@ -28,6 +28,7 @@ class OperatorSession {
   absl::StatusOr<v1::InviteSiteResponse> InviteSite(const v1::InviteSiteRequest& request);
   absl::StatusOr<v1::ListSitesResponse> ListSites();
   absl::StatusOr<v1::CreateStudyResponse> CreateStudy(const std::string& toml);
+  absl::StatusOr<v1::StudyState> PlanStudy(const std::string& study);
   absl::StatusOr<v1::StudyState> StartStudy(const std::string& study);
   absl::StatusOr<v1::StudyState> PauseStudy(const std::string& study);
   absl::StatusOr<v1::StudyState> ResumeStudy(const std::string& study);

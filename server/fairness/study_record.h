@@ -7,6 +7,7 @@
 
 #include "common/clock/clock.h"
 #include "common/invariance/certificate.h"
+#include "common/planning/fingerprint.h"
 #include "common/population/population_mean.h"
 #include "common/study/study.h"
 
@@ -54,6 +55,8 @@ struct SiteRecord {
   HistogramRecord harmonized;
   bool withdrawn = false;
   CaseSum standard = {};  ///< What its cases add to the study's standard.
+  /// What a draft is planned from, as Disclosed(); gone once it is planned.
+  std::optional<Fingerprint> fingerprint = std::nullopt;
 };
 
 struct ParticipationRecord {

@@ -98,6 +98,13 @@ void Coordinator::State::Announce() {
   for (const std::function<void()>& changed : to_call) changed();
 }
 
+absl::StatusOr<GlobalModelRecord> Coordinator::State::MakeInitialModel(const Study& study) const {
+  const std::filesystem::path draft = models.DraftOf(study.name);
+  RETURN_IF_ERROR(
+      WriteSafetensors(draft, InitialWeights(study), WeightsMetadataOf(study, /*round=*/0)));
+  return models.Keep(draft, /*round=*/0);
+}
+
 void Coordinator::State::RemoveUploads(const StudyCourse& course, int open_round) const {
   for (const auto& [site, participant] : course.participants) {
     uploads.RemoveOtherRounds(site, course.study.name, open_round);
@@ -143,7 +150,10 @@ absl::StatusOr<StudyStatus> Coordinator::CreateStudy(const std::string& toml) {
     absl::MutexLock lock(&state_->mutex);
     const auto found = state_->studies.find(study.name);
     if (found != state_->studies.end()) {
-      if (found->second.study.digest == study.digest) return state_->StatusOf(found->second);
+      if (found->second.study.digest == study.digest ||
+          found->second.draft_digest == study.digest) {
+        return state_->StatusOf(found->second);
+      }
       return absl::AlreadyExistsError(fmt::format(
           "there is another study {} (digest {}, yours has {}): give yours another name",
           study.name, found->second.study.digest.substr(0, 12), study.digest.substr(0, 12)));
@@ -156,11 +166,8 @@ absl::StatusOr<StudyStatus> Coordinator::CreateStudy(const std::string& toml) {
     }
   }
 
-  const std::filesystem::path draft = state_->models.DraftOf(study.name);
-  RETURN_IF_ERROR(
-      WriteSafetensors(draft, InitialWeights(study), WeightsMetadataOf(study, /*round=*/0)));
-  ASSIGN_OR_RETURN(const GlobalModelRecord initial, state_->models.Keep(draft, /*round=*/0));
-
+  // Of a draft, which has no network, a file without a tensor.
+  ASSIGN_OR_RETURN(const GlobalModelRecord initial, state_->MakeInitialModel(study));
   StudyStatus status;
   {
     absl::MutexLock lock(&state_->mutex);
@@ -198,6 +205,7 @@ absl::StatusOr<StudyStatus> Coordinator::StartStudy(const std::string& study) {
           fmt::format("{} cannot start yet, it needs {} (isoscan-client study approve {})", study,
                       missing, study));
     }
+    RETURN_IF_ERROR(CheckPlanned(course->study));
     ASSIGN_OR_RETURN(const std::vector<double> standard, StandardOf(*course));
     const Time now = state_->clock.Now();
     RETURN_IF_ERROR(state_->journal.StartStudy(study, standard, now));

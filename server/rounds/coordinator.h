@@ -82,11 +82,17 @@ class Coordinator {
 
   /// Errors: INVALID_ARGUMENT (ParseStudy's); ALREADY_EXISTS another text under the same name,
   /// or one that this version cannot read.
-  /// Creating the same text again is OK.
+  /// Creating the same text again is OK, also that of a draft which has been planned meanwhile.
   absl::StatusOr<StudyStatus> CreateStudy(const std::string& toml);
-  /// Errors: NOT_FOUND; FAILED_PRECONDITION when sites are missing (named), the phase is wrong, or
-  ///         no site declared what the study's standard would be the mean of.
+  /// Errors: NOT_FOUND; FAILED_PRECONDITION when sites are missing (named), the phase is wrong, the
+  ///         study is a draft, or no site declared what the study's standard would be the mean of.
   absl::StatusOr<StudyStatus> StartStudy(const std::string& study);
+  /// Puts the planned study (PlannedStudy) in the place of a draft, whose approvals are void with
+  /// that. A study that is no draft (any more) stays as it is, and that is OK.
+  /// Errors: NOT_FOUND; FAILED_PRECONDITION when sites are missing (named), the draft is stopped,
+  /// or
+  ///         nothing can be planned from what the sites declared.
+  absl::StatusOr<StudyStatus> PlanStudy(const std::string& study);
   absl::StatusOr<StudyStatus> PauseStudy(const std::string& study);
   absl::StatusOr<StudyStatus> ResumeStudy(const std::string& study);
   absl::StatusOr<StudyStatus> StopStudy(const std::string& study);

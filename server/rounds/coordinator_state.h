@@ -62,6 +62,9 @@ struct Coordinator::State {
   absl::StatusOr<StudyStatus> MoveTo(const std::string& study, StudyPhase phase,
                                      const std::string& verb) ABSL_LOCKS_EXCLUDED(mutex);
 
+  /// Writes the initial weights. Under `creating`, and without `mutex`.
+  absl::StatusOr<GlobalModelRecord> MakeInitialModel(const Study& study) const;
+
   void RemoveUploads(const StudyCourse& course, int open_round) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
 

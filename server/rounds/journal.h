@@ -55,6 +55,7 @@ struct JournaledUpdate {
 struct JournaledStudy {
   std::string name;
   std::string toml;
+  std::string draft_digest;  ///< Of the draft that it was planned from; empty: there was none.
   StudyPhase phase = StudyPhase::kCreated;
   Time created{};
   Time phase_since{};
@@ -95,6 +96,10 @@ class Journal {
 
   virtual absl::Status CreateStudy(const Study& study, const GlobalModelRecord& initial,
                                    Time now) = 0;
+  /// Puts the planned study in the place of the draft of its name, and its model in the place of
+  /// the draft's; forgets the approvals of the draft, with all that they declared.
+  virtual absl::Status PlanStudy(const Study& planned, const GlobalModelRecord& initial,
+                                 Time now) = 0;
   /// Opens round 1; who has approved by now is a participant from the start. `standard` stays as it
   /// is for the life of the study.
   virtual absl::Status StartStudy(const std::string& study, const std::vector<double>& standard,
@@ -108,7 +113,7 @@ class Journal {
 
   /// Also takes back an earlier withdrawal.
   virtual absl::Status Approve(const std::string& study, const SiteRecord& cohort, Time now) = 0;
-  /// Removes the site's update and scores of the open round too.
+  /// Removes the site's update and scores of the open round too, and its fingerprint.
   virtual absl::Status Withdraw(const std::string& study, const std::string& site,
                                 int open_round) = 0;
   /// The update with its scores; replaces an earlier one of the same site and round.

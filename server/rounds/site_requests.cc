@@ -76,16 +76,22 @@ absl::Status Coordinator::Approve(const std::string& site, const std::string& st
   {
     absl::MutexLock lock(&state_->mutex);
     ASSIGN_OR_RETURN(StudyCourse* const course, state_->Find(study));
-    RETURN_IF_ERROR(CheckCohort(declared, course->study));
     if (!course->admits(site)) {
       return absl::FailedPreconditionError(fmt::format(
           "{} declares its sites, and {} is none of them: ask the coordinator", study, site));
+    }
+    if (!course->draft_digest.empty() && digest == course->draft_digest) {
+      return absl::FailedPreconditionError(fmt::format(
+          "{} has been planned since its draft was offered: read the plan (isoscan-client study "
+          "show {}) and approve it",
+          study, study));
     }
     if (digest != course->study.digest) {
       return absl::FailedPreconditionError(fmt::format(
           "{} approved {} with digest {}, the server's has {}: read the study again and approve it",
           site, study, digest.substr(0, 12), course->study.digest.substr(0, 12)));
     }
+    RETURN_IF_ERROR(CheckCohort(declared, course->study));
     if (IsOver(course->phase)) {
       return absl::FailedPreconditionError(
           fmt::format("it is too late to approve: {}", course->PhaseWords()));
@@ -127,6 +133,7 @@ absl::Status Coordinator::Withdraw(const std::string& site, const std::string& s
     }
     RETURN_IF_ERROR(state_->journal.Withdraw(study, site, course->round));
     course->participants[site].cohort.withdrawn = true;
+    course->participants[site].cohort.fingerprint.reset();
     course->updates.erase(site);
     course->scored.erase(site);
     course->scored_local_only.erase(site);

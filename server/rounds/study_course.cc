@@ -15,6 +15,7 @@ absl::StatusOr<StudyCourse> StudyCourse::FromJournal(JournaledStudy journaled, T
   ASSIGN_OR_RETURN(course.study,
                    ParseStudy(std::move(journaled.toml),
                               fmt::format("study {} of the journal", journaled.name)));
+  course.draft_digest = std::move(journaled.draft_digest);
   course.shapes = NetworkShapes(course.study);
   course.phase = journaled.phase;
   course.created = journaled.created;
@@ -165,6 +166,9 @@ StudyStatus StudyCourse::Status(const std::set<std::string>& connected, Time now
   }
   if (phase == StudyPhase::kCreated) {
     status.waiting_for = MissingApprovals();
+    if (status.waiting_for.empty() && study.planning.has_value()) {
+      status.waiting_for = fmt::format("its plan (isoscan-admin study plan {})", study.name);
+    }
   } else if (phase == StudyPhase::kRunning) {
     status.waiting_for = WaitingFor(study.rounds, situation);
   }

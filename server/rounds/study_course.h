@@ -42,7 +42,8 @@ struct Participant {
 /// Thread safety: none; the coordinator's mutex guards it.
 struct StudyCourse {
   Study study;
-  TensorShapes shapes;  ///< Of every update.
+  std::string draft_digest;  ///< Of the draft that it was planned from; empty: there was none.
+  TensorShapes shapes;       ///< Of every update.
   StudyPhase phase = StudyPhase::kCreated;
   Time created{};
   Time phase_since{};

@@ -50,6 +50,25 @@ absl::Status CheckHistogram(const std::string& site, const char* which,
   return absl::OkStatus();
 }
 
+absl::Status CheckPlannedFrom(const SiteRecord& cohort, const Study& study) {
+  if (cohort.fingerprint.has_value() != study.planning.has_value()) {
+    return absl::InvalidArgumentError(
+        cohort.fingerprint.has_value()
+            ? fmt::format("{} sent a fingerprint, which {} does not ask for", cohort.name,
+                          study.name)
+            : fmt::format("{} sent no fingerprint, which {} is to be planned from", cohort.name,
+                          study.name));
+  }
+  if (!cohort.fingerprint.has_value()) return absl::OkStatus();
+  if (cohort.fingerprint->cases != cohort.training_cases) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} sent a fingerprint of {} cases, it has {} training cases", cohort.name,
+                    cohort.fingerprint->cases, cohort.training_cases));
+  }
+  return CheckFingerprint(cohort.name, *cohort.fingerprint,
+                          static_cast<std::int64_t>(study.channels.size()), study.classes());
+}
+
 absl::Status CheckLabel(const std::string& where, const LabelScoreRecord& score) {
   if (score.reference_voxels < 0 || score.predicted_voxels < 0 || score.common_voxels < 0) {
     return absl::InvalidArgumentError(
@@ -126,6 +145,7 @@ absl::Status CheckCohort(const SiteRecord& cohort, const Study& study) {
   RETURN_IF_ERROR(CheckCases(cohort.name, "refused cases", cohort.refused_cases));
   RETURN_IF_ERROR(CheckHistogram(cohort.name, "raw", cohort.raw));
   RETURN_IF_ERROR(CheckHistogram(cohort.name, "harmonized", cohort.harmonized));
+  RETURN_IF_ERROR(CheckPlannedFrom(cohort, study));
   if (cohort.standard == CaseSum()) return absl::OkStatus();
   if (cohort.standard.cases > cohort.training_cases) {
     return absl::InvalidArgumentError(

@@ -16,6 +16,7 @@ namespace isoscan {
 /// refusal is INVALID_ARGUMENT and names the site and the number.
 
 /// At least one training and one held-out case; counts that are not negative; finite histograms; a
+/// fingerprint (CheckFingerprint) of all training cases from a draft's site and no other; a
 /// sum for the study's standard only where its normaliser has one, over no more cases than there
 /// are, whose mean can be a standard (StandardFault).
 absl::Status CheckCohort(const SiteRecord& cohort, const Study& study);

@@ -147,9 +147,9 @@ grpc::ServerUnaryReactor* FederationService::ListStudies(grpc::CallbackServerCon
 grpc::ServerUnaryReactor* FederationService::ApproveStudy(grpc::CallbackServerContext* context,
                                                           const v1::ApproveStudyRequest* request,
                                                           v1::ApproveStudyResponse* /*response*/) {
-  return Serve("ApproveStudy", *context, [this, request](const std::string& site) {
-    return coordinator_.Approve(site, request->study(), request->digest(),
-                                FromMessage(site, request->cohort()));
+  return Serve("ApproveStudy", *context, [this, request](const std::string& site) -> absl::Status {
+    ASSIGN_OR_RETURN(const SiteRecord cohort, FromMessage(site, request->cohort()));
+    return coordinator_.Approve(site, request->study(), request->digest(), cohort);
   });
 }
 

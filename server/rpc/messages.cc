@@ -2,9 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
+#include <map>
 #include <optional>
+#include <utility>
 
+#include "common/planning/fingerprint.h"
 #include "common/status/printable.h"
+#include "common/status/status_macros.h"
 
 namespace isoscan {
 namespace {
@@ -43,6 +48,68 @@ HistogramRecord FromMessage(const v1::Histogram& histogram) {
   return {.low = histogram.low(),
           .high = histogram.high(),
           .counts = {histogram.counts().begin(), histogram.counts().end()}};
+}
+
+constexpr int kMaximumChannels = 64;  // What a study allows is fewer, and checked later.
+
+/// Into the sketch that a fingerprint has for it.
+absl::Status Take(const std::string& site, const v1::Sketch& message, DecimalSketch& sketch) {
+  if (message.keys_size() != message.counts_size()) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} declared a distribution of {} buckets with "
+                    "{} counts",
+                    site, message.keys_size(), message.counts_size()));
+  }
+  std::map<std::int64_t, std::int64_t> buckets;
+  for (int i = 0; i < message.keys_size(); ++i) {
+    if (i > 0 && message.keys(i) <= message.keys(i - 1)) {
+      return absl::InvalidArgumentError(
+          fmt::format("{} declared a distribution whose bucket {} does not follow {}", site,
+                      message.keys(i), message.keys(i - 1)));
+    }
+    buckets.emplace_hint(buckets.end(), message.keys(i), message.counts(i));
+  }
+  absl::StatusOr<DecimalSketch> read =
+      DecimalSketch::FromBuckets(sketch.digits(), std::move(buckets));
+  if (!read.ok()) {
+    return absl::Status(read.status().code(),
+                        fmt::format("{} declared a distribution that is none: {}", site,
+                                    std::string(read.status().message())));
+  }
+  sketch = *std::move(read);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Fingerprint> FromMessage(const std::string& site, const v1::Fingerprint& message) {
+  if (message.intensities_size() > kMaximumChannels) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} declared intensities of {} channels, at most "
+                    "{} are read",
+                    site, message.intensities_size(), kMaximumChannels));
+  }
+  Fingerprint fingerprint = Fingerprint::Empty(message.intensities_size(), message.classes());
+  fingerprint.cases = message.cases();
+  for (const auto& [sent, sketches] : {std::pair(&message.spacing_mm(), &fingerprint.spacing_mm),
+                                       std::pair(&message.size(), &fingerprint.size),
+                                       std::pair(&message.extent_mm(), &fingerprint.extent_mm)}) {
+    if (sent->size() != 3) {
+      return absl::InvalidArgumentError(
+          fmt::format("{} declared distributions along {} axes, expected 3", site, sent->size()));
+    }
+    for (int axis = 0; axis < 3; ++axis) {
+      RETURN_IF_ERROR(Take(site, sent->Get(axis), (*sketches)[static_cast<std::size_t>(axis)]));
+    }
+  }
+  RETURN_IF_ERROR(Take(site, message.relative_size(), fingerprint.relative_size));
+  for (int channel = 0; channel < message.intensities_size(); ++channel) {
+    const v1::ForegroundIntensities& sent = message.intensities(channel);
+    ForegroundIntensities& own = fingerprint.intensities[static_cast<std::size_t>(channel)];
+    RETURN_IF_ERROR(Take(site, sent.draws(), own.quantiles));
+    own.moments = {.count = own.quantiles.count(),
+                   .mean = sent.mean(),
+                   .squared_deviations = sent.squared_deviations()};
+  }
+  return fingerprint;
 }
 
 }  // namespace
@@ -149,16 +216,21 @@ SiteUpdate FromMessage(const v1::SubmitUpdateRequest& request) {
           .model_scores = FromMessage(request.model_scores())};
 }
 
-SiteRecord FromMessage(const std::string& name, const v1::CohortSummary& cohort) {
-  return {.name = name,
-          .training_cases = cohort.training_cases(),
-          .held_out_cases = cohort.held_out_cases(),
-          .refused_cases = cohort.refused_cases(),
-          .raw = FromMessage(cohort.raw()),
-          .harmonized = FromMessage(cohort.harmonized()),
-          .withdrawn = false,
-          .standard = {.sum = {cohort.standard_sum().begin(), cohort.standard_sum().end()},
-                       .cases = cohort.standard_cases()}};
+absl::StatusOr<SiteRecord> FromMessage(const std::string& name, const v1::CohortSummary& cohort) {
+  SiteRecord record{
+      .name = name,
+      .training_cases = cohort.training_cases(),
+      .held_out_cases = cohort.held_out_cases(),
+      .refused_cases = cohort.refused_cases(),
+      .raw = FromMessage(cohort.raw()),
+      .harmonized = FromMessage(cohort.harmonized()),
+      .withdrawn = false,
+      .standard = {.sum = {cohort.standard_sum().begin(), cohort.standard_sum().end()},
+                   .cases = cohort.standard_cases()}};
+  if (cohort.has_fingerprint()) {
+    ASSIGN_OR_RETURN(record.fingerprint, FromMessage(name, cohort.fingerprint()));
+  }
+  return record;
 }
 
 absl::StatusOr<Assignment::Kind> ScoredKind(v1::Assignment::Kind kind) {

@@ -24,7 +24,8 @@ std::vector<CaseScoreRecord> FromMessage(const v1::SiteScores& scores);
 absl::StatusOr<InvarianceCertificate> FromMessage(const v1::InvarianceCertificate& message);
 SiteUpdate FromMessage(const v1::SubmitUpdateRequest& request);
 /// The site as `name`, which its certificate proved.
-SiteRecord FromMessage(const std::string& name, const v1::CohortSummary& cohort);
+/// Errors: INVALID_ARGUMENT naming the site and the number, for a fingerprint that is none.
+absl::StatusOr<SiteRecord> FromMessage(const std::string& name, const v1::CohortSummary& cohort);
 
 /// Errors: INVALID_ARGUMENT for a kind that is no score's.
 absl::StatusOr<Assignment::Kind> ScoredKind(v1::Assignment::Kind kind);

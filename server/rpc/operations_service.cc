@@ -179,6 +179,12 @@ grpc::ServerUnaryReactor* OperationsService::Change(const char* method, StudyVer
                });
 }
 
+grpc::ServerUnaryReactor* OperationsService::PlanStudy(grpc::CallbackServerContext* context,
+                                                       const v1::StudyRequest* request,
+                                                       v1::StudyState* response) {
+  return Change("PlanStudy", &Coordinator::PlanStudy, *context, *request, *response);
+}
+
 grpc::ServerUnaryReactor* OperationsService::StartStudy(grpc::CallbackServerContext* context,
                                                         const v1::StudyRequest* request,
                                                         v1::StudyState* response) {

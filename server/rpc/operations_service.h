@@ -41,6 +41,9 @@ class OperationsService final : public v1::Operations::CallbackService {
   grpc::ServerUnaryReactor* CreateStudy(grpc::CallbackServerContext* context,
                                         const v1::CreateStudyRequest* request,
                                         v1::CreateStudyResponse* response) override;
+  grpc::ServerUnaryReactor* PlanStudy(grpc::CallbackServerContext* context,
+                                      const v1::StudyRequest* request,
+                                      v1::StudyState* response) override;
   grpc::ServerUnaryReactor* StartStudy(grpc::CallbackServerContext* context,
                                        const v1::StudyRequest* request,
                                        v1::StudyState* response) override;
@@ -71,7 +74,7 @@ class OperationsService final : public v1::Operations::CallbackService {
   grpc::ServerUnaryReactor* Serve(const char* method, grpc::CallbackServerContext& context,
                                   std::function<absl::Status(const std::string& name)> work);
 
-  /// Start, pause, resume and stop are one call with four verbs.
+  /// Plan, start, pause, resume and stop are one call with five verbs.
   using StudyVerb = absl::StatusOr<StudyStatus> (Coordinator::*)(const std::string& study);
   grpc::ServerUnaryReactor* Change(const char* method, StudyVerb verb,
                                    grpc::CallbackServerContext& context,

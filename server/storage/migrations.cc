@@ -61,8 +61,39 @@ CREATE TABLE standards (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
+// Version 4: drafts. What sites send of their cohorts until the study is planned from it, and the
+// text that they approved for that.
+constexpr char kDraftsSql[] = R"sql(
+CREATE TABLE fingerprints (
+  study    TEXT NOT NULL,
+  site     TEXT NOT NULL,
+  channels INTEGER NOT NULL,
+  classes  INTEGER NOT NULL,
+  cases    INTEGER NOT NULL,
+  PRIMARY KEY (study, site),
+  FOREIGN KEY (study, site) REFERENCES participants (study, site) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE TABLE fingerprint_sketches (
+  study              TEXT NOT NULL,
+  site               TEXT NOT NULL,
+  part               INTEGER NOT NULL,  -- common/planning/fingerprint.h: in the order of Sketches().
+  buckets            TEXT NOT NULL,     -- Keys and counts in turn, comma-separated.
+  mean               REAL,              -- Of a channel's intensities; otherwise NULL.
+  squared_deviations REAL,
+  PRIMARY KEY (study, site, part),
+  FOREIGN KEY (study, site) REFERENCES fingerprints (study, site) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE TABLE drafts (
+  study   TEXT PRIMARY KEY REFERENCES studies (name),
+  digest  TEXT NOT NULL,
+  toml    TEXT NOT NULL,
+  planned INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+)sql";
+
 // Script n - 1 leads from version n - 1 to n. A script that was released never changes.
-constexpr std::array<const char*, 3> kScripts = {kSchemaSql, kCertificatesSql, kStandardsSql};
+constexpr std::array<const char*, 4> kScripts = {kSchemaSql, kCertificatesSql, kStandardsSql,
+                                                 kDraftsSql};
 
 absl::StatusOr<std::int64_t> ReadInteger(Database& database, std::string_view sql) {
   std::int64_t value = 0;

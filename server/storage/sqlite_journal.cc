@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cmath>
+
 #include "server/storage/migrations.h"
 #include "server/storage/phase_word.h"
 
@@ -60,6 +62,39 @@ absl::Status AddCertificate(Database& database, const std::string& study, const 
                        study, site, after_round, FactsOf(curve.perturbation).word, point.amount,
                        point.cases, point.flipped, point.dice));
     }
+  }
+  return absl::OkStatus();
+}
+
+std::string BucketsText(const DecimalSketch& sketch) {
+  std::vector<std::int64_t> numbers;
+  for (const auto& [key, count] : sketch.buckets()) numbers.insert(numbers.end(), {key, count});
+  return fmt::format("{}", fmt::join(numbers, ","));
+}
+
+absl::Status RemoveFingerprint(Database& database, const std::string& study,
+                               const std::string& site) {
+  return database.Run("DELETE FROM fingerprints WHERE study = ?1 AND site = ?2", study, site);
+}
+
+absl::Status ReplaceFingerprint(Database& database, const std::string& study,
+                                const SiteRecord& cohort) {
+  RETURN_IF_ERROR(RemoveFingerprint(database, study, cohort.name));
+  if (!cohort.fingerprint.has_value()) return absl::OkStatus();
+  const Fingerprint& fingerprint = *cohort.fingerprint;
+  RETURN_IF_ERROR(database.Run("INSERT INTO fingerprints VALUES (?1, ?2, ?3, ?4, ?5)", study,
+                               cohort.name, fingerprint.channels, fingerprint.classes,
+                               fingerprint.cases));
+  const std::vector<const DecimalSketch*> sketches = Sketches(fingerprint);
+  for (std::size_t part = 0; part < sketches.size(); ++part) {
+    const bool of_intensities = part >= kSketchesOfGrids;
+    const Moments moments = of_intensities
+                                ? fingerprint.intensities[part - kSketchesOfGrids].moments
+                                : Moments{.mean = std::nan(""), .squared_deviations = std::nan("")};
+    RETURN_IF_ERROR(database.Run("INSERT INTO fingerprint_sketches VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                                 study, cohort.name, static_cast<std::int64_t>(part),
+                                 BucketsText(*sketches[part]), moments.mean,
+                                 moments.squared_deviations));
   }
   return absl::OkStatus();
 }
@@ -136,6 +171,27 @@ absl::Status SqliteJournal::CreateStudy(const Study& study, const GlobalModelRec
   return std::move(transaction).Commit();
 }
 
+absl::Status SqliteJournal::PlanStudy(const Study& planned, const GlobalModelRecord& initial,
+                                      Time now) {
+  const std::string& study = planned.name;
+  absl::MutexLock lock(&database_->mutex());
+  ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  RETURN_IF_ERROR(database_->Run(
+      "INSERT INTO drafts SELECT name, digest, toml, ?2 FROM studies WHERE name = ?1", study, now));
+  RETURN_IF_ERROR(database_->Run("UPDATE studies SET digest = ?2, toml = ?3 WHERE name = ?1", study,
+                                 planned.digest, planned.toml));
+  RETURN_IF_ERROR(
+      database_->Run("UPDATE models SET digest = ?2, bytes = ?3 WHERE study = ?1 AND round = 0",
+                     study, initial.digest, initial.bytes));
+  RETURN_IF_ERROR(
+      database_->Run("DELETE FROM standard_sums WHERE study = ?1 AND site IN "
+                     "(SELECT site FROM participants WHERE study = ?1 AND withdrawn = 0)",
+                     study));
+  RETURN_IF_ERROR(
+      database_->Run("DELETE FROM participants WHERE study = ?1 AND withdrawn = 0", study));
+  return std::move(transaction).Commit();
+}
+
 absl::Status SqliteJournal::StartStudy(const std::string& study,
                                        const std::vector<double>& standard, Time now) {
   absl::MutexLock lock(&database_->mutex());
@@ -181,6 +237,7 @@ absl::Status SqliteJournal::Approve(const std::string& study, const SiteRecord& 
   RETURN_IF_ERROR(database_->Run("INSERT OR REPLACE INTO standard_sums VALUES (?1, ?2, ?3, ?4)",
                                  study, cohort.name, cohort.standard.cases,
                                  fmt::format("{}", fmt::join(cohort.standard.sum, ","))));
+  RETURN_IF_ERROR(ReplaceFingerprint(*database_, study, cohort));
   return std::move(transaction).Commit();
 }
 
@@ -190,6 +247,7 @@ absl::Status SqliteJournal::Withdraw(const std::string& study, const std::string
   ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
   RETURN_IF_ERROR(database_->Run(
       "UPDATE participants SET withdrawn = 1 WHERE study = ?1 AND site = ?2", study, site));
+  RETURN_IF_ERROR(RemoveFingerprint(*database_, study, site));
   RETURN_IF_ERROR(RemoveUpdate(*database_, study, open_round, site));
   // A model trained alone is scored in the last round only, which is open.
   RETURN_IF_ERROR(RemoveScores(*database_, study, site, kLocalOnlyModel));

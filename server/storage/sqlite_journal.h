@@ -33,6 +33,7 @@ class SqliteJournal final : public Journal {
                                                           const std::string& site) const override;
 
   absl::Status CreateStudy(const Study& study, const GlobalModelRecord& initial, Time now) override;
+  absl::Status PlanStudy(const Study& planned, const GlobalModelRecord& initial, Time now) override;
   absl::Status StartStudy(const std::string& study, const std::vector<double>& standard,
                           Time now) override;
   absl::Status SetPhase(const std::string& study, StudyPhase phase, Time now) override;

@@ -1,7 +1,10 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <map>
 #include <optional>
+#include <utility>
 
 #include "server/storage/phase_word.h"
 #include "server/storage/sqlite_journal.h"
@@ -56,6 +59,50 @@ absl::Status ReadParticipants(Database& database, const std::string& study,
       "FROM participants LEFT JOIN standard_sums USING (study, site) "
       "WHERE study = ?1 ORDER BY site",
       study);
+}
+
+absl::StatusOr<DecimalSketch> ReadSketch(int digits, const std::string& buckets) {
+  const std::vector<std::int64_t> numbers = ParseCounts(buckets);
+  std::map<std::int64_t, std::int64_t> counts;
+  for (std::size_t i = 0; i + 1 < numbers.size(); i += 2) counts[numbers[i]] = numbers[i + 1];
+  return DecimalSketch::FromBuckets(digits, std::move(counts));
+}
+
+absl::Status ReadFingerprints(Database& database, const std::string& study,
+                              std::vector<JournaledParticipant>& participants) {
+  const auto of_site = [&participants](const std::string& site) -> std::optional<Fingerprint>& {
+    return std::find_if(participants.begin(), participants.end(),
+                        [&site](const auto& known) { return known.cohort.name == site; })
+        ->cohort.fingerprint;
+  };
+  RETURN_IF_ERROR(database.Each(
+      [&](const Statement& row) {
+        Fingerprint fingerprint = Fingerprint::Empty(row.Integer(1), row.Integer(2));
+        fingerprint.cases = row.Integer(3);
+        of_site(row.Text(0)) = std::move(fingerprint);
+      },
+      "SELECT site, channels, classes, cases FROM fingerprints WHERE study = ?1", study));
+  absl::Status damage;
+  RETURN_IF_ERROR(database.Each(
+      [&](const Statement& row) {
+        Fingerprint& fingerprint = *of_site(row.Text(0));
+        const auto part = static_cast<std::size_t>(row.Integer(1));
+        DecimalSketch& sketch = *Sketches(fingerprint).at(part);
+        absl::StatusOr<DecimalSketch> read = ReadSketch(sketch.digits(), row.Text(2));
+        damage.Update(read.status());
+        if (!read.ok()) return;
+        sketch = *std::move(read);
+        if (part < kSketchesOfGrids) return;
+        fingerprint.intensities[part - kSketchesOfGrids].moments = {
+            .count = sketch.count(), .mean = row.Number(3), .squared_deviations = row.Number(4)};
+      },
+      "SELECT site, part, buckets, mean, squared_deviations FROM fingerprint_sketches "
+      "WHERE study = ?1",
+      study));
+  if (damage.ok()) return absl::OkStatus();
+  return absl::DataLossError(
+      fmt::format("{} is damaged: a fingerprint of study {}: {}; restore it from a backup",
+                  database.path(), study, std::string(damage.message())));
 }
 
 absl::Status ReadModels(Database& database, const std::string& study,
@@ -161,14 +208,18 @@ absl::StatusOr<std::vector<JournaledStudy>> SqliteJournal::Studies() const {
         study.phase_since = row.Moment(4);
         study.round = row.Small(5);
         study.round_opened = row.Moment(6);
+        study.draft_digest = row.Text(7);
       },
-      "SELECT name, toml, phase, created, phase_since, studies.round, coalesce(opened, 0) "
-      "FROM studies LEFT JOIN rounds ON rounds.study = name AND rounds.round = studies.round"));
+      "SELECT name, studies.toml, phase, created, phase_since, studies.round, "
+      "coalesce(opened, 0), coalesce(drafts.digest, '') "
+      "FROM studies LEFT JOIN rounds ON rounds.study = name AND rounds.round = studies.round "
+      "LEFT JOIN drafts ON drafts.study = name"));
 
   std::vector<JournaledStudy> studies;
   for (auto& [name, study] : by_name) {
     ASSIGN_OR_RETURN(study.phase, PhaseOf(phase_words[name]));
     RETURN_IF_ERROR(ReadParticipants(*database_, name, study.participants));
+    RETURN_IF_ERROR(ReadFingerprints(*database_, name, study.participants));
     RETURN_IF_ERROR(ReadStandard(*database_, name, study.standard));
     RETURN_IF_ERROR(ReadModels(*database_, name, study.models));
     RETURN_IF_ERROR(ReadUpdates(*database_, name, study.round, study.updates));

@@ -51,12 +51,13 @@ class FederationTest : public ::testing::Test {
 
   static std::filesystem::path Programs() { return ISOSCAN_PROGRAMS; }
 
-  std::filesystem::path MakeCohort(const std::string& site, double scale, double bias) {
+  std::filesystem::path MakeCohort(const std::string& site, double scale, double bias,
+                                   std::int64_t patients = 6, double spacing_mm = 2) {
     const std::filesystem::path folder = folder_.path() / "cohorts" / site;
     EXPECT_OK(WriteSimulatedCohort(
         folder, Ball(), {{.name = "ball", .values = {1}}},
         {.name = site, .scale = scale, .bias = bias, .noise = 0.03},
-        {.patients = 6, .variation = {.displacement_mm = 1.5}, .spacing_mm = 2}));
+        {.patients = patients, .variation = {.displacement_mm = 1.5}, .spacing_mm = spacing_mm}));
     return folder;
   }
 

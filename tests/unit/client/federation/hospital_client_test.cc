@@ -626,6 +626,65 @@ TEST_F(HospitalClientTest, DeclaresNoSumOfACaseThatItRefuses) {
   EXPECT_EQ(cohort.declaration.standard, CaseSum());
 }
 
+constexpr char kDraftText[] = R"(name = "blobs"
+channels = ["T1w"]
+labels = ["blob"]
+[held_out]
+rule = "every"
+every = 6
+[harmonization]
+normalize = "nyul"
+[planning]
+)";
+
+TEST_F(HospitalClientTest, DeclaresTheFingerprintOfADraftAndNothingElseOfItsCases) {
+  Approve(kDraftText);
+  ASSERT_OK_AND_ASSIGN(const SiteCases cases, ListSiteCases(config_, study_));
+
+  ASSERT_OK_AND_ASSIGN(const StudyCohort cohort,
+                       PrepareStudyCohort(cases, study_, {}, [](std::int64_t, std::int64_t) {}));
+
+  const CohortDeclaration& declaration = cohort.declaration;
+  EXPECT_EQ(declaration.training_cases, 5);
+  EXPECT_EQ(declaration.held_out_cases, 1);
+  EXPECT_THAT(declaration.raw.counts, IsEmpty());
+  EXPECT_THAT(declaration.harmonized.counts, IsEmpty());
+  EXPECT_EQ(declaration.standard, CaseSum());
+  ASSERT_TRUE(declaration.fingerprint.has_value());
+  EXPECT_EQ(declaration.fingerprint->described_cases(), 5);
+  for (const DecimalSketch& size : declaration.fingerprint->size) {
+    EXPECT_THAT(size.buckets(), SizeIs(1));
+    EXPECT_EQ(size.ValueAt(0), 8);
+  }
+  EXPECT_THAT(cohort.training[0].image, IsEmpty()) << "no case stays in memory";
+  EXPECT_LT(EstimateCohortMemory(cases, study_),
+            EstimateCohortMemory(cases, *ParseStudy(kStudyText, "study.toml")));
+}
+
+TEST_F(HospitalClientTest, DeclaresOfADraftOnlyTheNumberOfFewCases) {
+  Approve(kDraftText);
+  // Of another grid than its labels: it is refused, which leaves four for training.
+  ASSERT_OK(WriteVolume(folder_.path() / "cohort/imagesTr/case_3_0000.nii.gz", Ramp(9)));
+  ASSERT_OK_AND_ASSIGN(const SiteCases cases, ListSiteCases(config_, study_));
+
+  ASSERT_OK_AND_ASSIGN(const StudyCohort cohort,
+                       PrepareStudyCohort(cases, study_, {}, [](std::int64_t, std::int64_t) {}));
+
+  ASSERT_TRUE(cohort.declaration.fingerprint.has_value());
+  EXPECT_EQ(cohort.declaration.fingerprint->cases, 4);
+  EXPECT_EQ(cohort.declaration.fingerprint->described_cases(), 0);
+}
+
+TEST_F(HospitalClientTest, DoesNoWorkOnADraft) {
+  Approve(kDraftText);
+  session_.Ask({Assignment(Kind::kTrain, 1), Ended()});
+
+  ASSERT_OK(Run());
+
+  EXPECT_THAT(training_.tasks, IsEmpty());
+  EXPECT_EQ(session_.downloads, 0);
+}
+
 TEST_F(HospitalClientTest, SaysWhyWhenNoTrainingCaseIsLeft) {
   for (const int number : {1, 2, 4, 5}) {
     ASSERT_OK(WriteVolume(

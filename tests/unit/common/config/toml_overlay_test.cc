@@ -62,5 +62,15 @@ TEST(TomlOverlay, SaysWhatIsNotToml) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("the text")));
 }
 
+TEST(WithoutKey, TakesOneTableOutAndNothingElse) {
+  ConfigReader left = Read(WithoutKey(kBase, "network"));
+
+  EXPECT_FALSE(left.Has("network"));
+  EXPECT_EQ(left.Text("name"), "study");
+  EXPECT_EQ(left.Table("harmonization").Text("normalize"), "instance");
+  EXPECT_OK(left.Finish());
+  EXPECT_EQ(Read(WithoutKey(kBase, "absent")).Keys().size(), 3U);
+}
+
 }  // namespace
 }  // namespace isoscan

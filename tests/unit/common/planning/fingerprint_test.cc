@@ -127,6 +127,24 @@ TEST_P(RandomCohorts, GiveTheSamePlanHoweverTheyLieOverSites) {
   EXPECT_EQ(federated_plan, pooled_plan);
 }
 
+TEST(Sketches, AreAllThatAFingerprintHasInAFixedOrder) {
+  Fingerprint fingerprint = Fingerprint::Empty(2, 3);
+  ASSERT_OK(Add(CaseOf({3, 2, 1}, {30, 20, 10}, {{5}, {7}}), fingerprint));
+
+  std::vector<double> values;
+  for (const DecimalSketch* const sketch : Sketches(std::as_const(fingerprint))) {
+    values.push_back(sketch->ValueAt(0));
+  }
+
+  EXPECT_THAT(values, ElementsAre(3, 2, 1, 30, 20, 10, 90, 40, 10, 1, 5, 7));
+  Fingerprint copy = Fingerprint::Empty(2, 3);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    *Sketches(copy)[i] = *Sketches(std::as_const(fingerprint))[i];
+  }
+  EXPECT_EQ(copy.spacing_mm, fingerprint.spacing_mm);
+  EXPECT_EQ(copy.intensities[1].quantiles, fingerprint.intensities[1].quantiles);
+}
+
 TEST(Moments, KeepTheirDigitsFarFromZero) {
   // Two sites with deviation 1 about 1e9: squares of the values would have lost it.
   Moments moments = {.count = 1000, .mean = 1e9, .squared_deviations = 1000};

@@ -373,6 +373,62 @@ TEST(ParseStudy, ReadsEveryNormaliser) {
   }
 }
 
+constexpr char kDraft[] = R"(name = "hippocampus"
+channels = ["T1w"]
+labels = ["anterior", "posterior"]
+
+[planning]
+)";
+
+TEST(ParseStudy, TakesADraftWhoseNetworkIsToBePlanned) {
+  ASSERT_OK_AND_ASSIGN(const Study draft, ParseStudy(kDraft, "draft.toml"));
+
+  ASSERT_TRUE(draft.planning.has_value());
+  EXPECT_EQ(draft.planning->preset, PlanPreset::kPlain);
+  EXPECT_EQ(draft.planning->memory_gb, 8);
+  EXPECT_THAT(draft.network.features, IsEmpty());
+  EXPECT_THAT(CheckPlanned(draft),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("study plan hippocampus")));
+  ASSERT_OK_AND_ASSIGN(const Study study, ParseStudy(kSmallest, "study.toml"));
+  EXPECT_FALSE(study.planning.has_value());
+  EXPECT_OK(CheckPlanned(study));
+}
+
+TEST(ParseStudy, LeavesToADraftWhatIsNoPartOfThePlan) {
+  ASSERT_OK_AND_ASSIGN(const Study draft, ParseStudy(std::string(kDraft) + R"(memory_gb = 4.5
+[harmonization]
+mask = "otsu"
+[network]
+norm = "group"
+[training]
+batch_size = 3
+steps_per_round = 7
+mirror_axes = [1]
+)",
+                                                     "draft.toml"));
+
+  EXPECT_EQ(draft.planning->memory_gb, 4.5);
+  EXPECT_EQ(draft.network.norm, NetworkPlan::Norm::kGroup);
+  EXPECT_EQ(draft.training.batch_size, 3);
+  EXPECT_EQ(draft.training.steps_per_round, 7);
+}
+
+TEST(ParseStudy, RefusesInADraftWhatThePlanFinds) {
+  for (const char* const by_hand :
+       {"[harmonization]\nspacing_mm = [1, 1, 1]\n", "[network]\nfeatures = [8, 16]\n",
+        "[network]\nstrides = [[1,1,1],[2,2,2]]\n", "[network]\nkernels = []\n",
+        "[network]\nconvolutions_per_stage = 2\n", "[training]\npatch_size = [8, 8, 8]\n"}) {
+    EXPECT_THAT(ParseStudy(std::string(kDraft) + by_hand, "draft.toml"),
+                StatusIs(StatusCode::kInvalidArgument,
+                         AllOf(HasSubstr("draft.toml:7: "), HasSubstr("[planning] asks for"))))
+        << by_hand;
+  }
+  EXPECT_THAT(ParseStudy(std::string(kDraft) + "preset = \"residual_l\"\n", "draft.toml"),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("planning.preset")));
+  EXPECT_THAT(ParseStudy(std::string(kDraft) + "memory_gb = 0\n", "draft.toml"),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("planning.memory_gb is 0")));
+}
+
 TEST(ParseStudy, NamesFileAndLine) {
   EXPECT_THAT(ParseStudy(With(kSmallest, "[40, 56, 40]", "[41, 56, 40]"), "plans/study.toml"),
               StatusIs(StatusCode::kInvalidArgument, StartsWith("plans/study.toml:10: ")));

@@ -92,13 +92,14 @@ TEST(Database, RefusesWhatIsNoJournal) {
 
 // Undoes the scripts after `version`, newest first.
 std::string BackTo(int version) {
-  std::string sql = "DROP TABLE standards; DROP TABLE standard_sums; ";
+  std::string sql = "DROP TABLE drafts; DROP TABLE fingerprint_sketches; DROP TABLE fingerprints; ";
+  if (version < 3) sql += "DROP TABLE standards; DROP TABLE standard_sums; ";
   if (version < 2) sql += "DROP TABLE degradation_points; DROP TABLE certificates; ";
   return sql + "DELETE FROM migrations WHERE version > " + std::to_string(version);
 }
 
 class OldJournal : public testing::TestWithParam<int> {};
-INSTANTIATE_TEST_SUITE_P(Migrations, OldJournal, testing::Values(1, 2));
+INSTANTIATE_TEST_SUITE_P(Migrations, OldJournal, testing::Values(1, 2, 3));
 
 TEST_P(OldJournal, IsBroughtUpWithWhatIsInIt) {
   const TemporaryDirectory folder;
@@ -126,7 +127,7 @@ TEST_P(OldJournal, IsBroughtUpWithWhatIsInIt) {
   EXPECT_EQ(studies[0].participants[0].cohort.training_cases, 7);
   EXPECT_EQ(studies[0].participants[0].cohort.standard, CaseSum());
   ASSERT_OK_AND_ASSIGN(const auto database, Database::Open(path));
-  EXPECT_THAT(Count(*database, "SELECT max(version) FROM migrations"), IsOkAndHolds(3));
+  EXPECT_THAT(Count(*database, "SELECT max(version) FROM migrations"), IsOkAndHolds(4));
   EXPECT_THAT(Count(*database, "SELECT count(*) FROM certificates"), IsOkAndHolds(0));
   EXPECT_THAT(Count(*database, "SELECT count(*) FROM sites"), IsOkAndHolds(1));
 }
@@ -136,7 +137,7 @@ TEST(Migrations, RefuseAJournalOfANewerServer) {
   ASSERT_OK_AND_ASSIGN(const auto database, Database::Open(folder.path() / "a.db"));
   ASSERT_OK(Migrate(*database, Time()));
   ASSERT_OK(Migrate(*database, Time())) << "a second time does nothing";
-  EXPECT_THAT(Count(*database, "SELECT count(*) FROM migrations"), IsOkAndHolds(3));
+  EXPECT_THAT(Count(*database, "SELECT count(*) FROM migrations"), IsOkAndHolds(4));
   ASSERT_OK(database->Run("INSERT INTO migrations VALUES (99, 0)"));
 
   EXPECT_THAT(Migrate(*database, Time()),

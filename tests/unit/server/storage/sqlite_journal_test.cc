@@ -212,5 +212,63 @@ TEST_F(SqliteJournalTest, KeepsACertificateBesideTheScoresOfItsModel) {
       std::isnan(curves[static_cast<std::size_t>(Perturbation::kNegativeScale)].points.at(0).dice));
 }
 
+Fingerprint ExampleFingerprint() {
+  Fingerprint fingerprint = Fingerprint::Empty(2, 3);
+  const std::vector<float> first = {-0.1F, 0.25F, 7e5F};
+  const std::vector<float> second = {3};
+  for (int i = 0; i < 6; ++i) {
+    EXPECT_OK(fingerprint.AddCase({.spacing_mm = {3.6, 0.625, 1.0 / 3},
+                                   .size = {20, 300 + i, 319},
+                                   .relative_size = 0.7,
+                                   .foreground = {first, second}}));
+  }
+  return fingerprint;
+}
+
+TEST_F(SqliteJournalTest, RemembersWhatADraftIsToBePlannedFrom) {
+  Study draft;
+  draft.name = "draft";
+  draft.digest = std::string(64, 'a');
+  draft.toml = "name = \"draft\"";
+  ASSERT_OK(journal_->CreateStudy(draft, {0, std::string(64, '1'), 10}, At(4)));
+  SiteRecord cohort;
+  cohort.name = "berlin";
+  cohort.training_cases = 6;
+  cohort.held_out_cases = 2;
+  cohort.fingerprint = Disclosed(Fingerprint::Empty(2, 3));
+  ASSERT_OK(journal_->Approve("draft", cohort, At(5)));
+  cohort.fingerprint = ExampleFingerprint();
+  ASSERT_OK(journal_->Approve("draft", cohort, At(5)))
+      << "again, and it takes the first one's place";
+  cohort.name = "charite";
+  ASSERT_OK(journal_->Approve("draft", cohort, At(5)));
+  ASSERT_OK(journal_->Withdraw("draft", "charite", 0));
+
+  Reopen();
+  ASSERT_OK_AND_ASSIGN(std::vector<JournaledStudy> studies, journal_->Studies());
+
+  ASSERT_THAT(studies, SizeIs(2));
+  ASSERT_THAT(studies[0].participants, SizeIs(2));
+  EXPECT_EQ(studies[0].participants[0].cohort.fingerprint, ExampleFingerprint());
+  EXPECT_EQ(studies[0].participants[1].cohort.fingerprint, std::nullopt) << "it has withdrawn";
+  EXPECT_EQ(studies[1].participants[0].cohort.fingerprint, std::nullopt);
+
+  Study planned = draft;
+  planned.digest = std::string(64, 'b');
+  planned.toml = "name = \"draft\"  # planned";
+  ASSERT_OK(journal_->PlanStudy(planned, {0, std::string(64, '2'), 20}, At(6)));
+  Reopen();
+  ASSERT_OK_AND_ASSIGN(studies, journal_->Studies());
+
+  EXPECT_EQ(studies[0].toml, planned.toml);
+  EXPECT_EQ(studies[0].draft_digest, draft.digest);
+  ASSERT_THAT(studies[0].models, SizeIs(1));
+  EXPECT_EQ(studies[0].models[0].digest, std::string(64, '2'));
+  ASSERT_THAT(studies[0].participants, SizeIs(1)) << "who has withdrawn";
+  EXPECT_TRUE(studies[0].participants[0].cohort.withdrawn);
+  EXPECT_THAT(studies[1].participants, SizeIs(2)) << "of another study";
+  EXPECT_OK(journal_->CheckIntegrity());
+}
+
 }  // namespace
 }  // namespace isoscan

@@ -1,0 +1,63 @@
+#include "common/study/plan_words.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "common/study/initial_weights.h"
+
+namespace isoscan {
+namespace {
+
+// "2 x 2 x 2, 1 x 2 x 2", each with its number where it comes several times in a row.
+std::string TripleWords(const std::vector<Triple>& triples) {
+  std::vector<std::string> words;
+  for (std::size_t i = 0; i < triples.size();) {
+    std::size_t next = i;
+    while (next < triples.size() && triples[next] == triples[i]) ++next;
+    words.push_back(fmt::format("{}{}", next - i > 1 ? fmt::format("{} times ", next - i) : "",
+                                fmt::join(triples[i], " x ")));
+    i = next;
+  }
+  return fmt::format("{}", fmt::join(words, ", "));
+}
+
+std::string DraftWords(const PlanningRule& planning) {
+  return fmt::format(
+      "  draft       grid, network and patch are yet to be planned from the sites' fingerprints\n"
+      "              (nnU-Net's rules, preset {}, {} GB). Approving the draft sends this site's:\n"
+      "              how often each spacing, size and intensity occurs among its training cases\n"
+      "              (docs/planning.md). Every site is asked again once the plan is there\n",
+      ToString(planning.preset), planning.memory_gb);
+}
+
+}  // namespace
+
+std::string PlanInWords(const Study& study) {
+  const RoundsPlan& rounds = study.rounds;
+  const TrainingPlan& training = study.training;
+  if (study.planning.has_value()) {
+    return DraftWords(*study.planning) + fmt::format("  training    {} rounds of {} steps\n",
+                                                     rounds.rounds, training.steps_per_round);
+  }
+  const NetworkPlan& network = study.network;
+  const auto& spacing = study.harmonization.spacing_mm;
+  std::int64_t parameters = 0;
+  for (const auto& [name, shape] : NetworkShapes(study)) parameters += ElementCount(shape);
+  return fmt::format("  spacing     {}\n",
+                     spacing[0] + spacing[1] + spacing[2] > 0
+                         ? fmt::format("{} mm (z, y, x; 0: as stored)", fmt::join(spacing, " x "))
+                         : "as stored") +
+         fmt::format("  network     {} levels, {} weights, {:.2f} MB per model\n", network.stages(),
+                     parameters, 4e-6 * static_cast<double>(parameters)) +
+         fmt::format("  features    {}\n", fmt::join(network.features, ", ")) +
+         fmt::format("  strides     {}\n", TripleWords(network.strides)) +
+         fmt::format("  kernels     {}\n", TripleWords(network.kernels)) +
+         fmt::format("  training    {} rounds of {} steps, {} patches of {} voxels (z, y, x)\n",
+                     rounds.rounds, training.steps_per_round, training.batch_size,
+                     fmt::join(training.patch_size, " x "));
+}
+
+}  // namespace isoscan
