@@ -224,6 +224,9 @@ void AddPredict(CLI::App& program, CommandLine& line, const std::stop_token& sto
   app->add_option("--model", request.model, "A global model (.safetensors)")->required();
   app->add_flag("--mirror", request.mirror,
                 "Also look at mirror images, along the axes that the study mirrors in training");
+  app->add_flag("--dicom-seg", request.dicom_seg,
+                "Of DICOM series also CASE.dcm, a DICOM segmentation; it names the patient as they "
+                "do");
   AddGeometry(app, request.geometry,
               "Which form counts where a NIfTI's qform and sform disagree; may not contradict a "
               "form that client.toml names for the input's [[cohort]]");

@@ -121,6 +121,7 @@ struct PredictRequest {
   std::filesystem::path model;                 ///< A global model, safetensors.
   std::optional<GeometrySource> geometry;      ///< Instead of the cohort's own.
   bool mirror = false;                         ///< Along the study's mirror axes.
+  bool dicom_seg = false;                      ///< Of DICOM series also DICOM segmentations.
   std::optional<ClientConfig::Device> device;  ///< Instead of that of client.toml.
   bool json = false;
 };

@@ -102,6 +102,7 @@ absl::Status Predict(const PredictRequest& request, std::stop_token stop) {
   const Study& study = prediction.study;
   ASSIGN_OR_RETURN(const NamedTensors weights, LoadStudyModel(request.model, prediction.study));
   ASSIGN_OR_RETURN(prediction.model_sha256, Sha256OfFile(request.model));
+  prediction.dicom_seg = request.dicom_seg;
   if (request.mirror) prediction.mirror_axes = study.training.mirror_axes;
   prediction.network_bytes = EstimateNetworkMemory(study);
   RETURN_IF_ERROR(

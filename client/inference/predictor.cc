@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <torch/types.h>
-#include <torch/utils.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -67,15 +66,7 @@ struct Predictor::State {
 
 absl::Status Predictor::State::Load(const NamedTensors& weights) {
   RETURN_IF_ERROR(LoadWeights("the global model", weights, *network));
-  network->eval();
-  const torch::NoGradGuard no_gradient;
-  for (torch::Tensor& parameter : network->parameters()) {
-    // Convolutions compute in the device's type; norms keep float32.
-    const bool of_convolution = parameter.dim() == 5;
-    parameter.set_requires_grad(false);
-    parameter.set_data(parameter.to(device.device, of_convolution ? device.type : torch::kFloat32));
-  }
-  for (torch::Tensor& buffer : network->buffers()) buffer.set_data(buffer.to(device.device));
+  network->PrepareInference(device.device, device.type);
   return absl::OkStatus();
 }
 

@@ -132,6 +132,11 @@ absl::Status Prediction::ListTasks() {
       ListCasesToPredict(
           input, request_.study, &result_.left_out,
           {.threads = request_.threads, .stop = stop_, .observe = Watch("listing DICOM cases")}));
+  const auto is_dicom = [](const CaseFiles& files) { return !files.series.empty(); };
+  if (request_.dicom_seg && std::none_of(cases.begin(), cases.end(), is_dicom)) {
+    return absl::InvalidArgumentError(fmt::format(
+        "a DICOM segmentation belongs to a DICOM series, and {} has none", places_.input.string()));
+  }
   ASSIGN_OR_RETURN(std::vector<fs::path> labels, LabelFilesOf(places_, cases, request_.study));
   for (std::size_t i = 0; i < cases.size(); ++i) {
     Task& task = tasks_.emplace_back();
@@ -174,7 +179,8 @@ absl::Status Prediction::ChooseWork() {
       std::max<std::int64_t>(0, request_.network_bytes - PeakMemoryBytes());
   for (Task& task : tasks_) {
     if (stop_.stop_requested()) return absl::CancelledError("interrupted");
-    if (const absl::Status ours = CheckNothingElseIsThere(task.labels); !ours.ok()) {
+    if (const absl::Status ours = CheckNothingElseIsThere(task.labels, request_.dicom_seg);
+        !ours.ok()) {
       RETURN_IF_ERROR(Refuse(task, std::string(ours.message())));
       continue;
     }

@@ -28,6 +28,7 @@ struct PredictionRequest {
   std::string model_sha256;  ///< The three below stand in every record.
   std::string device;
   std::vector<std::int64_t> mirror_axes;
+  bool dicom_seg = false;          ///< Of a DICOM series also CASE.dcm, a segmentation for a PACS.
   std::int64_t network_bytes = 0;  ///< EstimateNetworkMemory.
   int threads = 1;                 ///< For reading.
 };

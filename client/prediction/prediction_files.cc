@@ -16,6 +16,7 @@
 #include "client/cohort/harmonized_copy.h"
 #include "client/cohort/layouts.h"
 #include "client/cohort/output_folder.h"
+#include "client/imaging/dicom_segmentation.h"
 #include "client/imaging/image_file.h"
 #include "common/status/status_macros.h"
 #include "common/transfer/chunks.h"
@@ -30,6 +31,7 @@ using nlohmann::json;
 
 constexpr char kDescription[] = "dataset_description.json";
 constexpr char kGenerator[] = "Isoscan";
+constexpr char kSegmentationKey[] = "dicom_seg";
 constexpr char kModelKey[] = "model_sha256";  ///< No record but a prediction's has it.
 
 /// A study's name as BIDS takes it for a `desc-`: letters and digits alone.
@@ -160,6 +162,10 @@ fs::path RecordOfLabels(const fs::path& labels) {
   return labels.parent_path() / (StemOf(labels) + ".json");
 }
 
+fs::path SegmentationOfLabels(const fs::path& labels) {
+  return labels.parent_path() / (StemOf(labels) + ".dcm");
+}
+
 absl::Status WriteDatasetFiles(const PredictionPlaces& places, const Study& study) {
   if (places.layout != PredictionPlaces::Layout::kBids) return absl::OkStatus();
   // From a derivative inside the dataset by the way up, so that both may move together.
@@ -190,6 +196,7 @@ absl::Status RemoveLeftovers(const PredictionPlaces& places, const std::vector<f
     folders.insert(path.parent_path());
     targets.insert(path);
     targets.insert(RecordOfLabels(path));
+    targets.insert(SegmentationOfLabels(path));
   }
   for (const fs::path& folder : folders) {
     for (const fs::path& entry : SortedEntries(folder)) {
@@ -223,6 +230,7 @@ absl::StatusOr<json> MadeOf(const CaseFiles& files, const PredictionRequest& req
          {"file", files.images[channel].lexically_relative(RootOf(input)).string()},
          {"sha256", digest}});
   }
+  if (request.dicom_seg && !files.series.empty()) made_of[kSegmentationKey] = true;
   if (!files.mask.empty()) {
     ASSIGN_OR_RETURN(made_of["mask_sha256"], DigestOfImage(files.mask));
   }
@@ -242,16 +250,24 @@ bool IsPredicted(const fs::path& labels, const json& made_of) {
       if (inputs[channel].value(key, json()) != made_of["inputs"][channel][key]) return false;
     }
   }
-  if (record.contains("mask_sha256") != made_of.contains("mask_sha256")) return false;
+  for (const char* key : {"mask_sha256", kSegmentationKey}) {
+    if (record.contains(key) != made_of.contains(key)) return false;
+  }
+  if (made_of.contains(kSegmentationKey)) {
+    const absl::StatusOr<std::string> segmentation = Sha256OfFile(SegmentationOfLabels(labels));
+    if (!segmentation.ok() || record.value("dicom_seg_sha256", "") != *segmentation) return false;
+  }
   const absl::StatusOr<std::string> digest = Sha256OfFile(labels);
   return digest.ok() && record.value("output_sha256", json()) == *digest;
 }
 
-absl::Status CheckNothingElseIsThere(const fs::path& labels) {
+absl::Status CheckNothingElseIsThere(const fs::path& labels, bool dicom_seg) {
   std::error_code ignored;
   const fs::path record = RecordOfLabels(labels);
   if (ReadJsonObject(record).contains(kModelKey)) return absl::OkStatus();
-  for (const fs::path& path : {labels, record}) {
+  std::vector<fs::path> places{labels, record};
+  if (dicom_seg) places.push_back(SegmentationOfLabels(labels));
+  for (const fs::path& path : places) {
     if (!fs::exists(path, ignored)) continue;
     return absl::InvalidArgumentError(
         fmt::format("{} is there, and no prediction made it: move it away, or name another output",
@@ -275,6 +291,18 @@ absl::Status WritePrediction(const PredictionPlaces& places, const PredictionReq
   RETURN_IF_ERROR(InFolder(written, folder));
 
   json text = record.made_of;
+  if (record.made_of.contains(kSegmentationKey)) {
+    const fs::path segmentation = SegmentationOfLabels(path);
+    const absl::Status told =
+        WriteDicomSegmentation(segmentation, files.series.front(), labels,
+                               {.labels = request.study.labels,
+                                .algorithm = fmt::format("Isoscan, study {}", request.study.name),
+                                .version = kVersion,
+                                .made_of = record.made_of.dump()});
+    if (absl::IsInvalidArgument(told)) return told;
+    RETURN_IF_ERROR(InFolder(told, folder));
+    ASSIGN_OR_RETURN(text["dicom_seg_sha256"], Sha256OfFile(segmentation));
+  }
   text["Description"] = fmt::format("Labels by the model of study {}", request.study.name);
   text["Manual"] = false;
   const char* const prefix = places.layout == PredictionPlaces::Layout::kBids ? "bids:raw:" : "";
@@ -296,8 +324,10 @@ absl::Status WritePrediction(const PredictionPlaces& places, const PredictionReq
 }
 
 absl::Status RemovePrediction(const fs::path& labels) {
-  if (!ReadJsonObject(RecordOfLabels(labels)).contains(kModelKey)) return absl::OkStatus();
+  const json record = ReadJsonObject(RecordOfLabels(labels));
+  if (!record.contains(kModelKey)) return absl::OkStatus();
   RETURN_IF_ERROR(RemoveFile(labels));
+  if (record.contains(kSegmentationKey)) RETURN_IF_ERROR(RemoveFile(SegmentationOfLabels(labels)));
   return RemoveFile(RecordOfLabels(labels));
 }
 

@@ -46,6 +46,9 @@ absl::StatusOr<std::vector<std::filesystem::path>> LabelFilesOf(const Prediction
 /// CASE.json beside CASE.nii.gz.
 std::filesystem::path RecordOfLabels(const std::filesystem::path& labels);
 
+/// CASE.dcm beside CASE.nii.gz.
+std::filesystem::path SegmentationOfLabels(const std::filesystem::path& labels);
+
 /// dataset_description.json and the table of labels of a BIDS derivative; nothing for others.
 absl::Status WriteDatasetFiles(const PredictionPlaces& places, const Study& study);
 
@@ -69,7 +72,7 @@ struct CaseRecord {
 
 /// OK when nothing lies where labels and record belong, or a prediction.
 /// Errors: INVALID_ARGUMENT a file of somebody else's, such as manual labels.
-absl::Status CheckNothingElseIsThere(const std::filesystem::path& labels);
+absl::Status CheckNothingElseIsThere(const std::filesystem::path& labels, bool dicom_seg);
 
 /// Writes labels in the stored order of voxels between a record that is unfinished, by which a
 /// killed process's labels are known, and the whole one.

@@ -6,7 +6,6 @@
 // Of the image the middle D x H x W voxels are taken. The protocol is that of imaging_bench.
 #include <fmt/format.h>
 #include <torch/types.h>
-#include <torch/utils.h>
 
 #include <algorithm>
 #include <array>
@@ -146,11 +145,7 @@ Run NetworkAlone(const std::array<std::int64_t, 3>& size, TrainingPlan::Precisio
   device.Prepare();
   PlainConvUNet network(1, study.classes(), study.network);
   if (!LoadWeights("these", InitialWeights(study), *network).ok()) Fail("weights");
-  network->eval();
-  for (torch::Tensor& parameter : network->parameters()) {
-    parameter.set_requires_grad(false);
-    if (parameter.dim() == 5) parameter.set_data(parameter.to(device.type));
-  }
+  network->PrepareInference(device.device, device.type);
   const c10::InferenceMode no_autograd;
   const Triple& patch = study.training.patch_size;
   const torch::Tensor window = at::randn({1, 1, patch[0], patch[1], patch[2]}).to(device.type);
@@ -169,11 +164,11 @@ std::map<std::string, Way> WaysOf(const std::string& path,
                                   const std::array<std::int64_t, 3>& size) {
   using Precision = TrainingPlan::Precision;
   std::map<std::string, Way> ways{
-      {"float32", [=] { return Predict(path, size, Precision::kFloat32); }},
+      {"float32: windows", [=] { return Predict(path, size, Precision::kFloat32); }},
       {"limit", [=] { return NetworkAlone(size, Precision::kFloat32); }}};
   if (CpuHasBfloat16()) {
-    ways["bfloat16"] = [=] { return Predict(path, size, Precision::kMixed); };
-    ways["limit, bfloat16"] = [=] { return NetworkAlone(size, Precision::kMixed); };
+    ways["bfloat16: windows"] = [=] { return Predict(path, size, Precision::kMixed); };
+    ways["bfloat16: network alone"] = [=] { return NetworkAlone(size, Precision::kMixed); };
   }
   return ways;
 }

@@ -283,6 +283,12 @@ TEST_F(PredictCommand, PutsTheLabelsOfADicomSeriesWhereTheScannerSaysTheyAre) {
     }
   }
 
+  Run(Arguments(in_, out_, {"--dicom-seg"}), 0);
+  EXPECT_THAT(TextOf(log()), HasSubstr("2 written, 0 kept"));
+  EXPECT_EQ(TextOf(out_ / "one.dcm").substr(128, 4), "DICM");
+  Run(Arguments(in_, out_, {"--dicom-seg"}), 0);
+  EXPECT_THAT(TextOf(log()), HasSubstr("0 written, 2 kept"));
+
   // The series alone, into a file.
   Run(Arguments(in_ / "two", folder_.path() / "two.nii.gz"), 0);
   EXPECT_EQ(TextOf(folder_.path() / "two.nii.gz"), TextOf(out_ / "two.nii.gz"));

@@ -53,12 +53,12 @@ def nnunet_inferer(network):
 
 
 WAYS = {  # inferer, channels-last, bfloat16, compiled
-    "MONAI": (monai_inferer, False, False, False),
-    "MONAI, channels-last": (monai_inferer, True, False, False),
-    "MONAI, compiled, channels-last": (monai_inferer, True, False, True),
-    "nnU-Net": (nnunet_inferer, False, False, False),
-    "MONAI, bfloat16": (monai_inferer, False, True, False),
-    "MONAI, bfloat16, channels-last": (monai_inferer, True, True, False),
+    "float32: MONAI": (monai_inferer, False, False, False),
+    "float32: MONAI, channels-last": (monai_inferer, True, False, False),
+    "float32: MONAI, channels-last, compiled": (monai_inferer, True, False, True),
+    "float32: nnU-Net": (nnunet_inferer, False, False, False),
+    "bfloat16: MONAI": (monai_inferer, False, True, False),
+    "bfloat16: MONAI, channels-last": (monai_inferer, True, True, False),
 }
 
 
