@@ -36,9 +36,10 @@ test-all: configure ## Build and run all tests
 bench: packages ## Compare imaging and metrics with the Python environment PEERS=...; lgg in ISOSCAN_DATA=...
 	@deploy/dev/bootstrap libbenchmark-dev
 	@cmake --preset release --log-level=WARNING -DISOSCAN_BENCHMARKS=ON
-	@cmake --build $(BUILD) --parallel $(JOBS) --target imaging_bench
+	@cmake --build $(BUILD) --parallel $(JOBS) --target imaging_bench sliding_window_bench
 	@for name in normalise mask n4 nyul white_stripe kde fcm metrics $(if $(ISOSCAN_DATA),pipeline); do \
 		tests/benchmarks/beside $$name $(if $(PEERS),--peers $(PEERS)) || exit 1; done
+	@tests/benchmarks/beside sliding_window --windows 64 $(if $(PEERS),--peers $(PEERS))
 
 format: ## Format the C++ files
 	@deploy/dev/bootstrap clang-format-14

@@ -33,6 +33,7 @@ struct CommandLine {
   EvaluationRequest evaluation;
   MaskEvaluationRequest masks;
   std::optional<GeometrySource> masks_geometry;
+  PredictRequest predict;
   ClientConfig::Device device;
   HarmonizeRequest harmonize;
   bool certify = false;
@@ -206,6 +207,41 @@ void AddEvaluate(CLI::App& program, CommandLine& line, const std::stop_token& st
   });
 }
 
+void AddPredict(CLI::App& program, CommandLine& line, const std::stop_token& stop) {
+  CLI::App* const app = program.add_subcommand(
+      "predict", "Label an image or a cohort by a model, each in its own grid");
+  PredictRequest& request = line.predict;
+  app->add_option(
+         "input", request.input,
+         "Image, DICOM series, folder of images, or of a cohort (BIDS, Decathlon, nnU-Net, "
+         "DICOM)")
+      ->required();
+  app->add_option("output", request.output,
+                  "Folder to write CASE.nii.gz into, of BIDS a derivative; for one case also a "
+                  "NIfTI file")
+      ->required();
+  app->add_option("--study", request.study, "A study's file, or an approved study's name");
+  app->add_option("--model", request.model, "A global model (.safetensors)")->required();
+  app->add_flag("--mirror", request.mirror,
+                "Also look at mirror images, along the axes that the study mirrors in training");
+  app->add_flag("--dicom-seg", request.dicom_seg,
+                "Of DICOM series also CASE.dcm, a DICOM segmentation; it names the patient as they "
+                "do");
+  AddGeometry(app, request.geometry,
+              "Which form counts where a NIfTI's qform and sform disagree; may not contradict a "
+              "form that client.toml names for the input's [[cohort]]");
+  app->add_option("--device", line.device.name, "auto, cpu, cuda or cuda:N")
+      ->default_str("that of client.toml, or auto");
+  app->add_option("--threads", line.device.threads, "0: every core")->check(CLI::Range(0, 1024));
+  app->add_flag("--json", request.json, "Print JSON");
+  app->callback([&line, &stop, app] {
+    line.predict.config = line.config;
+    // What the command line says of the device counts as a whole.
+    if (app->count("--device") + app->count("--threads") > 0) line.predict.device = line.device;
+    line.command = [&line, &stop] { return Report(Predict(line.predict, stop)); };
+  });
+}
+
 /// Answers with --certify.
 CLI::Option* AddCertificate(CLI::App* harmonize, CommandLine& line) {
   CertificateRequest& request = line.certificate;
@@ -376,6 +412,7 @@ int Main(int argc, char** argv) {
   AddEvaluate(program, line, stop);
   AddHarmonize(program, line, stop);
   AddInspect(program, line, stop);
+  AddPredict(program, line, stop);
   AddStudy(program, line, stop);
 
   try {

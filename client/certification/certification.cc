@@ -8,7 +8,7 @@
 
 #include "client/certification/perturbation.h"
 #include "client/evaluation/overlap.h"
-#include "client/imaging/resampling.h"
+#include "client/imaging/score_labels.h"
 #include "common/status/status_macros.h"
 
 namespace isoscan {

@@ -166,7 +166,8 @@ absl::StatusOr<LoadedCase> LoadCase(const CaseFiles& files, const Study& study) 
 }
 
 absl::StatusOr<PreparedCase> PrepareCase(const LoadedCase& loaded, const CaseFiles& files,
-                                         const Study& study) {
+                                         const Study& study,
+                                         std::vector<HarmonizationRecord>* records) {
   const HarmonizationPlan& plan = study.harmonization;
   std::optional<Mask> given;
   if (plan.mask == HarmonizationPlan::Mask::kGiven) {
@@ -188,11 +189,13 @@ absl::StatusOr<PreparedCase> PrepareCase(const LoadedCase& loaded, const CaseFil
   for (std::size_t channel = 0; channel < loaded.channels.size(); ++channel) {
     Volume volume = loaded.channels[channel];
     volume.geometry = loaded.labels.geometry;
-    if (const auto harmonized = Harmonize(volume, plan, given, channel); !harmonized.ok()) {
+    const auto harmonized = Harmonize(volume, plan, given, channel);
+    if (!harmonized.ok()) {
       return absl::Status(harmonized.status().code(),
                           fmt::format("case {}, {}: {}", files.name, study.channels[channel],
                                       std::string(harmonized.status().message())));
     }
+    if (records != nullptr) records->push_back(*harmonized);
     if (prepared.grid != volume.geometry) volume = Resample(volume, prepared.grid, interpolation);
     prepared.image.insert(prepared.image.end(), volume.voxels.begin(), volume.voxels.end());
   }

@@ -17,6 +17,8 @@
 
 namespace isoscan {
 
+struct HarmonizationRecord;
+
 /// One folder of labelled MRI, as the site's configuration names it.
 struct CohortFolder {
   std::string name;  ///< Travels with the scores when a site has several folders; "" otherwise.
@@ -100,10 +102,12 @@ struct PreparedCase {
   std::string cohort;
 };
 
-/// Normalises each channel in its own grid, then resamples. Errors: those of Harmonize, and
-/// INVALID_ARGUMENT when Outside::kZero would erase labelled voxels.
+/// Normalises each channel in its own grid, then resamples. `records`, where given, gets what was
+/// done to each channel. Errors: those of Harmonize, and INVALID_ARGUMENT when Outside::kZero would
+/// erase labelled voxels.
 absl::StatusOr<PreparedCase> PrepareCase(const LoadedCase& loaded, const CaseFiles& files,
-                                         const Study& study);
+                                         const Study& study,
+                                         std::vector<HarmonizationRecord>* records = nullptr);
 
 /// Which cases are held out under the study's rule; the rest is for training. kEvery counts within
 /// each cohort folder, kHash by the case's name, kList by `listed` names ("case" or "cohort/case").

@@ -204,20 +204,6 @@ absl::StatusOr<std::vector<std::size_t>> ChannelIndices(const CohortFolder& fold
   return indices;
 }
 
-/// "CASE_0001" is the second channel of CASE; nullopt for other names.
-struct NumberedImage {
-  std::string name;
-  std::size_t channel = 0;
-};
-std::optional<NumberedImage> NumberedImageOf(const std::string& stem) {
-  const std::size_t underscore = stem.rfind('_');
-  if (underscore == std::string::npos) return std::nullopt;
-  const std::optional<std::int64_t> channel = ToInteger(stem.substr(underscore + 1));
-  if (!channel.has_value() || *channel < 0) return std::nullopt;
-  return NumberedImage{.name = stem.substr(0, underscore),
-                       .channel = static_cast<std::size_t>(*channel)};
-}
-
 /// The mask of Mask::kGiven lies beside the labels, in masksTr, under the label file's name.
 std::filesystem::path GivenMaskOf(const CohortFolder& folder, const std::filesystem::path& label) {
   return folder.folder / "masksTr" / label.filename();
@@ -242,6 +228,15 @@ void AddCase(const CohortFolder& folder, const Study& study, CaseFiles files,
 }
 
 }  // namespace
+
+std::optional<NumberedImage> NumberedImageOf(const std::string& stem) {
+  const std::size_t underscore = stem.rfind('_');
+  if (underscore == std::string::npos) return std::nullopt;
+  const std::optional<std::int64_t> channel = ToInteger(stem.substr(underscore + 1));
+  if (!channel.has_value() || *channel < 0) return std::nullopt;
+  return NumberedImage{.name = stem.substr(0, underscore),
+                       .channel = static_cast<std::size_t>(*channel)};
+}
 
 absl::StatusOr<CohortFolder::Layout> LayoutOfDatasetJson(const std::filesystem::path& folder) {
   ASSIGN_OR_RETURN(const json dataset, ReadDatasetJson(folder));

@@ -192,64 +192,83 @@ bool LooksLikeDicom(const std::filesystem::path& folder) {
   return false;
 }
 
+absl::StatusOr<CaseFiles> DicomCase(const CohortFolder& folder, const Study& study,
+                                    const std::filesystem::path& case_folder, DicomListing listed) {
+  CaseFiles files{.name = case_folder.filename().string(),
+                  .cohort = folder.name,
+                  .images = {},
+                  .labels = {},
+                  .mask = {}};
+  ASSIGN_OR_RETURN(std::vector<DicomSeries> chosen, SeriesOf(folder, study, listed));
+  std::set<std::string> patients;
+  for (DicomSeries& series : chosen) {
+    files.images.push_back(listed.series.size() == 1 ? case_folder : series.slices.front().file);
+    if (!series.patient.empty()) {
+      patients.insert(series.patient);
+      files.patient_fraction = series.patient_fraction;
+    }
+    files.series.push_back(std::move(series));
+  }
+  if (patients.size() > 1) return absl::InvalidArgumentError("its series show different patients");
+  if (study.harmonization.mask == HarmonizationPlan::Mask::kGiven) {
+    const auto mask = FileOfCase(folder.folder / "masks", files.name);
+    if (!mask.has_value()) {
+      return absl::NotFoundError(fmt::format(
+          "there is no {}", (folder.folder / "masks" / (files.name + ".nii.gz")).string()));
+    }
+    files.mask = *mask;
+  }
+  return files;
+}
+
+absl::StatusOr<std::vector<CaseFiles>> ListUnlabelledDicomCases(const CohortFolder& folder,
+                                                                const Study& study,
+                                                                std::vector<std::string>* left_out,
+                                                                const ListingControl& control) {
+  std::vector<CaseFiles> cases;
+  const std::vector<std::filesystem::path> case_folders = DicomCaseFolders(folder.folder);
+  std::int64_t listed = 0;
+  for (const std::filesystem::path& case_folder : case_folders) {
+    ASSIGN_OR_RETURN(DicomListing listing, ListDicomSeries(case_folder, {.threads = control.threads,
+                                                                         .stop = control.stop}));
+    if (control.observe) control.observe(++listed, std::ssize(case_folders));
+    absl::StatusOr<CaseFiles> files = DicomCase(folder, study, case_folder, std::move(listing));
+    if (files.ok()) {
+      cases.push_back(*std::move(files));
+    } else {
+      left_out->push_back(fmt::format("{}: {}", case_folder.filename().string(),
+                                      std::string(files.status().message())));
+    }
+  }
+  return cases;
+}
+
 absl::StatusOr<std::vector<CaseFiles>> ListDicomCases(const CohortFolder& folder,
                                                       const Study& study,
                                                       std::vector<std::string>* left_out,
                                                       const ListingControl& control) {
   ASSIGN_OR_RETURN(const CaseFiles::LabelFile labels, LabelsOf(folder, study));
-  std::vector<CaseFiles> cases;
-  std::map<std::string, std::vector<std::size_t>> of_patient;  // Digest -> cases.
-  const std::vector<std::filesystem::path> case_folders = DicomCaseFolders(folder.folder);
-  std::int64_t listed = 0;
-  for (const std::filesystem::path& case_folder : case_folders) {
-    CaseFiles files{.name = case_folder.filename().string(),
-                    .cohort = folder.name,
-                    .images = {},
-                    .labels = {labels},
-                    .mask = {}};
-    const auto leave_out = [&](const std::string& reason) {
-      left_out->push_back(fmt::format("{}: {}", files.name, reason));
-    };
-    ASSIGN_OR_RETURN(
-        const DicomListing listing,
-        ListDicomSeries(case_folder, {.threads = control.threads, .stop = control.stop}));
-    if (control.observe) control.observe(++listed, std::ssize(case_folders));
-    absl::StatusOr<std::vector<DicomSeries>> chosen = SeriesOf(folder, study, listing);
-    if (!chosen.ok()) {
-      leave_out(std::string(chosen.status().message()));
-      continue;
-    }
-    std::set<std::string> patients;
-    for (DicomSeries& series : *chosen) {
-      files.images.push_back(listing.series.size() == 1 ? case_folder : series.slices.front().file);
-      if (!series.patient.empty()) {
-        patients.insert(series.patient);
-        files.patient_fraction = series.patient_fraction;
-      }
-      files.series.push_back(std::move(series));
-    }
-    if (patients.size() > 1) {
-      leave_out("its series show different patients");
-      continue;
-    }
+  ASSIGN_OR_RETURN(std::vector<CaseFiles> cases,
+                   ListUnlabelledDicomCases(folder, study, left_out, control));
+  std::erase_if(cases, [&](CaseFiles& files) {
     const auto label = FileOfCase(folder.folder / "labels", files.name);
-    if (!label.has_value()) {
-      leave_out(fmt::format("there is no {}",
-                            (folder.folder / "labels" / (files.name + ".nii.gz")).string()));
-      continue;
+    if (label.has_value()) {
+      files.labels = {labels};
+      files.labels.front().path = *label;
+      return false;
     }
-    files.labels.front().path = *label;
-    if (study.harmonization.mask == HarmonizationPlan::Mask::kGiven) {
-      const auto mask = FileOfCase(folder.folder / "masks", files.name);
-      if (!mask.has_value()) {
-        leave_out(fmt::format("there is no {}",
-                              (folder.folder / "masks" / (files.name + ".nii.gz")).string()));
-        continue;
-      }
-      files.mask = *mask;
+    left_out->push_back(
+        fmt::format("{}: there is no {}", files.name,
+                    (folder.folder / "labels" / (files.name + ".nii.gz")).string()));
+    return true;
+  });
+  std::map<std::string, std::vector<std::size_t>> of_patient;  // Digest -> cases.
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    for (const DicomSeries& series : cases[i].series) {
+      if (series.patient.empty()) continue;
+      of_patient[series.patient].push_back(i);
+      break;
     }
-    if (!patients.empty()) of_patient[*patients.begin()].push_back(cases.size());
-    cases.push_back(std::move(files));
   }
   // One number in all files is an anonymiser's, not a patient's. The digests are of this process
   // alone: a patient is called by the first case's name.

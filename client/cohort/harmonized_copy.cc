@@ -5,12 +5,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <condition_variable>
 #include <cstddef>
 #include <exception>
 #include <fstream>
-#include <map>
 #include <mutex>
 #include <new>
 #include <optional>
@@ -22,22 +20,20 @@
 #include <utility>
 
 #include "client/cohort/copy_listing.h"
+#include "client/cohort/harmonization_json.h"
 #include "client/cohort/layouts.h"
+#include "client/cohort/output_folder.h"
 #include "client/harmonization/harmonize.h"
 #include "client/imaging/dicom_series.h"
 #include "client/imaging/image_file.h"
 #include "client/imaging/orientation.h"
 #include "common/process/resources.h"
-#include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include "common/transfer/chunks.h"
 #include "common/version.h"
 #include "common/weights/atomic_file.h"
 #include "common/weights/sha256.h"
-#include <fcntl.h>
 #include <omp.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 namespace isoscan {
 namespace {
@@ -99,44 +95,6 @@ class MemoryGate {
   std::int64_t used_ = 0;
 };
 
-json ReadJson(const fs::path& path) {
-  std::ifstream file(path);
-  json read = json::parse(file, /*cb=*/nullptr, /*allow_exceptions=*/false);
-  return read.is_object() ? read : json::object();
-}
-
-/// An error of writing says which folder: the messages of AtomicFile leave it out.
-absl::Status InFolder(const absl::Status& status, const fs::path& folder) {
-  if (status.ok()) return status;
-  return {status.code(), fmt::format("{} (in {})", std::string(status.message()), folder.string())};
-}
-
-/// One file's digest is what sha256sum says; that of several is the digest of their lines.
-absl::StatusOr<std::string> DigestOfImage(const fs::path& image) {
-  ASSIGN_OR_RETURN(const std::vector<fs::path> files, FilesOf(image));
-  if (files.size() == 1) return Sha256OfFile(files.front());
-  std::string lines;
-  for (const fs::path& file : files) {
-    ASSIGN_OR_RETURN(const std::string digest, Sha256OfFile(file));
-    lines += digest + "\n";
-  }
-  return Sha256Of(lines);
-}
-
-/// A file may hold several series: which of its frames are this one's counts too.
-absl::StatusOr<std::string> DigestOfSeries(const DicomSeries& series) {
-  std::map<fs::path, std::string> digests;
-  std::string lines;
-  for (const DicomSlice& slice : series.slices) {
-    std::string& digest = digests[slice.file];
-    if (digest.empty()) {
-      ASSIGN_OR_RETURN(digest, Sha256OfFile(slice.file));
-    }
-    lines += fmt::format("{} {}\n", digest, slice.frame);
-  }
-  return Sha256Of(lines);
-}
-
 /// What is known of an output before it is made: one whose record says otherwise is made anew.
 absl::StatusOr<json> WhatGoesIn(const CopyTask& task, const Work& work) {
   json record{{"version", kVersion},
@@ -154,7 +112,7 @@ absl::StatusOr<json> WhatGoesIn(const CopyTask& task, const Work& work) {
 }
 
 bool IsDone(const CopyTask& task, const json& what_goes_in) {
-  const json record = ReadJson(RecordOf(task.output));
+  const json record = ReadJsonObject(RecordOf(task.output));
   for (const char* key : {"version", "harmonization", "harmonization_sha256", "geometry", "channel",
                           "field_strength_tesla", "input_sha256", "mask_sha256"}) {
     if (record.value(key, json()) != what_goes_in.value(key, json())) return false;
@@ -182,20 +140,6 @@ absl::StatusOr<Mask> ReadMask(const CopyTask& task, const Geometry& grid, Geomet
   return mask;
 }
 
-void AddWhatWasDone(const HarmonizationRecord& done, const Geometry& grid, json& record) {
-  const double voxel_ml = grid.spacing_mm[0] * grid.spacing_mm[1] * grid.spacing_mm[2] / 1000;
-  record["statistics"] = {{"mean", done.statistics.mean},
-                          {"standard_deviation", done.statistics.standard_deviation},
-                          {"voxels", done.statistics.voxels}};
-  record["mask_ml"] = voxel_ml * static_cast<double>(done.statistics.voxels);
-  if (!done.bias_field.has_value()) return;
-  record["n4"] = {{"field_minimum", done.bias_field->minimum},
-                  {"field_maximum", done.bias_field->maximum},
-                  {"field_standard_deviation", done.bias_field->standard_deviation},
-                  {"residual", done.bias_field->residual},
-                  {"iterations", done.bias_field->iterations}};
-}
-
 /// An image in memory, ready to be written in its own grid.
 struct Harmonized {
   Volume volume;
@@ -219,18 +163,14 @@ absl::StatusOr<Harmonized> HarmonizeOne(const CopyTask& task, const Work& work, 
   }
   ASSIGN_OR_RETURN(const HarmonizationRecord done,
                    Harmonize(canonical, work.plan, given, task.channel));
-  AddWhatWasDone(done, grid, record);
+  record.update(JsonOf(done, grid));
   return Harmonized{.volume = FromCanonical(canonical, grid), .record = std::move(record)};
 }
 
 /// The image first, so that its record vouches for what is there; nothing when it is not.
 absl::Status RemoveOutput(const fs::path& output) {
-  for (const fs::path& path : {output, RecordOf(output)}) {
-    std::error_code error;
-    fs::remove(path, error);
-    if (error) return FileError("cannot remove", path.string(), error);
-  }
-  return absl::OkStatus();
+  RETURN_IF_ERROR(RemoveFile(output));
+  return RemoveFile(RecordOf(output));
 }
 
 absl::Status WriteOutput(const CopyTask& task, Harmonized& image) {
@@ -272,12 +212,6 @@ bool SameContent(const fs::path& left, const fs::path& right) {
   return left_file.eof() && right_file.eof();
 }
 
-absl::Status MakeFolder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  return error ? FileError("cannot make the folder", folder.string(), error) : absl::OkStatus();
-}
-
 absl::Status CopyFile(const fs::path& from, const fs::path& to) {
   if (SameContent(from, to)) return absl::OkStatus();
   const fs::path folder = to.parent_path();
@@ -290,20 +224,6 @@ absl::Status CopyFile(const fs::path& from, const fs::path& to) {
     RETURN_IF_ERROR(InFolder(file->WriteAt(offset, chunk), folder));
     offset += std::ssize(chunk);
   }
-}
-
-/// "scan.nii.gz" of "scan.nii.gz.tmp-0123abcd", which AtomicFile leaves when its process is killed;
-/// empty for other names.
-fs::path TargetOfLeftover(const fs::path& path) {
-  constexpr std::string_view kMark = ".tmp-";
-  constexpr std::size_t kDigits = 8;
-  const std::string name = path.filename().string();
-  const std::size_t mark = name.rfind(kMark);
-  if (mark == std::string::npos || mark == 0 || name.size() != mark + kMark.size() + kDigits ||
-      name.find_first_not_of("0123456789abcdef", mark + kMark.size()) != std::string::npos) {
-    return {};
-  }
-  return path.parent_path() / name.substr(0, mark);
 }
 
 /// Removes what a killed process and an earlier plan have left, and finds what is nobody's.
@@ -331,41 +251,10 @@ absl::Status CleanOutput(const CopyListing& listing, const fs::path& to, bool fo
       result.strangers.push_back(entry->path().lexically_relative(to));
     }
   }
-  for (const fs::path& leftover : leftovers) {
-    fs::remove(leftover, error);
-    if (error) return FileError("cannot remove", leftover.string(), error);
-  }
+  for (const fs::path& leftover : leftovers) RETURN_IF_ERROR(RemoveFile(leftover));
   std::sort(result.strangers.begin(), result.strangers.end());
   return absl::OkStatus();
 }
-
-/// Held while this process writes into a folder: another one would take its files for leftovers.
-class FolderLock {
- public:
-  static absl::StatusOr<FolderLock> Acquire(const fs::path& folder) {
-    FolderLock lock;
-    lock.descriptor_ = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (lock.descriptor_ < 0) return FileError("cannot open", folder.string(), errno);
-    // Some network file systems lock no folders; then nobody else is seen.
-    if (flock(lock.descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-      return absl::FailedPreconditionError(fmt::format(
-          "another isoscan-client writes into {}: wait until it has ended", folder.string()));
-    }
-    return lock;
-  }
-  FolderLock(FolderLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
-  FolderLock& operator=(FolderLock&& other) noexcept {
-    std::swap(descriptor_, other.descriptor_);
-    return *this;
-  }
-  ~FolderLock() {
-    if (descriptor_ >= 0) close(descriptor_);
-  }
-
- private:
-  FolderLock() = default;
-  int descriptor_ = -1;
-};
 
 /// What became of one image; an error ends the whole copy.
 struct Outcome {
@@ -449,20 +338,6 @@ absl::Status HarmonizeAll(const std::vector<CopyTask>& tasks, const fs::path& in
   return failure;
 }
 
-/// Errors: a folder on the way that may not be searched, or links that lead nowhere.
-absl::StatusOr<fs::path> Canonical(const fs::path& path) {
-  std::error_code error;
-  fs::path canonical = fs::absolute(path, error);
-  if (!error) canonical = fs::weakly_canonical(canonical, error);
-  if (error) return FileError("cannot open", path.string(), error);
-  return canonical;
-}
-
-bool LiesInside(const fs::path& path, const fs::path& folder) {
-  const fs::path relative = path.lexically_relative(folder);
-  return !relative.empty() && *relative.begin() != "..";
-}
-
 absl::Status CheckPlaces(const CopyRequest& request, const fs::path& from, const fs::path& to) {
   if (LiesInside(to, from)) {
     return absl::InvalidArgumentError(
@@ -497,9 +372,9 @@ absl::StatusOr<HarmonizedCopy> MakeHarmonizedCopy(const CopyRequest& request,
                     ToString(request.plan.normalize)));
   }
   CohortFolder input = request.input;
-  ASSIGN_OR_RETURN(input.folder, Canonical(request.input.folder));
+  ASSIGN_OR_RETURN(input.folder, CanonicalPath(request.input.folder));
   const fs::path& from = input.folder;
-  ASSIGN_OR_RETURN(const fs::path to, Canonical(request.output));
+  ASSIGN_OR_RETURN(const fs::path to, CanonicalPath(request.output));
   RETURN_IF_ERROR(CheckPlaces(request, from, to));
   // An image's name for the output asks for one image: a series may be a folder of files.
   const bool folder = fs::is_directory(from, error) && !IsNifti(to);

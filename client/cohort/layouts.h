@@ -32,6 +32,15 @@ absl::StatusOr<std::vector<CaseFiles>> ListDicomCases(const CohortFolder& folder
                                                       std::vector<std::string>* left_out,
                                                       const ListingControl& control);
 
+/// The same without labels (ListCasesToPredict). `listed` are a case's series, for the message
+/// about what it lacks; errors: why it is no case.
+absl::StatusOr<std::vector<CaseFiles>> ListUnlabelledDicomCases(const CohortFolder& folder,
+                                                                const Study& study,
+                                                                std::vector<std::string>* left_out,
+                                                                const ListingControl& control);
+absl::StatusOr<CaseFiles> DicomCase(const CohortFolder& folder, const Study& study,
+                                    const std::filesystem::path& case_folder, DicomListing listed);
+
 /// The readers of ListScans, likewise.
 absl::StatusOr<std::vector<ScanFiles>> ListBidsScans(const CohortFolder& folder,
                                                      std::vector<std::string>* left_out);
@@ -55,6 +64,13 @@ absl::StatusOr<std::vector<CohortImage>> ListBidsImages(const CohortFolder& fold
                                                         const Study& study);
 absl::StatusOr<std::vector<CohortImage>> ListDatasetJsonImages(const CohortFolder& folder,
                                                                const Study& study);
+
+/// "CASE_0001" is the second channel of CASE; nullopt for other names.
+struct NumberedImage {
+  std::string name;
+  std::size_t channel = 0;
+};
+std::optional<NumberedImage> NumberedImageOf(const std::string& stem);
 
 /// The study's channel that an image shows by its BIDS name alone, or a series as ListDicomCases
 /// sees it; nullopt: none of them. `listed` is the name of the folder that the series was found in,

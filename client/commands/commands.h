@@ -112,6 +112,26 @@ struct HarmonizeRequest {
 /// MakeHarmonizedCopy.
 absl::Status HarmonizeImages(const HarmonizeRequest& request, std::stop_token stop);
 
+/// What `predict` is to do.
+struct PredictRequest {
+  std::filesystem::path config;  ///< client.toml; what it says of the input's folder counts.
+  std::filesystem::path input;
+  std::filesystem::path output;
+  std::string study;                           ///< As ChooseStudy() takes it.
+  std::filesystem::path model;                 ///< A global model, safetensors.
+  std::optional<GeometrySource> geometry;      ///< Instead of the cohort's own.
+  bool mirror = false;                         ///< Along the study's mirror axes.
+  bool dicom_seg = false;                      ///< Of DICOM series also DICOM segmentations.
+  std::optional<ClientConfig::Device> device;  ///< Instead of that of client.toml.
+  bool json = false;
+};
+/// Applies a model to an image or a cohort, labelled or not (client/prediction/prediction.h);
+/// prints what became of the cases, and first what memory it takes.
+/// Errors: DATA_LOSS some were refused: they are named, the others are done; INVALID_ARGUMENT a
+/// model of another network or plan, or a geometry that contradicts client.toml; RESOURCE_EXHAUSTED
+/// less memory than the network takes; those of ChooseStudy, Predictor::Create and PredictCases.
+absl::Status Predict(const PredictRequest& request, std::stop_token stop);
+
 /// What `harmonize --certify` was asked for. Empty paths: that file is not written.
 struct CertificateRequest {
   std::string study;            ///< As ChooseStudy() takes it.

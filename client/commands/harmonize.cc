@@ -1,16 +1,14 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include <algorithm>
 #include <cstddef>
-#include <iterator>
 #include <optional>
-#include <system_error>
 #include <utility>
 
 #include "client/client_config.h"
 #include "client/cohort/harmonized_copy.h"
 #include "client/commands/commands.h"
+#include "client/commands/input_choice.h"
 #include "client/commands/study_choice.h"
 #include "common/process/progress.h"
 #include "common/status/printable.h"
@@ -18,48 +16,6 @@
 
 namespace isoscan {
 namespace {
-
-/// The cohort of client.toml that a path is, or lies in: the innermost.
-const CohortFolder* KnownCohort(const ClientConfig& config, const std::filesystem::path& path) {
-  std::error_code ignored;
-  const std::filesystem::path input = std::filesystem::weakly_canonical(path, ignored);
-  const CohortFolder* known = nullptr;
-  std::ptrdiff_t depth = 0;
-  for (const CohortFolder& cohort : config.cohorts) {
-    // Empty where a folder on the way cannot be searched now: then it holds nothing.
-    const std::filesystem::path folder = std::filesystem::weakly_canonical(cohort.folder, ignored);
-    const std::ptrdiff_t parts = std::distance(folder.begin(), folder.end());
-    if (parts > depth &&
-        std::mismatch(folder.begin(), folder.end(), input.begin(), input.end()).first ==
-            folder.end()) {
-      known = &cohort;
-      depth = parts;
-    }
-  }
-  return known;
-}
-
-/// What client.toml says of the input, with the geometry that was asked for.
-absl::StatusOr<CohortFolder> InputOf(const ClientConfig& config, const HarmonizeRequest& request) {
-  CohortFolder input;
-  if (const CohortFolder* known = KnownCohort(config, request.input)) {
-    input = *known;
-    // Without a study everybody may look at a scan either way; its copy for a study is what the
-    // study trains on, or worthless.
-    if (!request.study.empty() && request.geometry.has_value() &&
-        known->geometry != GeometrySource::kAgreed && *request.geometry != known->geometry) {
-      return absl::InvalidArgumentError(fmt::format(
-          "--geometry {} contradicts {}, whose cohort {} has geometry = \"{}\": that is what the "
-          "study reads there, and a copy of it must be read alike; leave --geometry out, or change "
-          "client.toml",
-          NameOf(*request.geometry), request.config.string(), known->folder.string(),
-          NameOf(known->geometry)));
-    }
-  }
-  input.folder = request.input;
-  input.geometry = request.geometry.value_or(input.geometry);
-  return input;
-}
 
 /// The study's plan, with the standard that its model carries.
 absl::StatusOr<Study> StudyWithStandard(const ClientConfig& config,
@@ -118,18 +74,16 @@ void PrintLines(const HarmonizedCopy& copy, const CopyRequest& request) {
 }  // namespace
 
 absl::Status HarmonizeImages(const HarmonizeRequest& request, std::stop_token stop) {
-  // A folder of files needs no site; where there is one, it has approved studies and cohorts. A
-  // client.toml that was named has to be there.
-  absl::StatusOr<ClientConfig> config = LoadClientConfig(request.config);
-  if (absl::IsNotFound(config.status()) && request.config == "client.toml") config = ClientConfig{};
-  RETURN_IF_ERROR(config.status());
+  ASSIGN_OR_RETURN(const ClientConfig config, ConfigOrNone(request.config));
   CopyRequest copied;
-  ASSIGN_OR_RETURN(copied.input, InputOf(*config, request));
+  ASSIGN_OR_RETURN(copied.input,
+                   ChooseInput(config, request.config, request.input, request.geometry,
+                               /*as_the_study_reads=*/!request.study.empty()));
   copied.output = request.output;
   copied.plan = request.plan;
   copied.channel = request.channel;
   if (!request.study.empty()) {
-    ASSIGN_OR_RETURN(const Study study, StudyWithStandard(*config, request));
+    ASSIGN_OR_RETURN(const Study study, StudyWithStandard(config, request));
     copied.plan = study.harmonization;
     copied.channels = study.channels;
   }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 
+#include "client/imaging/axis_samples.h"
 #include "client/kernels/vector_clones.h"
 
 namespace isoscan {
@@ -12,45 +13,6 @@ namespace {
 
 /// A volume of fewer voxels is done before another thread wakes up.
 constexpr std::int64_t kLargeVolume = 1 << 18;
-
-/// Where one sample of an axis takes its values from: voxels `index` with `weight`, clamped to the
-/// border, so that a sample beyond it takes the nearest voxel.
-struct Taps {
-  std::array<std::int64_t, 4> index{};
-  std::array<float, 4> weight{};
-};
-
-/// Coordinates of the target's samples along `axis`, in voxels of the source.
-std::vector<double> SampleCoordinates(const Geometry& source, const Geometry& target,
-                                      std::size_t axis) {
-  double offset_mm = 0;
-  for (std::size_t row = 0; row < 3; ++row) {
-    offset_mm += source.direction[row][axis] * (target.origin_mm[row] - source.origin_mm[row]);
-  }
-  std::vector<double> coordinates(static_cast<std::size_t>(target.size[axis]));
-  const auto last = static_cast<double>(source.size[axis] - 1);
-  for (std::size_t i = 0; i < coordinates.size(); ++i) {
-    const double coordinate =
-        (offset_mm + target.spacing_mm[axis] * static_cast<double>(i)) / source.spacing_mm[axis];
-    // A coordinate that is whole but for rounding must not blend its neighbour in.
-    const double whole = std::round(coordinate);
-    const double snapped = std::abs(coordinate - whole) < 1e-9 * (1 + last) ? whole : coordinate;
-    coordinates[i] = std::clamp(snapped, 0.0, last);
-  }
-  return coordinates;
-}
-
-/// The two neighbours of each sample: index[0], index[1], weight[1] the share of the second.
-std::vector<Taps> LinearTaps(const std::vector<double>& coordinates, std::int64_t size) {
-  std::vector<Taps> taps(coordinates.size());
-  for (std::size_t i = 0; i < taps.size(); ++i) {
-    const auto lower = static_cast<std::int64_t>(std::floor(coordinates[i]));
-    const double share = coordinates[i] - static_cast<double>(lower);
-    taps[i].index = {lower, share > 0 ? std::min(lower + 1, size - 1) : lower, 0, 0};
-    taps[i].weight = {static_cast<float>(1 - share), static_cast<float>(share), 0, 0};
-  }
-  return taps;
-}
 
 /// Index of coefficient `index` of an axis that is mirrored at its first and last voxel.
 std::int64_t Mirrored(std::int64_t index, std::int64_t size) {
@@ -179,22 +141,7 @@ bool SharesSamples(const Geometry& from, const Geometry& to, std::size_t axis,
   return true;
 }
 
-[[maybe_unused]] bool SharesDirection(const Geometry& left, const Geometry& right) {
-  for (std::size_t row = 0; row < 3; ++row) {
-    for (std::size_t axis = 0; axis < 3; ++axis) {
-      if (std::abs(left.direction[row][axis] - right.direction[row][axis]) > 1e-6) return false;
-    }
-  }
-  return true;
-}
-
-/// to = the weighted sum of the rows that a sample takes its values from.
-ISOSCAN_VECTOR_CLONES
-void BlendTwo(float* to, const float* a, const float* b, float weight_a, float weight_b,
-              std::size_t count) {
-  for (std::size_t i = 0; i < count; ++i) to[i] = weight_a * a[i] + weight_b * b[i];
-}
-
+/// As BlendTwo, of four rows.
 ISOSCAN_VECTOR_CLONES
 void BlendFour(float* to, const std::array<const float*, 4>& rows,
                const std::array<float, 4>& weights, std::size_t count) {
@@ -326,14 +273,6 @@ void SampleSlices(const std::vector<float>& source, const std::array<AxisSamples
   }
 }
 
-std::array<std::vector<Taps>, 3> LinearTapsOf(const Geometry& from, const Geometry& to) {
-  std::array<std::vector<Taps>, 3> taps;
-  for (std::size_t axis = 0; axis < 3; ++axis) {
-    taps[axis] = LinearTaps(SampleCoordinates(from, to, axis), from.size[axis]);
-  }
-  return taps;
-}
-
 }  // namespace
 
 Geometry WithSpacing(const Geometry& geometry, const std::array<double, 3>& spacing_mm) {
@@ -427,52 +366,6 @@ LabelMap Resample(const LabelMap& labels, const Geometry& target) {
           if (share > greatest || (share == greatest && label[corner] < to[x])) {
             greatest = share;
             to[x] = label[corner];
-          }
-        }
-      }
-    }
-  }
-  return result;
-}
-
-LabelMap ArgMaxResampled(const std::vector<float>& scores, std::int64_t classes,
-                         const Geometry& from, const Geometry& to) {
-  assert(SharesDirection(from, to));
-  assert(static_cast<std::int64_t>(scores.size()) == classes * from.voxels());
-  const std::array<std::vector<Taps>, 3> taps = LinearTapsOf(from, to);
-  LabelMap result;
-  result.geometry = to;
-  result.voxels.resize(static_cast<std::size_t>(to.voxels()));
-#pragma omp parallel if (classes * to.voxels() > kLargeVolume)
-  {
-    std::vector<float> source_row(static_cast<std::size_t>(from.size[0]));
-    std::vector<float> best(static_cast<std::size_t>(to.size[0]));
-#pragma omp for
-    for (std::int64_t z = 0; z < to.size[2]; ++z) {
-      const Taps& along_z = taps[2][static_cast<std::size_t>(z)];
-      for (std::int64_t y = 0; y < to.size[1]; ++y) {
-        const Taps& along_y = taps[1][static_cast<std::size_t>(y)];
-        std::uint8_t* labels = result.voxels.data() + (z * to.size[1] + y) * to.size[0];
-        for (std::int64_t label = 0; label < classes; ++label) {
-          std::fill(source_row.begin(), source_row.end(), 0.0f);
-          for (std::size_t corner = 0; corner < 4; ++corner) {
-            const float weight = along_z.weight[corner >> 1] * along_y.weight[corner & 1];
-            if (weight == 0) continue;
-            const std::int64_t row =
-                (label * from.size[2] + along_z.index[corner >> 1]) * from.size[1] +
-                along_y.index[corner & 1];
-            const float* values = scores.data() + row * from.size[0];
-            for (std::size_t x = 0; x < source_row.size(); ++x) source_row[x] += weight * values[x];
-          }
-          for (std::size_t x = 0; x < best.size(); ++x) {
-            const Taps& along_x = taps[0][x];
-            const float score =
-                along_x.weight[0] * source_row[static_cast<std::size_t>(along_x.index[0])] +
-                along_x.weight[1] * source_row[static_cast<std::size_t>(along_x.index[1])];
-            if (label == 0 || score > best[x]) {
-              best[x] = score;
-              labels[x] = static_cast<std::uint8_t>(label);
-            }
           }
         }
       }

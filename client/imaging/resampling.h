@@ -22,9 +22,4 @@ Volume Resample(const Volume& volume, const Geometry& target, ImageInterpolation
 /// the lower label), as nnU-Net's order 1; thin structures survive better than with nearest.
 LabelMap Resample(const LabelMap& labels, const Geometry& target);
 
-/// Class scores [classes, D, H, W] on `from`, linearly resampled to `to` and reduced to the arg
-/// max, slab by slab: memory O(classes x slab).
-LabelMap ArgMaxResampled(const std::vector<float>& scores, std::int64_t classes,
-                         const Geometry& from, const Geometry& to);
-
 }  // namespace isoscan

@@ -1,5 +1,7 @@
 #include "client/network/plain_conv_unet.h"
 
+#include <torch/utils.h>
+
 #include <memory>
 #include <numeric>
 
@@ -53,6 +55,13 @@ torch::Tensor ConvolutionImpl::forward(const torch::Tensor& input, Bias use) {
   }
   const torch::ScalarType type = SafeType(input, weight_);
   const torch::Tensor bias = use == Bias::kApply ? bias_.to(type) : torch::Tensor();
+  if (keeps_packed_ && type == input.scalar_type()) {
+    if (!packed_.defined() || packed_.scalar_type() != type) {
+      packed_ = at::mkldnn_reorder_conv3d_weight(weight_.to(type).to_mkldnn(), padding_, stride_,
+                                                 kOnes, /*groups=*/1);
+    }
+    return at::mkldnn_convolution(input, packed_, bias, padding_, stride_, kOnes, /*groups=*/1);
+  }
   return at::conv3d(input.to(type), weight_.to(type), bias, stride_, padding_)
       .to(input.scalar_type());
 }
@@ -180,6 +189,22 @@ PlainConvUNetImpl::PlainConvUNetImpl(std::int64_t channels, std::int64_t classes
   decoder->register_module("transpconvs", up_list);
   decoder->register_module("seg_layers", head_list);
   register_module("decoder", decoder);
+}
+
+void PlainConvUNetImpl::PrepareInference(const torch::Device& device, torch::ScalarType type) {
+  const torch::NoGradGuard no_gradient;
+  eval();
+  for (torch::Tensor& parameter : parameters()) {
+    // On the CPU the kernels of our own take float32.
+    const bool half = device.is_cuda() && parameter.dim() == 5;
+    parameter.set_requires_grad(false);
+    parameter.set_data(parameter.to(device, half ? type : torch::kFloat32));
+  }
+  for (torch::Tensor& buffer : buffers()) buffer.set_data(buffer.to(device));
+  if (!device.is_cpu() || !at::hasMKLDNN()) return;
+  apply([](torch::nn::Module& module) {
+    if (auto* convolution = module.as<Convolution>()) convolution->KeepPackedWeights();
+  });
 }
 
 std::vector<torch::Tensor> PlainConvUNetImpl::forward(const torch::Tensor& input,

@@ -24,9 +24,15 @@ class ConvolutionImpl : public torch::nn::Module {
   enum class Bias { kApply, kSkip };
   torch::Tensor forward(const torch::Tensor& input, Bias use = Bias::kApply);
 
+  /// From now on oneDNN's order of the weights is kept for the next call. They must not change any
+  /// more.
+  void KeepPackedWeights() { keeps_packed_ = true; }
+
  private:
   torch::Tensor weight_;
   torch::Tensor bias_;
+  bool keeps_packed_ = false;
+  torch::Tensor packed_;  ///< Of the type that was computed in last.
   Triple stride_;
   Triple padding_;
 };
@@ -119,6 +125,11 @@ class PlainConvUNetImpl : public torch::nn::Module {
   /// strides;
   ///         output i [N, classes, ...] at the resolution of stage i.
   std::vector<torch::Tensor> forward(const torch::Tensor& input, std::int64_t heads = 1);
+
+  /// Makes it ready to predict on `device` with inputs of `type`, and for nothing else: what
+  /// LibTorch does to the weights of a convolution at each call (on a GPU their type, on the CPU
+  /// also oneDNN's order) is done once. Load the weights before.
+  void PrepareInference(const torch::Device& device, torch::ScalarType type);
 
  private:
   std::vector<ConvolutionStack> encoder_stages_;

@@ -15,15 +15,15 @@
 #include <utility>
 #include <vector>
 
-#include "client/imaging/resampling.h"
+#include "client/inference/predictor.h"
+#include "client/network/compute_device.h"
 #include "client/network/plain_conv_unet.h"
 #include "client/network/weights_bridge.h"
-#include "client/training/compute_device.h"
+#include "client/network/without_exceptions.h"
 #include "client/training/optimizer.h"
 #include "client/training/patch_loader.h"
 #include "client/training/patch_sampler.h"
 #include "client/training/segmentation_loss.h"
-#include "client/training/sliding_window.h"
 #include "common/process/resources.h"
 #include "common/status/status_macros.h"
 #include "common/study/initial_weights.h"
@@ -43,28 +43,7 @@ std::int64_t Channels(const Study& study) {
   return static_cast<std::int64_t>(study.channels.size());
 }
 
-/// Runs `work` and turns what LibTorch throws into a status; `what` says what was being done.
-template <typename Work>
-auto WithoutExceptions(const std::string& what, Work work) -> decltype(work()) {
-  constexpr std::string_view kCpuAllocation = "can't allocate memory";
-  const auto out_of_memory = [&] {
-    return absl::ResourceExhaustedError(
-        what + ": out of memory; use a smaller patch_size or batch_size, or close other programs");
-  };
-  try {
-    return work();
-  } catch (const c10::OutOfMemoryError&) {
-    return out_of_memory();
-  } catch (const c10::Error& error) {
-    const std::string message = error.what_without_backtrace();
-    if (message.find(kCpuAllocation) != std::string::npos) return out_of_memory();
-    return absl::InternalError(fmt::format("{}: {}", what, message));
-  } catch (const std::bad_alloc&) {
-    return out_of_memory();
-  } catch (const std::exception& error) {  // oneDNN's own
-    return absl::InternalError(fmt::format("{}: {}", what, error.what()));
-  }
-}
+constexpr char kForLessMemory[] = "use a smaller patch_size or batch_size, or close other programs";
 
 absl::Status CheckCase(const PreparedCase& prepared, std::size_t index, std::int64_t channels) {
   const std::int64_t expected = channels * prepared.grid.voxels();
@@ -137,8 +116,6 @@ struct Trainer::State {
                                        const TrainingTask& task, const std::stop_token& stop,
                                        const StepObserver& observe);
   torch::Tensor Loss(PatchBatch& batch, const std::vector<double>& head_weights);
-  absl::StatusOr<std::vector<float>> Scores(const NamedTensors& weights,
-                                            const PreparedCase& prepared);
 
   Study study;
   ComputeDevice device;
@@ -234,27 +211,6 @@ torch::Tensor Trainer::State::Loss(PatchBatch& batch, const std::vector<double>&
   return SegmentationLoss(scores, labels, head_weights);
 }
 
-absl::StatusOr<std::vector<float>> Trainer::State::Scores(const NamedTensors& weights,
-                                                          const PreparedCase& prepared) {
-  RETURN_IF_ERROR(CheckCase(prepared, 0, Channels(study)));
-  RETURN_IF_ERROR(LoadWeights("the global model", weights, *network));
-  network->eval();
-  const c10::InferenceMode no_autograd;
-  const auto [width, height, depth] = prepared.grid.size;
-  // from_blob takes no const pointer; the image is only read.
-  const torch::Tensor image = at::from_blob(const_cast<float*>(prepared.image.data()),
-                                            {Channels(study), depth, height, width})
-                                  .to(device.device, device.type);
-  const torch::Tensor scores =
-      SlidingWindowScores(image, study.classes(), study.training.patch_size,
-                          study.evaluation.overlap, study.training.batch_size,
-                          [&](const torch::Tensor& windows) { return network(windows).front(); })
-          .to(torch::kCPU)
-          .contiguous();
-  const auto* first = scores.data_ptr<float>();
-  return std::vector<float>(first, first + scores.numel());
-}
-
 absl::StatusOr<Trainer> Trainer::Create(const Study& study, const std::string& device,
                                         int threads) {
   ASSIGN_OR_RETURN(ComputeDevice chosen, ChooseDevice(device, threads, study.training.precision));
@@ -263,10 +219,11 @@ absl::StatusOr<Trainer> Trainer::Create(const Study& study, const std::string& d
     RETURN_IF_ERROR(CheckMemory(fmt::format("training in study {}", study.name),
                                 EstimateTrainingMemory(study)));
   }
-  return WithoutExceptions("building the network", [&]() -> absl::StatusOr<Trainer> {
-    chosen.Prepare();
-    return Trainer(std::make_unique<State>(study, chosen));
-  });
+  return WithoutExceptions("building the network", kForLessMemory,
+                           [&]() -> absl::StatusOr<Trainer> {
+                             chosen.Prepare();
+                             return Trainer(std::make_unique<State>(study, chosen));
+                           });
 }
 
 Trainer::Trainer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -278,7 +235,7 @@ absl::StatusOr<TrainingResult> Trainer::Train(const NamedTensors& weights,
                                               std::span<const PreparedCase> cases,
                                               const TrainingTask& task, std::stop_token stop,
                                               const StepObserver& observe) {
-  return WithoutExceptions("training on " + device_name(), [&] {
+  return WithoutExceptions("training on " + device_name(), kForLessMemory, [&] {
     state_->device.Prepare();
     return state_->Train(weights, cases, task, stop, observe);
   });
@@ -286,17 +243,14 @@ absl::StatusOr<TrainingResult> Trainer::Train(const NamedTensors& weights,
 
 absl::StatusOr<std::vector<float>> Trainer::Scores(const NamedTensors& weights,
                                                    const PreparedCase& prepared) {
-  return WithoutExceptions("predicting on " + device_name(), [&] {
-    state_->device.Prepare();
-    return state_->Scores(weights, prepared);
-  });
+  ASSIGN_OR_RETURN(Predictor predictor, Predictor::Create(state_->study, weights, state_->device));
+  return predictor.Scores(prepared);
 }
 
 absl::StatusOr<LabelMap> Trainer::Predict(const NamedTensors& weights,
                                           const PreparedCase& prepared) {
-  ASSIGN_OR_RETURN(const std::vector<float> scores, Scores(weights, prepared));
-  return ArgMaxResampled(scores, state_->study.classes(), prepared.grid,
-                         prepared.reference.geometry);
+  ASSIGN_OR_RETURN(Predictor predictor, Predictor::Create(state_->study, weights, state_->device));
+  return predictor.Predict(prepared);
 }
 
 std::string Trainer::device_name() const { return state_->device.name; }

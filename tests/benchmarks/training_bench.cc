@@ -24,8 +24,8 @@
 #include <string>
 #include <vector>
 
+#include "client/network/compute_device.h"
 #include "client/network/kernel_functions.h"
-#include "client/training/compute_device.h"
 #include "client/training/trainer.h"
 #include "common/process/resources.h"
 #include "common/random/philox.h"

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "client/imaging/score_labels.h"
 #include "client/imaging/volume.h"
 #include "tests/unit/client/imaging/phantom.h"
 #include <omp.h>
@@ -288,33 +289,6 @@ TEST(ResampleLabels, ElectsTheLabelWithTheGreatestShareOverTheNearest) {
   EXPECT_THAT(Resample(labels, point).voxels, ElementsAre(2));
 }
 
-TEST(ArgMaxResampled, EqualsResamplingEachClassAndTakingTheGreatest) {
-  const Geometry from = ObliqueGeometry({12, 10, 6});
-  const Geometry to = WithSpacing(from, {0.5, 1.7, 1.1});
-  constexpr std::int64_t kClasses = 4;
-  std::vector<float> scores;
-  std::vector<Volume> resampled;
-  for (std::int64_t label = 0; label < kClasses; ++label) {
-    Volume score = SmoothVolume(from);
-    for (std::size_t i = 0; i < score.voxels.size(); ++i) {
-      score.voxels[i] = std::sin(score.voxels[i] * static_cast<float>(label + 1) * 0.05f);
-    }
-    scores.insert(scores.end(), score.voxels.begin(), score.voxels.end());
-    resampled.push_back(Resample(score, to, ImageInterpolation::kLinear));
-  }
-
-  const LabelMap labels = ArgMaxResampled(scores, kClasses, from, to);
-
-  ASSERT_EQ(labels.geometry, to);
-  std::int64_t different = 0;
-  for (std::size_t i = 0; i < labels.voxels.size(); ++i) {
-    float greatest = resampled[0].voxels[i];
-    for (const Volume& score : resampled) greatest = std::max(greatest, score.voxels[i]);
-    different += resampled[labels.voxels[i]].voxels[i] < greatest - 1e-5f ? 1 : 0;
-  }
-  EXPECT_EQ(different, 0);
-}
-
 // Rows of one label are filled at once.
 TEST(ResampleLabels, EqualTheArgMaxOfTheirResampledIndicators) {
   LabelMap labels = BoxLabels(ObliqueGeometry({12, 13, 11}));
@@ -331,12 +305,6 @@ TEST(ResampleLabels, EqualTheArgMaxOfTheirResampledIndicators) {
 
   const LabelMap expected = ArgMaxResampled(indicators, kClasses, labels.geometry, target);
   EXPECT_EQ(resampled.voxels, expected.voxels);
-}
-
-TEST(ArgMaxResampled, GivesATieToTheLowerLabel) {
-  const Geometry voxel = Row(1, 1);
-
-  EXPECT_THAT(ArgMaxResampled({0.5f, 0.5f, 0.1f}, 3, voxel, voxel).voxels, ElementsAre(0));
 }
 
 }  // namespace

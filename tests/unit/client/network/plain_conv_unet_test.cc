@@ -260,6 +260,25 @@ TEST(PlainConvUNet, ScoresNearlyTheSameInBfloat16) {
   EXPECT_LT((exact - rounded).std().item<double>(), 0.03 * exact.std().item<double>());
 }
 
+TEST(PlainConvUNet, ScoresTheSameOncePreparedForInference) {
+  for (const Study& study :
+       {IsotropicStudy(), AnisotropicStudy(), IsotropicStudy(NetworkPlan::Norm::kBatch)}) {
+    const torch::NoGradGuard no_gradient;
+    const torch::Tensor image = RandomImage(study, 2);
+    for (const torch::ScalarType type : {torch::kFloat32, torch::kBFloat16}) {
+      PlainConvUNet network = StartedNetwork(study);
+      network->eval();
+      const torch::Tensor before = network(image.to(type)).front().to(torch::kFloat32);
+
+      network->PrepareInference(torch::kCPU, type);
+
+      const torch::Tensor after = network(image.to(type)).front().to(torch::kFloat32);
+      EXPECT_LT((after - before).abs().max().item<double>(),
+                (type == torch::kFloat32 ? 1e-5 : 2e-2) * before.abs().max().item<double>());
+    }
+  }
+}
+
 TEST(WeightsBridge, GivesBackWhatItLoaded) {
   for (const Study& study : {AnisotropicStudy(), IsotropicStudy(NetworkPlan::Norm::kBatch)}) {
     const NamedTensors weights = InitialWeights(study);

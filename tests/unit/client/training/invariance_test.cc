@@ -9,10 +9,9 @@
 #include <cstddef>
 #include <stop_token>
 #include <utility>
+#include <vector>
 
-#include "client/network/plain_conv_unet.h"
-#include "client/network/weights_bridge.h"
-#include "client/training/sliding_window.h"
+#include "client/inference/predictor.h"
 #include "client/training/trainer.h"
 #include "common/study/initial_weights.h"
 #include "tests/support/status_matchers.h"
@@ -24,14 +23,11 @@ namespace {
 
 /// Scores of a network with the starting weights, over the whole volume.
 torch::Tensor ScoresOf(const Study& study, const PreparedCase& prepared) {
-  PlainConvUNet network(1, study.classes(), study.network);
-  EXPECT_OK(LoadWeights("the plan", InitialWeights(study), *network));
-  const torch::NoGradGuard no_gradient;
-  const auto [width, height, depth] = prepared.grid.size;
-  const torch::Tensor image =
-      at::from_blob(const_cast<float*>(prepared.image.data()), {1, depth, height, width});
-  return SlidingWindowScores(image, study.classes(), study.training.patch_size, 0.5, 2,
-                             [&](const torch::Tensor& windows) { return network(windows)[0]; });
+  absl::StatusOr<Predictor> predictor = Predictor::Create(study, InitialWeights(study), "cpu", 2);
+  EXPECT_OK(predictor);
+  const absl::StatusOr<std::vector<float>> scores = predictor->Scores(prepared);
+  EXPECT_OK(scores);
+  return at::tensor(*scores);
 }
 
 double DeviationOf(const PreparedCase& prepared) {

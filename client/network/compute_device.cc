@@ -1,4 +1,4 @@
-#include "client/training/compute_device.h"
+#include "client/network/compute_device.h"
 
 #include <fmt/format.h>
 #include <torch/cuda.h>

@@ -1,0 +1,204 @@
+// Our side of `tests/benchmarks/beside sliding_window`: a head through the network window by
+// window, and the same number of windows through the network alone, which is the limit.
+//
+//   sliding_window_bench sliding_window SCRATCH IMAGE DxHxW
+//
+// Of the image the middle D x H x W voxels are taken. The protocol is that of imaging_bench.
+#include <fmt/format.h>
+#include <torch/types.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "client/imaging/image_file.h"
+#include "client/inference/predictor.h"
+#include "client/network/compute_device.h"
+#include "client/network/plain_conv_unet.h"
+#include "client/network/weights_bridge.h"
+#include "common/process/resources.h"
+#include "common/study/initial_weights.h"
+#include <ATen/ATen.h>
+
+namespace isoscan {
+namespace {
+
+/// For a machine that others use, too: with one thread, processor time compares.
+int Threads() {
+  const char* threads = std::getenv("ISOSCAN_THREADS");
+  return threads == nullptr ? 2 : std::atoi(threads);
+}
+
+[[noreturn]] void Fail(const std::string& message) {
+  fmt::print(stderr, "error: {}\n", message);
+  std::exit(1);
+}
+
+template <typename T>
+T Unwrap(absl::StatusOr<T> result) {
+  if (!result.ok()) Fail(result.status().ToString());
+  return *std::move(result);
+}
+
+/// The peers' network and window.
+Study Plan(TrainingPlan::Precision precision) {
+  Study study;
+  study.channels = {"T1w"};
+  study.labels = {"anterior", "posterior"};
+  study.network.features = {32, 64, 128, 256};
+  study.network.strides = {{1, 1, 1}, {2, 2, 2}, {2, 2, 2}, {2, 2, 2}};
+  study.network.kernels.assign(4, {3, 3, 3});
+  study.training.patch_size = {40, 56, 40};
+  study.training.precision = precision;
+  return study;
+}
+
+/// The middle of the image, less its mean and over its deviation.
+PreparedCase MiddleOf(const std::string& path, const std::array<std::int64_t, 3>& size) {
+  const Volume head = Unwrap(ReadVolume(path));
+  const auto& whole = head.geometry.size;
+  PreparedCase middle;
+  middle.grid.size = {size[2], size[1], size[0]};
+  std::array<std::int64_t, 3> first{};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    first[axis] = (whole[axis] - middle.grid.size[axis]) / 2;
+    if (first[axis] < 0) Fail(fmt::format("{} is smaller than that", path));
+  }
+  double sum = 0;
+  double square = 0;
+  for (std::int64_t z = 0; z < size[0]; ++z) {
+    for (std::int64_t y = 0; y < size[1]; ++y) {
+      const std::int64_t row = ((first[2] + z) * whole[1] + first[1] + y) * whole[0] + first[0];
+      for (std::int64_t x = 0; x < size[2]; ++x) {
+        const float value = head.voxels[static_cast<std::size_t>(row + x)];
+        middle.image.push_back(value);
+        sum += value;
+        square += static_cast<double>(value) * static_cast<double>(value);
+      }
+    }
+  }
+  const auto voxels = static_cast<double>(middle.image.size());
+  const double mean = sum / voxels;
+  const double deviation = std::sqrt(square / voxels - mean * mean);
+  for (float& value : middle.image) {
+    value = static_cast<float>((static_cast<double>(value) - mean) / deviation);
+  }
+  middle.reference.geometry = middle.grid;
+  return middle;
+}
+
+struct Run {
+  double milliseconds = 0;
+  double processor_milliseconds = 0;  ///< Of all threads.
+  std::string result;
+};
+using Way = std::function<Run()>;
+
+template <typename Work>
+Run Timed(Work work) {
+  const std::clock_t processor = std::clock();
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  Run run;
+  run.milliseconds =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  run.processor_milliseconds = static_cast<double>(std::clock() - processor) * 1e3 / CLOCKS_PER_SEC;
+  return run;
+}
+
+/// One window goes first and is not timed.
+Run Predict(const std::string& path, const std::array<std::int64_t, 3>& size,
+            TrainingPlan::Precision precision) {
+  const Study study = Plan(precision);
+  const PreparedCase middle = MiddleOf(path, size);
+  Predictor predictor = Unwrap(Predictor::Create(study, InitialWeights(study), "cpu", Threads()));
+  Unwrap(predictor.Predict(MiddleOf(path, study.training.patch_size)));
+  LabelMap labels;
+  Run run = Timed([&] { labels = Unwrap(predictor.Predict(middle)); });
+  std::array<double, 3> shares{};
+  for (const std::uint8_t label : labels.voxels) ++shares[label];
+  for (double& share : shares) share /= static_cast<double>(labels.voxels.size());
+  run.result = fmt::format(
+      R"({{"windows": {}, "shares": [{:.4f}, {:.4f}, {:.4f}], "device": "{}"}})",
+      CountWindows(study, middle.grid), shares[0], shares[1], shares[2], predictor.device_name());
+  return run;
+}
+
+Run NetworkAlone(const std::array<std::int64_t, 3>& size, TrainingPlan::Precision precision) {
+  const Study study = Plan(precision);
+  const ComputeDevice device = Unwrap(ChooseDevice("cpu", Threads(), precision));
+  device.Prepare();
+  PlainConvUNet network(1, study.classes(), study.network);
+  if (!LoadWeights("these", InitialWeights(study), *network).ok()) Fail("weights");
+  network->PrepareInference(device.device, device.type);
+  const c10::InferenceMode no_autograd;
+  const Triple& patch = study.training.patch_size;
+  const torch::Tensor window = at::randn({1, 1, patch[0], patch[1], patch[2]}).to(device.type);
+  Geometry grid;
+  grid.size = {size[2], size[1], size[0]};
+  const std::int64_t windows = CountWindows(study, grid);
+  network(window);
+  Run run = Timed([&] {
+    for (std::int64_t i = 0; i < windows; ++i) network(window);
+  });
+  run.result = fmt::format(R"({{"windows": {}}})", windows);
+  return run;
+}
+
+std::map<std::string, Way> WaysOf(const std::string& path,
+                                  const std::array<std::int64_t, 3>& size) {
+  using Precision = TrainingPlan::Precision;
+  std::map<std::string, Way> ways{
+      {"float32: windows", [=] { return Predict(path, size, Precision::kFloat32); }},
+      {"limit", [=] { return NetworkAlone(size, Precision::kFloat32); }}};
+  if (CpuHasBfloat16()) {
+    ways["bfloat16: windows"] = [=] { return Predict(path, size, Precision::kMixed); };
+    ways["bfloat16: network alone"] = [=] { return NetworkAlone(size, Precision::kMixed); };
+  }
+  return ways;
+}
+
+void Serve(const std::map<std::string, Way>& ways) {
+  std::string names;
+  for (const auto& [name, run] : ways) {
+    names += fmt::format("{}\"{}\"", names.empty() ? "" : ", ", name);
+  }
+  fmt::print("{{\"ways\": [{}]}}\n", names);
+  std::fflush(stdout);
+  for (std::string name; std::getline(std::cin, name);) {
+    const auto way = ways.find(name);
+    if (way == ways.end()) Fail("there is no way " + name);
+    const Run run = way->second();
+    fmt::print("{{\"ms\": {:.1f}, \"processor_ms\": {:.1f}, \"result\": {}, \"peak_mib\": {}}}\n",
+               run.milliseconds, run.processor_milliseconds, run.result, PeakMemoryBytes() >> 20);
+    std::fflush(stdout);
+  }
+}
+
+}  // namespace
+}  // namespace isoscan
+
+int main(int argc, char** argv) {
+  isoscan::KeepFreedMemory();
+  std::array<long, 3> size{};
+  if (argc != 5 || std::sscanf(argv[4], "%ldx%ldx%ld", size.data(), &size[1], &size[2]) != 3) {
+    isoscan::Fail("usage: sliding_window_bench sliding_window SCRATCH IMAGE DxHxW");
+  }
+  isoscan::Serve(isoscan::WaysOf(argv[3], {size[0], size[1], size[2]}));
+  return 0;
+}
