@@ -219,10 +219,12 @@ std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study) {
     const auto stored = static_cast<double>(geometry->voxels());
     const double prepared = PreparedVoxels(*geometry, study);
     if (!study.planning.has_value()) total += prepared * (4 * channels + 1) + stored;
-    // Reading: channels and labels as floats, twice, while they are brought into LPS. Scoring: the
-    // classes' scores, on both grids at most, and the Gaussian's sum.
+    // Reading: channels and labels as floats, twice, while they are brought into LPS. To and from
+    // the cache: all of it as floats, beside the case itself. Scoring: the classes' scores, on both
+    // grids at most, and the Gaussian's sum.
     largest =
-        std::max({largest, stored * 8 * (channels + 1), 4 * (classes + 1) * (prepared + stored)});
+        std::max({largest, stored * 8 * (channels + 1), 4 * (channels + 1) * prepared + 4 * stored,
+                  4 * (classes + 1) * (prepared + stored)});
   }
   // A sum that no machine has, and that an integer may not hold.
   constexpr double kTooMuch = 1e18;
