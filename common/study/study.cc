@@ -201,6 +201,10 @@ PlanningRule ReadPlanning(ConfigReader table) {
 
 NetworkPlan ReadNetwork(ConfigReader table, bool required) {
   NetworkPlan plan;
+  plan.kind = OneOf<NetworkPlan::Kind>(
+      table, "kind",
+      {{"plain", NetworkPlan::Kind::kPlain}, {"residual", NetworkPlan::Kind::kResidual}}, 0);
+  const bool residual = plan.kind == NetworkPlan::Kind::kResidual;
   using Lists = std::vector<std::vector<std::int64_t>>;
   plan.features = table.Integers("features", {.minimum = 1, .maximum = 2048},
                                  required ? std::nullopt : std::optional(plan.features));
@@ -208,12 +212,16 @@ NetworkPlan ReadNetwork(ConfigReader table, bool required) {
                          required ? std::nullopt : std::optional(Lists()));
   plan.kernels = Triples(table, "kernels", {.minimum = 1, .maximum = 7},
                          std::vector(plan.features.size(), std::vector<std::int64_t>(3, 3)));
-  plan.convolutions_per_stage = table.Integer(
-      "convolutions_per_stage", {.minimum = 1, .maximum = 8}, plan.convolutions_per_stage);
+  plan.convolutions_per_stage =
+      table.Integer("convolutions_per_stage", {.minimum = 1, .maximum = 8}, residual ? 1 : 2);
+  if (residual) {
+    plan.blocks_per_stage = table.Integers("blocks_per_stage", {.minimum = 1, .maximum = 16});
+  }
   plan.norm = OneOf<NetworkPlan::Norm>(table, "norm",
                                        {{"instance", NetworkPlan::Norm::kInstance},
                                         {"batch", NetworkPlan::Norm::kBatch},
-                                        {"group", NetworkPlan::Norm::kGroup}},
+                                        {"group", NetworkPlan::Norm::kGroup},
+                                        {"none", NetworkPlan::Norm::kNone}},
                                        0);
   return plan;
 }
@@ -411,11 +419,15 @@ bool CheckStages(const NetworkPlan& network, ConfigReader& table) {
     return false;
   }
   bool consistent = true;
-  for (const auto& [key, count] : {std::pair("strides", network.strides.size()),
-                                   std::pair("kernels", network.kernels.size())}) {
-    if (count == stages) continue;
-    table.Refuse(key, fmt::format("has {} triples, features has {} stages", count, stages));
+  const auto check = [&](const char* key, std::size_t count, const char* of) {
+    if (count == stages) return;
+    table.Refuse(key, fmt::format("has {} {}, features has {} stages", count, of, stages));
     consistent = false;
+  };
+  check("strides", network.strides.size(), "triples");
+  check("kernels", network.kernels.size(), "triples");
+  if (network.kind == NetworkPlan::Kind::kResidual) {
+    check("blocks_per_stage", network.blocks_per_stage.size(), "numbers");
   }
   if (!network.strides.empty() && network.strides.front() != Triple{1, 1, 1}) {
     table.Refuse("strides", "must begin with [1, 1, 1]: the first stage has full resolution");
@@ -457,8 +469,10 @@ void CheckPatch(const Study& study, ConfigReader table) {
     table.Refuse("patch_size", fmt::format("times batch_size is {} voxels, allowed are {}", voxels,
                                            kMaximumBatchVoxels));
   }
-  const bool batch_norm = study.network.norm == NetworkPlan::Norm::kBatch;
-  if (coarsest_voxels * (batch_norm ? training.batch_size : 1) < 2) {
+  const NetworkPlan::Norm norm = study.network.norm;
+  const bool batch_norm = norm == NetworkPlan::Norm::kBatch;
+  if (norm != NetworkPlan::Norm::kNone &&
+      coarsest_voxels * (batch_norm ? training.batch_size : 1) < 2) {
     table.Refuse("patch_size",
                  "leaves a single voxel at the coarsest stage, which has no standard deviation to "
                  "normalise by; use a larger patch or fewer strides");

@@ -85,6 +85,49 @@ TEST(NetworkShapes, HaveRunningStatisticsOnlyWithBatchNorm) {
   EXPECT_EQ(NetworkShapes(study).at("decoder.stages.0.convs.1.norm.running_var"), Shape{8});
 }
 
+// nnU-Net's residual encoder M, as the same package prints it.
+TEST(NetworkShapes, AreThoseOfNnunetsResidualEncoderUnet) {
+  Study study = StudyWith({32, 64, 128, 256, 320, 320});
+  study.network.kind = NetworkPlan::Kind::kResidual;
+  study.network.blocks_per_stage = {1, 3, 4, 6, 6, 6};
+  study.network.convolutions_per_stage = 1;
+
+  const TensorShapes shapes = NetworkShapes(study);
+
+  EXPECT_EQ(shapes.size(), 264U);
+  EXPECT_EQ(Parameters(shapes), 102'350'575);
+  EXPECT_EQ(shapes.at("encoder.stem.convs.0.conv.weight"), (Shape{32, 1, 3, 3, 3}));
+  EXPECT_EQ(shapes.at("encoder.stages.1.blocks.0.conv1.conv.weight"), (Shape{64, 32, 3, 3, 3}));
+  EXPECT_EQ(shapes.at("encoder.stages.1.blocks.0.skip.1.conv.weight"), (Shape{64, 32, 1, 1, 1}));
+  EXPECT_THAT(shapes, Not(Contains(Key("encoder.stages.1.blocks.0.skip.1.conv.bias"))));
+  EXPECT_EQ(shapes.at("encoder.stages.5.blocks.5.conv2.norm.bias"), (Shape{320}));
+  // The features stay: what is added only averages over the stride.
+  EXPECT_THAT(shapes, Not(Contains(Key("encoder.stages.5.blocks.0.skip.1.conv.weight"))));
+  EXPECT_EQ(shapes.at("decoder.stages.0.convs.0.conv.weight"), (Shape{320, 640, 3, 3, 3}));
+  EXPECT_THAT(shapes, Not(Contains(Key("decoder.stages.0.convs.1.conv.weight"))));
+}
+
+TEST(NetworkShapes, HaveNoNormsWithoutNormalisation) {
+  Study study = StudyWith({8, 16});
+  study.network.norm = NetworkPlan::Norm::kNone;
+
+  for (const auto& [name, shape] : NetworkShapes(study)) {
+    EXPECT_EQ(name.find("norm"), std::string::npos) << name;
+  }
+}
+
+TEST(InitialWeights, LetResidualBlocksBeginAsTheIdentity) {
+  Study study = StudyWith({8, 16});
+  study.network.kind = NetworkPlan::Kind::kResidual;
+  study.network.blocks_per_stage = {1, 2};
+
+  const NamedTensors weights = InitialWeights(study);
+
+  EXPECT_THAT(weights.at("encoder.stages.1.blocks.1.conv1.norm.weight").values, Each(1));
+  EXPECT_THAT(weights.at("encoder.stages.1.blocks.1.conv2.norm.weight").values, Each(0));
+  EXPECT_THAT(weights.at("encoder.stages.1.blocks.0.skip.1.norm.weight").values, Each(1));
+}
+
 TEST(InitialWeights, HaveTheShapesOfTheNetwork) {
   Study study = StudyWith({8, 16, 32});
   study.network.norm = NetworkPlan::Norm::kBatch;
