@@ -92,6 +92,20 @@ struct MaskEvaluationRequest {
 /// CANCELLED.
 absl::Status EvaluateMasks(const MaskEvaluationRequest& request, std::stop_token stop);
 
+/// Which program an exported model is for.
+enum class ExportFormat { kNnunet, kDynUnet };
+
+struct ExportRequest {
+  std::string study;             ///< As ChooseStudy() takes it.
+  std::filesystem::path model;   ///< A global model, safetensors.
+  std::filesystem::path folder;  ///< To write into.
+  ExportFormat format = ExportFormat::kNnunet;
+};
+
+/// Writes a model as nnU-Net or MONAI reads it (client/interop/model_export.h), and prints how it
+/// is run there. Errors: those of ChooseStudy, LoadStudyModel and the export.
+absl::Status ExportModel(const ClientConfig& config, const ExportRequest& request);
+
 /// What `harmonize` is to do: a study's plan, or the flags' one.
 struct HarmonizeRequest {
   std::filesystem::path config;  ///< client.toml; what it says of the input's folder counts.
@@ -102,6 +116,7 @@ struct HarmonizeRequest {
   HarmonizationPlan plan;
   std::optional<GeometrySource> geometry;  ///< Instead of the cohort's own.
   std::string channel;                     ///< Of the study, that a single image shows.
+  bool for_nnunet = false;                 ///< CopyRequest::for_nnunet.
   bool json = false;
 };
 /// Copies an image or a cohort with harmonised images (client/cohort/harmonized_copy.h); prints
