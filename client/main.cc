@@ -36,6 +36,7 @@ struct CommandLine {
   PredictRequest predict;
   ClientConfig::Device device;
   ExportRequest exported;
+  ImportRequest imported;
   HarmonizeRequest harmonize;
   bool certify = false;
   CertificateRequest certificate;
@@ -267,6 +268,20 @@ void AddExport(CLI::App& program, CommandLine& line) {
   });
 }
 
+void AddImport(CLI::App& program, CommandLine& line) {
+  CLI::App* const app = program.add_subcommand(
+      "import", "Check weights of deploy/convert_model.py, and make a model of them");
+  app->add_option("weights", line.imported.weights, "weights.safetensors")->required();
+  app->add_option("model", line.imported.model, "The model to write (.safetensors)")->required();
+  app->add_option("--study", line.imported.study, "A study's file, or an approved study's name");
+  app->callback([&line] {
+    line.command = [&line] {
+      const absl::StatusOr<ClientConfig> config = SiteIfAny(line.config);
+      return Report(config.ok() ? ImportModel(*config, line.imported) : config.status());
+    };
+  });
+}
+
 /// Answers with --certify.
 CLI::Option* AddCertificate(CLI::App* harmonize, CommandLine& line) {
   CertificateRequest& request = line.certificate;
@@ -442,6 +457,7 @@ int Main(int argc, char** argv) {
   AddEvaluate(program, line, stop);
   AddExport(program, line);
   AddHarmonize(program, line, stop);
+  AddImport(program, line);
   AddInspect(program, line, stop);
   AddPredict(program, line, stop);
   AddStudy(program, line, stop);

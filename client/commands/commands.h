@@ -106,6 +106,17 @@ struct ExportRequest {
 /// is run there. Errors: those of ChooseStudy, LoadStudyModel and the export.
 absl::Status ExportModel(const ClientConfig& config, const ExportRequest& request);
 
+struct ImportRequest {
+  std::string study;              ///< As ChooseStudy() takes it.
+  std::filesystem::path weights;  ///< As deploy/convert_model.py has written them.
+  std::filesystem::path model;    ///< To write.
+};
+
+/// Makes a model of the study, of round 0, of weights that come from elsewhere, and prints the line
+/// by which a study starts from them.
+/// Errors: those of ChooseStudy, SafetensorsFile::Open, CheckStartingWeights and WriteSafetensors.
+absl::Status ImportModel(const ClientConfig& config, const ImportRequest& request);
+
 /// What `harmonize` is to do: a study's plan, or the flags' one.
 struct HarmonizeRequest {
   std::filesystem::path config;  ///< client.toml; what it says of the input's folder counts.

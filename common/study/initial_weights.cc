@@ -10,6 +10,9 @@
 #include <utility>
 
 #include "common/random/philox.h"
+#include "common/status/status_macros.h"
+#include "common/weights/safetensors.h"
+#include "common/weights/sha256.h"
 
 namespace isoscan {
 namespace {
@@ -139,6 +142,29 @@ NamedTensors InitialWeights(const Study& study) {
     tensor.shape = std::move(shape);
   }
   return weights;
+}
+
+std::string WeightsDigest(const NamedTensors& weights) {
+  return Sha256Of(EncodeSafetensors(weights, {}));
+}
+
+absl::Status CheckStartingWeights(const Study& study, const std::string& source,
+                                  const NamedTensors& weights) {
+  RETURN_IF_ERROR(CheckShapes(source, ShapesOf(weights), NetworkShapes(study)));
+  for (const auto& [name, tensor] : weights) {
+    const auto wrong = std::find_if(tensor.values.begin(), tensor.values.end(),
+                                    [](float value) { return !std::isfinite(value); });
+    if (wrong == tensor.values.end()) continue;
+    return absl::InvalidArgumentError(fmt::format("{}: {} has the value {} at index {}", source,
+                                                  name, *wrong, wrong - tensor.values.begin()));
+  }
+  const std::string& declared = study.network.initial_weights;
+  if (declared.empty()) return absl::OkStatus();
+  const std::string digest = WeightsDigest(weights);
+  if (digest == declared) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{} has weights {}, study {} starts from initial_weights = \"{}\"", source,
+                  digest, study.name, declared));
 }
 
 }  // namespace isoscan

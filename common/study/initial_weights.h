@@ -1,5 +1,9 @@
 #pragma once
 
+#include <string>
+
+#include "absl/status/status.h"
+
 #include "common/study/study.h"
 #include "common/weights/named_tensors.h"
 
@@ -40,5 +44,14 @@ TensorShapes NetworkShapes(const Study& study);
 /// Each tensor draws from the stream of its own name. Source: docs/references.md#he2015; nnU-Net's
 /// InitWeights_He(1e-2).
 NamedTensors InitialWeights(const Study& study);
+
+/// The name of weights whatever file they lie in: the SHA-256 of one that has them and no metadata.
+std::string WeightsDigest(const NamedTensors& weights);
+
+/// OK for weights that the study can start from. `source` begins the message.
+/// Errors: INVALID_ARGUMENT naming the first tensor that is missing, superfluous, of another shape
+///         or not finite; both digests, where the study names another.
+absl::Status CheckStartingWeights(const Study& study, const std::string& source,
+                                  const NamedTensors& weights);
 
 }  // namespace isoscan

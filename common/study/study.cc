@@ -223,6 +223,7 @@ NetworkPlan ReadNetwork(ConfigReader table, bool required) {
                                         {"group", NetworkPlan::Norm::kGroup},
                                         {"none", NetworkPlan::Norm::kNone}},
                                        0);
+  plan.initial_weights = table.Text("initial_weights", "");
   return plan;
 }
 
@@ -512,6 +513,17 @@ void CheckTraining(const Study& study, ConfigReader& reader) {
   const bool none = study.training.augmentation == TrainingPlan::Augmentation::kNone;
   if (none && training.Has("intensity_augmentation") && study.training.intensity_augmentation > 0) {
     training.Refuse("intensity_augmentation", "is set, but augmentation = \"none\"; remove it");
+  }
+  const std::string& initial = study.network.initial_weights;
+  if (!initial.empty() && !IsSha256(initial)) {
+    network.Refuse("initial_weights",
+                   "is no SHA-256 of weights: 64 lower-case hexadecimal digits, as `isoscan-client "
+                   "import` prints them");
+  }
+  if (!initial.empty() && study.evaluation.local_only) {
+    network.Refuse("initial_weights",
+                   "goes with local_only = false only: a site that trains alone has the weights of "
+                   "the seed to start from");
   }
   if (study.planning.has_value()) return CheckLeftToThePlan(reader);
   if (!CheckStages(study.network, network)) return;

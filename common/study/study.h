@@ -63,6 +63,8 @@ struct NetworkPlan {
   std::int64_t convolutions_per_stage = 2;
   std::vector<std::int64_t> blocks_per_stage = {};  ///< Of kResidual, per stage of the encoder.
   Norm norm = Norm::kInstance;
+  /// WeightsDigest() of what the study starts from; empty: InitialWeights().
+  std::string initial_weights = "";
 
   std::size_t stages() const { return features.size(); }
 };

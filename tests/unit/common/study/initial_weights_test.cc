@@ -4,18 +4,22 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <string>
 
 #include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
+#include "tests/support/status_matchers.h"
 
 namespace isoscan {
 namespace {
 
+using testing::AllOf;
 using testing::Contains;
 using testing::Each;
 using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::Key;
 using testing::Not;
 
@@ -166,6 +170,30 @@ TEST(InitialWeights, AreHeNormalWithZeroBiasesAndUnitNorms) {
   EXPECT_THAT(weights.at("encoder.stages.1.0.convs.1.norm.bias").values, Each(0));
   EXPECT_THAT(weights.at("encoder.stages.1.0.convs.1.norm.running_mean").values, Each(0));
   EXPECT_THAT(weights.at("encoder.stages.1.0.convs.1.norm.running_var").values, Each(1));
+}
+
+TEST(StartingWeights, AreThoseThatTheStudyNames) {
+  Study study = StudyWith({4, 8});
+  const NamedTensors weights = InitialWeights(study);
+  EXPECT_OK(CheckStartingWeights(study, "weights.safetensors", weights));
+  study.network.initial_weights = WeightsDigest(weights);
+  EXPECT_OK(CheckStartingWeights(study, "weights.safetensors", weights));
+
+  NamedTensors others = weights;
+  others["decoder.seg_layers.0.bias"].values[1] = 2;
+  NamedTensors broken = weights;
+  broken["decoder.seg_layers.0.bias"].values[1] = std::numeric_limits<float>::infinity();
+  NamedTensors missing = weights;
+  missing.erase("decoder.seg_layers.0.bias");
+
+  EXPECT_THAT(CheckStartingWeights(study, "weights.safetensors", others),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr(WeightsDigest(others)), HasSubstr(WeightsDigest(weights)))));
+  EXPECT_THAT(CheckStartingWeights(study, "weights.safetensors", broken),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("decoder.seg_layers.0.bias has the value inf at index 1")));
+  EXPECT_THAT(CheckStartingWeights(study, "weights.safetensors", missing),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("is missing")));
 }
 
 TEST(InitialWeights, DependOnTheSeedAlone) {
