@@ -35,6 +35,8 @@ struct CommandLine {
   std::optional<GeometrySource> masks_geometry;
   PredictRequest predict;
   ClientConfig::Device device;
+  ExportRequest exported;
+  ImportRequest imported;
   HarmonizeRequest harmonize;
   bool certify = false;
   CertificateRequest certificate;
@@ -70,12 +72,16 @@ void AddEnrol(CLI::App& program, CommandLine& line, const std::stop_token& stop)
   });
 }
 
-/// A folder of files needs no site, but has its device and its approved studies where it is one.
+/// For commands that need no site, but take its device and its approved studies where it is one.
+absl::StatusOr<ClientConfig> SiteIfAny(const std::string& path) {
+  absl::StatusOr<ClientConfig> config = LoadClientConfig(path);
+  if (absl::IsNotFound(config.status())) return ClientConfig{};
+  return config;
+}
+
 absl::Status CertifyCohort(const CommandLine& line, const std::stop_token& stop) {
-  absl::StatusOr<ClientConfig> config = LoadClientConfig(line.config);
-  if (!line.certificate.folder.empty() && absl::IsNotFound(config.status())) {
-    config = ClientConfig{};
-  }
+  const absl::StatusOr<ClientConfig> config =
+      line.certificate.folder.empty() ? LoadClientConfig(line.config) : SiteIfAny(line.config);
   RETURN_IF_ERROR(config.status());
   return Certify(*config, line.certificate, stop);
 }
@@ -242,6 +248,40 @@ void AddPredict(CLI::App& program, CommandLine& line, const std::stop_token& sto
   });
 }
 
+void AddExport(CLI::App& program, CommandLine& line) {
+  CLI::App* const app =
+      program.add_subcommand("export", "Write a model for nnU-Net or MONAI (docs/interop.md)");
+  ExportRequest& request = line.exported;
+  app->add_option("folder", request.folder, "Folder to write into")->required();
+  app->add_option("--study", request.study, "A study's file, or an approved study's name");
+  app->add_option("--model", request.model, "A global model (.safetensors)")->required();
+  AddWord<ExportFormat>(
+      app, "--format", request.format,
+      {{"nnunet", ExportFormat::kNnunet}, {"dynunet", ExportFormat::kDynUnet}},
+      "nnunet: a model folder for nnUNetv2_predict_from_modelfolder; dynunet: a state dict of "
+      "MONAI's DynUNet");
+  app->callback([&line] {
+    line.command = [&line] {
+      const absl::StatusOr<ClientConfig> config = SiteIfAny(line.config);
+      return Report(config.ok() ? ExportModel(*config, line.exported) : config.status());
+    };
+  });
+}
+
+void AddImport(CLI::App& program, CommandLine& line) {
+  CLI::App* const app = program.add_subcommand(
+      "import", "Check weights of deploy/convert_model.py, and make a model of them");
+  app->add_option("weights", line.imported.weights, "weights.safetensors")->required();
+  app->add_option("model", line.imported.model, "The model to write (.safetensors)")->required();
+  app->add_option("--study", line.imported.study, "A study's file, or an approved study's name");
+  app->callback([&line] {
+    line.command = [&line] {
+      const absl::StatusOr<ClientConfig> config = SiteIfAny(line.config);
+      return Report(config.ok() ? ImportModel(*config, line.imported) : config.status());
+    };
+  });
+}
+
 /// Answers with --certify.
 CLI::Option* AddCertificate(CLI::App* harmonize, CommandLine& line) {
   CertificateRequest& request = line.certificate;
@@ -282,6 +322,11 @@ void AddHarmonize(CLI::App& program, CommandLine& line, const std::stop_token& s
       ->excludes(certify);
   app->add_option("--channel", request.channel,
                   "Which of the study's channels a single image shows, where its name does not say")
+      ->needs(study)
+      ->excludes(certify);
+  app->add_flag("--nnunet", request.for_nnunet,
+                "Write what nnU-Net takes as the input of an exported model: CASE_0000.nii.gz, "
+                "voxels in LPS order, and no other file")
       ->needs(study)
       ->excludes(certify);
   AddWord(app, "--mask", request.plan.mask,
@@ -410,7 +455,9 @@ int Main(int argc, char** argv) {
   AddEnrol(program, line, stop);
   AddOthers(program, line, stop);
   AddEvaluate(program, line, stop);
+  AddExport(program, line);
   AddHarmonize(program, line, stop);
+  AddImport(program, line);
   AddInspect(program, line, stop);
   AddPredict(program, line, stop);
   AddStudy(program, line, stop);

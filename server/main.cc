@@ -20,7 +20,9 @@
 #include "common/tls/credentials.h"
 #include "common/transfer/chunks.h"
 #include "common/version.h"
+#include "common/weights/safetensors.h"
 #include "server/aggregation_server.h"
+#include "server/rounds/model_folder.h"
 #include "server/server_config.h"
 #include "server/state_folder.h"
 
@@ -32,6 +34,7 @@ struct Arguments {
   std::string address;
   std::string listen;
   std::filesystem::path ready_file;
+  std::filesystem::path weights;
 };
 
 absl::Status Init(const Arguments& arguments) {
@@ -97,6 +100,16 @@ absl::Status Check(const Arguments& arguments) {
   return absl::OkStatus();
 }
 
+absl::Status Import(const Arguments& arguments) {
+  const StateFolder folder{arguments.state};
+  if (!std::filesystem::exists(folder.models())) return StateLock::Take(folder).status();
+  ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(arguments.weights));
+  ASSIGN_OR_RETURN(const std::string digest, ModelFolder(folder.models()).Import(file.ReadAll()));
+  fmt::print("A study starts from these weights with, under [network]:\ninitial_weights = \"{}\"\n",
+             digest);
+  return absl::OkStatus();
+}
+
 int Main(int argc, char** argv) {
   const std::stop_token stop = StopOnInterrupt();
   RequireTls13();
@@ -125,7 +138,10 @@ int Main(int argc, char** argv) {
 
   CLI::App* const check = app.add_subcommand(
       "check", "Verify keys, certificates, the journal, and the digest of every model");
-  for (CLI::App* const command : {init, run, check}) {
+  CLI::App* const import = app.add_subcommand(
+      "import", "Keep weights that a study's initial_weights names; the server may run meanwhile");
+  import->add_option("weights", arguments.weights, "a file of `isoscan-client import`")->required();
+  for (CLI::App* const command : {init, run, check, import}) {
     command->add_option("--state", arguments.state, "the server's state folder")->required();
   }
 
@@ -135,6 +151,7 @@ int Main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : static_cast<int>(ExitCode::kUsage);
   }
   if (init->parsed()) return Report(AsFileError(Init(arguments)));
+  if (import->parsed()) return Report(AsFileError(Import(arguments)));
   if (run->parsed()) return Report(AsFileError(Run(arguments, stop)));
   return Report(AsFileError(Check(arguments)));
 }

@@ -592,6 +592,7 @@ absl::StatusOr<std::vector<CohortImage>> ListBidsImages(const CohortFolder& fold
       const Scan scan = ScanOf(path);
       CohortImage& image = images.emplace_back();
       image.path = path;
+      image.name = scan.suffix.empty() ? scan.stem : scan.name();
       image.channel = IndexOfChannel(scan, wanted);
       if (study.harmonization.mask != HarmonizationPlan::Mask::kGiven ||
           derivatives == files.derivatives.end()) {

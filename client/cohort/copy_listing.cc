@@ -23,6 +23,11 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kRecordEnding = ".harmonization.json";
 
+/// Where nnU-Net looks for a channel of a case.
+fs::path NnunetName(const std::string& name, std::size_t channel) {
+  return fmt::format("{}_{:04}.nii.gz", name, channel);
+}
+
 void AddImage(CopyTask task, const std::optional<std::size_t>& channel, const Study& study,
               const fs::path& from, CopyListing& listing) {
   if (!study.channels.empty()) {
@@ -88,7 +93,7 @@ absl::Status ListOthers(const fs::path& from, const std::set<fs::path>& of_image
 }
 
 absl::StatusOr<CopyListing> ListLayout(const CohortFolder& folder, const fs::path& to, bool bids,
-                                       const Study& study) {
+                                       const Study& study, bool for_nnunet) {
   const fs::path& from = folder.folder;
   ASSIGN_OR_RETURN(std::vector<CohortImage> images,
                    bids ? ListBidsImages(folder, study) : ListDatasetJsonImages(folder, study));
@@ -102,7 +107,8 @@ absl::StatusOr<CopyListing> ListLayout(const CohortFolder& folder, const fs::pat
   for (CohortImage& image : images) {
     CopyTask task;
     task.image = image.path;
-    task.output = to / image.path.lexically_relative(from);
+    task.output = to / (for_nnunet ? NnunetName(image.name, image.channel.value_or(0))
+                                   : image.path.lexically_relative(from));
     task.mask = std::move(image.mask);
     task.field_tesla = sidecars.Of(image.path).acquisition.field_tesla;
     of_images.insert(image.path);
@@ -112,6 +118,7 @@ absl::StatusOr<CopyListing> ListLayout(const CohortFolder& folder, const fs::pat
     }
     AddImage(std::move(task), image.channel, study, from, listing);
   }
+  if (for_nnunet) return listing;
   RETURN_IF_ERROR(ListOthers(from, of_images, listing.others));
   return listing;
 }
@@ -156,7 +163,7 @@ absl::Status CheckOutputs(const CopyListing& listing, const fs::path& from, cons
 /// One file per series. Of the other files none is copied but labels and masks: what else lies
 /// beside DICOM files may name patients.
 absl::StatusOr<CopyListing> ListDicom(const CohortFolder& folder, DicomListing found,
-                                      const fs::path& to, const Study& study) {
+                                      const fs::path& to, const Study& study, bool for_nnunet) {
   const fs::path& from = folder.folder;
   CopyListing listing;
   for (DicomSeries& series : found.series) {
@@ -164,10 +171,11 @@ absl::StatusOr<CopyListing> ListDicom(const CohortFolder& folder, DicomListing f
     // What lies deeper has the name of a folder of its own.
     const std::optional<std::size_t> channel =
         ChannelOfSeries(folder, study, series, name == series.key ? "" : from.filename().string());
-    CopyTask task = TaskOf(std::move(series), to / (name + ".nii.gz"));
+    const std::string of_case = NameOfSeries(CaseOfSeries(series), from.filename().string());
+    CopyTask task = TaskOf(
+        std::move(series),
+        to / (for_nnunet ? NnunetName(of_case, channel.value_or(0)) : fs::path(name + ".nii.gz")));
     if (study.harmonization.mask == HarmonizationPlan::Mask::kGiven) {
-      const std::string of_case =
-          NameOfSeries(CaseOfSeries(*task.series), from.filename().string());
       task.mask = FileOfCase(from / "masks", of_case).value_or(fs::path());
     }
     AddImage(std::move(task), channel, study, from, listing);
@@ -186,6 +194,7 @@ absl::StatusOr<CopyListing> ListDicom(const CohortFolder& folder, DicomListing f
             : fmt::format("; the first: {}: {}", listing.left_out.front().image.string(),
                           listing.left_out.front().reason)));
   }
+  if (for_nnunet) return listing;
   for (const char* beside : {"labels", "masks"}) {
     std::vector<fs::path> files;
     std::error_code error;
@@ -218,15 +227,16 @@ fs::path CohortNear(const fs::path& folder) {
 }
 
 absl::StatusOr<CopyListing> ListFolder(const CohortFolder& folder, const fs::path& to,
-                                       const Study& study, const std::stop_token& stop) {
+                                       const Study& study, bool for_nnunet,
+                                       const std::stop_token& stop) {
   const absl::StatusOr<CohortFolder::Layout> layout = DetectLayout(folder.folder);
   if (!layout.ok() && !absl::IsNotFound(layout.status())) return layout.status();
   if (layout.ok() && *layout != CohortFolder::Layout::kDicom) {
-    return ListLayout(folder, to, *layout == CohortFolder::Layout::kBids, study);
+    return ListLayout(folder, to, *layout == CohortFolder::Layout::kBids, study, for_nnunet);
   }
   ASSIGN_OR_RETURN(DicomListing found,
                    ListDicomSeries(folder.folder, {.threads = AvailableCores(), .stop = stop}));
-  if (found.dicom_files > 0) return ListDicom(folder, std::move(found), to, study);
+  if (found.dicom_files > 0) return ListDicom(folder, std::move(found), to, study, for_nnunet);
   const fs::path near = CohortNear(folder.folder);
   return absl::NotFoundError(fmt::format(
       "{} is no cohort that is known: it has neither sub-* folders (BIDS), a "
@@ -252,8 +262,9 @@ fs::path RecordOf(const fs::path& image) {
 }
 
 absl::StatusOr<CopyListing> ListFolderForCopy(const CohortFolder& folder, const fs::path& to,
-                                              const Study& study, const std::stop_token& stop) {
-  ASSIGN_OR_RETURN(CopyListing listing, ListFolder(folder, to, study, stop));
+                                              const Study& study, bool for_nnunet,
+                                              const std::stop_token& stop) {
+  ASSIGN_OR_RETURN(CopyListing listing, ListFolder(folder, to, study, for_nnunet, stop));
   RETURN_IF_ERROR(CheckOutputs(listing, folder.folder, to));
   return listing;
 }

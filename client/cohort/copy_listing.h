@@ -43,12 +43,13 @@ struct CopyListing {
 std::filesystem::path RecordOf(const std::filesystem::path& image);
 
 /// Lists a cohort's folder or one of DICOM series, whose canonical path is `folder.folder`, for the
-/// output folder `to`. Where `study` has channels, images are told apart by them.
+/// output folder `to`. Where `study` has channels, images are told apart by them. `for_nnunet`: as
+/// CopyRequest has it.
 /// Errors: those of MakeHarmonizedCopy that concern the input; INVALID_ARGUMENT two images of one
 ///         output; CANCELLED.
 absl::StatusOr<CopyListing> ListFolderForCopy(const CohortFolder& folder,
                                               const std::filesystem::path& to, const Study& study,
-                                              const std::stop_token& stop);
+                                              bool for_nnunet, const std::stop_token& stop);
 
 /// The only image of `from`, a file or the folder of one DICOM series, both paths canonical.
 absl::StatusOr<CopyListing> ListSingleForCopy(const CopyRequest& request,

@@ -346,6 +346,7 @@ absl::StatusOr<std::vector<CohortImage>> ListDatasetJsonImages(const CohortFolde
     CohortImage& image = images.emplace_back();
     image.path = path;
     const std::optional<NumberedImage> number = NumberedImageOf(StemOf(path));
+    image.name = numbered && number.has_value() ? number->name : StemOf(path);
     for (std::size_t channel = 0; channel < indices.size() && !image.channel; ++channel) {
       const bool shown = !numbered || (number.has_value() && number->channel == indices[channel]);
       if (shown) image.channel = channel;

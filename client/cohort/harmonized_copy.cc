@@ -48,6 +48,7 @@ constexpr std::int64_t kBytesPerVoxel = 24;
 struct Work {
   const HarmonizationPlan& plan;
   GeometrySource geometry;
+  bool canonical = false;  ///< Voxels are written in that order, not in the image's own.
 };
 
 /// Lets as much begin as memory holds together; one that is larger waits until it is alone.
@@ -101,6 +102,7 @@ absl::StatusOr<json> WhatGoesIn(const CopyTask& task, const Work& work) {
               {"harmonization", json::parse(CanonicalText(work.plan))},
               {"harmonization_sha256", HarmonizationDigest(work.plan)},
               {"geometry", NameOf(work.geometry)}};
+  if (work.canonical) record["voxel_order"] = "LPS";
   if (!task.channel_name.empty()) record["channel"] = task.channel_name;
   if (task.field_tesla.has_value()) record["field_strength_tesla"] = *task.field_tesla;
   ASSIGN_OR_RETURN(record["input_sha256"], task.series.has_value() ? DigestOfSeries(*task.series)
@@ -113,8 +115,9 @@ absl::StatusOr<json> WhatGoesIn(const CopyTask& task, const Work& work) {
 
 bool IsDone(const CopyTask& task, const json& what_goes_in) {
   const json record = ReadJsonObject(RecordOf(task.output));
-  for (const char* key : {"version", "harmonization", "harmonization_sha256", "geometry", "channel",
-                          "field_strength_tesla", "input_sha256", "mask_sha256"}) {
+  for (const char* key :
+       {"version", "harmonization", "harmonization_sha256", "geometry", "voxel_order", "channel",
+        "field_strength_tesla", "input_sha256", "mask_sha256"}) {
     if (record.value(key, json()) != what_goes_in.value(key, json())) return false;
   }
   const absl::StatusOr<std::string> digest = Sha256OfFile(task.output);
@@ -140,7 +143,7 @@ absl::StatusOr<Mask> ReadMask(const CopyTask& task, const Geometry& grid, Geomet
   return mask;
 }
 
-/// An image in memory, ready to be written in its own grid.
+/// An image in memory, ready to be written.
 struct Harmonized {
   Volume volume;
   json record;
@@ -164,7 +167,9 @@ absl::StatusOr<Harmonized> HarmonizeOne(const CopyTask& task, const Work& work, 
   ASSIGN_OR_RETURN(const HarmonizationRecord done,
                    Harmonize(canonical, work.plan, given, task.channel));
   record.update(JsonOf(done, grid));
-  return Harmonized{.volume = FromCanonical(canonical, grid), .record = std::move(record)};
+  return Harmonized{
+      .volume = work.canonical ? std::move(canonical) : FromCanonical(canonical, grid),
+      .record = std::move(record)};
 }
 
 /// The image first, so that its record vouches for what is there; nothing when it is not.
@@ -173,10 +178,12 @@ absl::Status RemoveOutput(const fs::path& output) {
   return RemoveFile(RecordOf(output));
 }
 
-absl::Status WriteOutput(const CopyTask& task, Harmonized& image) {
-  // A DICOM series has no forms to keep: both say the scanner's.
-  RETURN_IF_ERROR(task.series.has_value() ? WriteVolume(task.output, image.volume)
-                                          : WriteVolumeLike(task.image, task.output, image.volume));
+absl::Status WriteOutput(const CopyTask& task, const Work& work, Harmonized& image) {
+  // A DICOM series has no forms to keep: both say the scanner's. In another order of voxels the
+  // forms are others.
+  const bool own_forms = !task.series.has_value() && !work.canonical;
+  RETURN_IF_ERROR(!own_forms ? WriteVolume(task.output, image.volume)
+                             : WriteVolumeLike(task.image, task.output, image.volume));
   ASSIGN_OR_RETURN(image.record["output_sha256"], Sha256OfFile(task.output));
   return WriteFileAtomically(RecordOf(task.output), image.record.dump(2) + "\n");
 }
@@ -186,10 +193,13 @@ bool TreatsChannelsApart(const HarmonizationPlan& plan) {
   return NeedsContrast(plan.normalize) || StandardLength(plan.normalize) > 0;
 }
 
-Study StudyOf(const CopyRequest& request) {
+Study StudyOf(const CopyRequest& request, bool folder) {
   Study study;
   study.harmonization = request.plan;
-  if (TreatsChannelsApart(request.plan)) study.channels = request.channels;
+  // Of a folder nnU-Net's names have each image's channel; that of a single image is the caller's.
+  if (TreatsChannelsApart(request.plan) || (folder && request.for_nnunet)) {
+    study.channels = request.channels;
+  }
   return study;
 }
 
@@ -278,7 +288,7 @@ absl::StatusOr<Outcome> WorkOn(const CopyTask& task, const Work& work, MemoryGat
   if (!place.ok()) return refused(place.status());
   absl::StatusOr<Harmonized> image = HarmonizeOne(task, work, *std::move(record));
   if (!image.ok()) return refused(image.status());
-  const absl::Status written = WriteOutput(task, *image);
+  const absl::Status written = WriteOutput(task, work, *image);
   if (absl::IsInvalidArgument(written)) return refused(written);
   RETURN_IF_ERROR(InFolder(written, task.output.parent_path()));
   return Outcome{};
@@ -365,8 +375,7 @@ absl::StatusOr<HarmonizedCopy> MakeHarmonizedCopy(const CopyRequest& request,
   if (!fs::exists(request.input.folder, error)) {
     return absl::NotFoundError(fmt::format("there is no {}", request.input.folder.string()));
   }
-  const Study study = StudyOf(request);
-  if (TreatsChannelsApart(request.plan) && study.channels.empty()) {
+  if (TreatsChannelsApart(request.plan) && request.channels.empty()) {
     return absl::InvalidArgumentError(
         fmt::format("'{}' treats each channel its own way: it comes with a study",
                     ToString(request.plan.normalize)));
@@ -378,6 +387,7 @@ absl::StatusOr<HarmonizedCopy> MakeHarmonizedCopy(const CopyRequest& request,
   RETURN_IF_ERROR(CheckPlaces(request, from, to));
   // An image's name for the output asks for one image: a series may be a folder of files.
   const bool folder = fs::is_directory(from, error) && !IsNifti(to);
+  const Study study = StudyOf(request, folder);
   if (!folder && !IsNifti(to)) {
     return absl::InvalidArgumentError(
         fmt::format("{} is a single image, and harmonised images are written as NIfTI: name the "
@@ -389,8 +399,9 @@ absl::StatusOr<HarmonizedCopy> MakeHarmonizedCopy(const CopyRequest& request,
     return absl::InvalidArgumentError(
         "--channel is for a single image: of a folder the layout says what each image shows");
   }
-  ASSIGN_OR_RETURN(const CopyListing listing, folder ? ListFolderForCopy(input, to, study, stop)
-                                                     : ListSingleForCopy(request, from, to, study));
+  ASSIGN_OR_RETURN(const CopyListing listing,
+                   folder ? ListFolderForCopy(input, to, study, request.for_nnunet, stop)
+                          : ListSingleForCopy(request, from, to, study));
   if (listing.images.empty()) {
     return absl::NotFoundError(fmt::format("{} has no image for the study; the first of {}: {}: {}",
                                            request.input.folder.string(), listing.left_out.size(),
@@ -410,9 +421,10 @@ absl::StatusOr<HarmonizedCopy> MakeHarmonizedCopy(const CopyRequest& request,
     if (stop.stop_requested()) break;
     RETURN_IF_ERROR(CopyFile(from / other, to / other));
   }
-  RETURN_IF_ERROR(HarmonizeAll(listing.images, folder ? from : from.parent_path(),
-                               {.plan = request.plan, .geometry = input.geometry}, stop, observe,
-                               result));
+  RETURN_IF_ERROR(HarmonizeAll(
+      listing.images, folder ? from : from.parent_path(),
+      {.plan = request.plan, .geometry = input.geometry, .canonical = request.for_nnunet}, stop,
+      observe, result));
   if (stop.stop_requested()) {
     return absl::CancelledError("interrupted; the same command goes on from here");
   }

@@ -29,6 +29,9 @@ struct CopyRequest {
   /// image is treated alike, and they are not looked at.
   std::vector<std::string> channels;
   std::string channel;  ///< Which of them a single image shows; empty: its name says it.
+  /// As nnU-Net takes the input of an exported model: images alone, by CASE_0000.nii.gz in one
+  /// folder with the number of the study's channel, their voxels in canonical order.
+  bool for_nnunet = false;
 };
 
 /// What became of the images of a harmonised copy.

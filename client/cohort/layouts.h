@@ -52,6 +52,7 @@ absl::StatusOr<std::vector<ScanFiles>> ListNnunetScans(const CohortFolder& folde
 /// An image of a cohort, labelled or not.
 struct CohortImage {
   std::filesystem::path path;
+  std::string name;                    ///< Without what tells the channels of a case apart.
   std::optional<std::size_t> channel;  ///< The study's that it shows; nullopt: none of them.
   std::filesystem::path mask;          ///< For Mask::kGiven; empty: there is none.
 };

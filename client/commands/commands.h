@@ -92,6 +92,31 @@ struct MaskEvaluationRequest {
 /// CANCELLED.
 absl::Status EvaluateMasks(const MaskEvaluationRequest& request, std::stop_token stop);
 
+/// Which program an exported model is for.
+enum class ExportFormat { kNnunet, kDynUnet };
+
+struct ExportRequest {
+  std::string study;             ///< As ChooseStudy() takes it.
+  std::filesystem::path model;   ///< A global model, safetensors.
+  std::filesystem::path folder;  ///< To write into.
+  ExportFormat format = ExportFormat::kNnunet;
+};
+
+/// Writes a model as nnU-Net or MONAI reads it (client/interop/model_export.h), and prints how it
+/// is run there. Errors: those of ChooseStudy, LoadStudyModel and the export.
+absl::Status ExportModel(const ClientConfig& config, const ExportRequest& request);
+
+struct ImportRequest {
+  std::string study;              ///< As ChooseStudy() takes it.
+  std::filesystem::path weights;  ///< As deploy/convert_model.py has written them.
+  std::filesystem::path model;    ///< To write.
+};
+
+/// Makes a model of the study, of round 0, of weights that come from elsewhere, and prints the line
+/// by which a study starts from them.
+/// Errors: those of ChooseStudy, SafetensorsFile::Open, CheckStartingWeights and WriteSafetensors.
+absl::Status ImportModel(const ClientConfig& config, const ImportRequest& request);
+
 /// What `harmonize` is to do: a study's plan, or the flags' one.
 struct HarmonizeRequest {
   std::filesystem::path config;  ///< client.toml; what it says of the input's folder counts.
@@ -102,6 +127,7 @@ struct HarmonizeRequest {
   HarmonizationPlan plan;
   std::optional<GeometrySource> geometry;  ///< Instead of the cohort's own.
   std::string channel;                     ///< Of the study, that a single image shows.
+  bool for_nnunet = false;                 ///< CopyRequest::for_nnunet.
   bool json = false;
 };
 /// Copies an image or a cohort with harmonised images (client/cohort/harmonized_copy.h); prints

@@ -82,6 +82,7 @@ absl::Status HarmonizeImages(const HarmonizeRequest& request, std::stop_token st
   copied.output = request.output;
   copied.plan = request.plan;
   copied.channel = request.channel;
+  copied.for_nnunet = request.for_nnunet;
   if (!request.study.empty()) {
     ASSIGN_OR_RETURN(const Study study, StudyWithStandard(config, request));
     copied.plan = study.harmonization;

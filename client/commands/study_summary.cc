@@ -47,6 +47,10 @@ std::string Summarize(const Study& study) {
     text += fmt::format("  memory      about {} for training, on a CPU\n",
                         Gibibytes(EstimateTrainingMemory(study)));
   }
+  if (!study.network.initial_weights.empty()) {
+    text += fmt::format("  starts from another model's weights, SHA-256 {}\n",
+                        study.network.initial_weights);
+  }
   if (study.evaluation.local_only) {
     text += fmt::format("  afterwards  {} steps more, alone, to compare\n",
                         study.rounds.rounds * study.training.steps_per_round);

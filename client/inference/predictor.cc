@@ -11,7 +11,7 @@
 #include "client/inference/sliding_window.h"
 #include "client/inference/windows.h"
 #include "client/network/compute_device.h"
-#include "client/network/plain_conv_unet.h"
+#include "client/network/residual_encoder_unet.h"
 #include "client/network/weights_bridge.h"
 #include "client/network/without_exceptions.h"
 #include "common/status/status_macros.h"
@@ -51,9 +51,7 @@ absl::Status CheckImage(const PreparedCase& prepared, std::int64_t channels) {
 
 struct Predictor::State {
   State(const Study& declared, ComputeDevice chosen)
-      : study(declared),
-        device(std::move(chosen)),
-        network(Channels(declared), declared.classes(), declared.network) {}
+      : study(declared), device(std::move(chosen)), network(MakeNetwork(declared)) {}
 
   absl::Status Load(const NamedTensors& weights);
   absl::Status Slide(const PreparedCase& prepared, const PredictionControl& control,
@@ -61,7 +59,7 @@ struct Predictor::State {
 
   Study study;
   ComputeDevice device;
-  PlainConvUNet network;
+  std::shared_ptr<SegmentationNetwork> network;
 };
 
 absl::Status Predictor::State::Load(const NamedTensors& weights) {
@@ -86,7 +84,7 @@ absl::Status Predictor::State::Slide(const PreparedCase& prepared, const Predict
       .observe = control.observe};
   return SlideWindow(
       prepared.image, Channels(study), study.classes(), windows, work,
-      [this](const torch::Tensor& inputs) { return network(inputs).front(); }, take);
+      [this](const torch::Tensor& inputs) { return network->forward(inputs).front(); }, take);
 }
 
 absl::StatusOr<Predictor> Predictor::Create(const Study& study, const NamedTensors& weights,

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <numeric>
+#include <utility>
 
 #include "client/network/kernel_functions.h"
 #include <ATen/ATen.h>
@@ -14,7 +15,6 @@ namespace {
 constexpr double kNormEpsilon = 1e-5;
 constexpr double kNormMomentum = 0.1;
 constexpr std::int64_t kMostGroups = 8;
-constexpr double kNegativeSlope = 0.01;
 constexpr Triple kOnes{1, 1, 1};
 /// Rows from which on our own convolution is ahead of LibTorch's, which leaves out more of the
 /// zeros around a volume: these count for more where rows are short (docs/performance.md).
@@ -33,19 +33,13 @@ torch::ScalarType SafeType(const torch::Tensor& input, const torch::Tensor& weig
   return type;
 }
 
-/// A module that only gives its children a name.
-class Scope : public torch::nn::Module {
- public:
-  using torch::nn::Module::register_module;
-};
-
 }  // namespace
 
 ConvolutionImpl::ConvolutionImpl(std::int64_t in, std::int64_t out, const Triple& kernel,
-                                 const Triple& stride)
+                                 const Triple& stride, HasBias has_bias)
     : stride_(stride), padding_{(kernel[0] - 1) / 2, (kernel[1] - 1) / 2, (kernel[2] - 1) / 2} {
   weight_ = register_parameter("weight", torch::zeros({out, in, kernel[0], kernel[1], kernel[2]}));
-  bias_ = register_parameter("bias", torch::zeros({out}));
+  if (has_bias == HasBias::kYes) bias_ = register_parameter("bias", torch::zeros({out}));
 }
 
 torch::Tensor ConvolutionImpl::forward(const torch::Tensor& input, Bias use) {
@@ -54,7 +48,8 @@ torch::Tensor ConvolutionImpl::forward(const torch::Tensor& input, Bias use) {
     return DirectConvolution(input, weight_);
   }
   const torch::ScalarType type = SafeType(input, weight_);
-  const torch::Tensor bias = use == Bias::kApply ? bias_.to(type) : torch::Tensor();
+  const bool add_bias = use == Bias::kApply && bias_.defined();
+  const torch::Tensor bias = add_bias ? bias_.to(type) : torch::Tensor();
   if (keeps_packed_ && type == input.scalar_type()) {
     if (!packed_.defined() || packed_.scalar_type() != type) {
       packed_ = at::mkldnn_reorder_conv3d_weight(weight_.to(type).to_mkldnn(), padding_, stride_,
@@ -96,6 +91,7 @@ torch::Tensor UpConvolutionImpl::forward(const torch::Tensor& input) {
 
 FeatureNormImpl::FeatureNormImpl(std::int64_t features, NetworkPlan::Norm norm)
     : norm_(norm), groups_(std::gcd(features, kMostGroups)) {
+  if (norm == NetworkPlan::Norm::kNone) return;
   weight_ = register_parameter("weight", torch::ones({features}));
   bias_ = register_parameter("bias", torch::zeros({features}));
   if (norm == NetworkPlan::Norm::kBatch) {
@@ -113,6 +109,7 @@ torch::Tensor FeatureNormImpl::forward(const torch::Tensor& input, double slope)
 }
 
 torch::Tensor FeatureNormImpl::Normalized(const torch::Tensor& input) {
+  if (norm_ == NetworkPlan::Norm::kNone) return input;
   if (norm_ == NetworkPlan::Norm::kBatch) {
     return at::batch_norm(input, weight_, bias_, running_mean_, running_var_, is_training(),
                           kNormMomentum, kNormEpsilon, /*cudnn_enabled=*/true);
@@ -127,14 +124,16 @@ torch::Tensor FeatureNormImpl::Normalized(const torch::Tensor& input) {
 }
 
 ConvolutionBlockImpl::ConvolutionBlockImpl(std::int64_t in, std::int64_t out, const Triple& kernel,
-                                           const Triple& stride, NetworkPlan::Norm norm)
-    : bias_use_(norm == NetworkPlan::Norm::kInstance ? ConvolutionImpl::Bias::kSkip
+                                           const Triple& stride, NetworkPlan::Norm norm,
+                                           double slope)
+    : slope_(slope),
+      bias_use_(norm == NetworkPlan::Norm::kInstance ? ConvolutionImpl::Bias::kSkip
                                                      : ConvolutionImpl::Bias::kApply),
       conv_(register_module("conv", Convolution(in, out, kernel, stride))),
       norm_(register_module("norm", FeatureNorm(out, norm))) {}
 
 torch::Tensor ConvolutionBlockImpl::forward(const torch::Tensor& input) {
-  return norm_(conv_(input, bias_use_), kNegativeSlope);
+  return norm_(conv_(input, bias_use_), slope_);
 }
 
 ConvolutionStackImpl::ConvolutionStackImpl(std::int64_t blocks, std::int64_t in, std::int64_t out,
@@ -152,46 +151,61 @@ torch::Tensor ConvolutionStackImpl::forward(torch::Tensor features) {
   return features;
 }
 
+UNetDecoderImpl::UNetDecoderImpl(std::int64_t classes, const NetworkPlan& plan) {
+  torch::nn::ModuleList stage_list;
+  torch::nn::ModuleList up_list;
+  torch::nn::ModuleList head_list;
+  for (std::size_t below = plan.stages() - 1; below > 0; --below) {
+    const std::size_t level = below - 1;
+    const std::int64_t features = plan.features[level];
+    up_convolutions_.emplace_back(plan.features[below], features, plan.strides[below]);
+    stages_.emplace_back(plan.convolutions_per_stage, 2 * features, features, plan.kernels[level],
+                         kOnes, plan.norm);
+    heads_.emplace_back(features, classes, kOnes, kOnes);
+    up_list->push_back(up_convolutions_.back());
+    stage_list->push_back(stages_.back());
+    head_list->push_back(heads_.back());
+  }
+  register_module("stages", stage_list);
+  register_module("transpconvs", up_list);
+  register_module("seg_layers", head_list);
+}
+
+std::vector<torch::Tensor> UNetDecoderImpl::forward(std::vector<torch::Tensor> skips,
+                                                    std::int64_t heads) {
+  torch::Tensor features = std::move(skips.back());
+  skips.pop_back();
+
+  std::vector<torch::Tensor> scores;
+  const std::size_t levels = stages_.size();
+  for (std::size_t d = 0; d < levels; ++d) {
+    features = stages_[d](at::cat({up_convolutions_[d](features), skips.back()}, 1));
+    skips.pop_back();
+    if (levels - d <= static_cast<std::size_t>(heads)) {
+      scores.insert(scores.begin(), heads_[d](features));
+    }
+  }
+  return scores;
+}
+
 PlainConvUNetImpl::PlainConvUNetImpl(std::int64_t channels, std::int64_t classes,
                                      const NetworkPlan& plan) {
-  const std::size_t stages = plan.stages();
-  const std::int64_t blocks = plan.convolutions_per_stage;
-
-  auto encoder = std::make_shared<Scope>();
   torch::nn::ModuleList encoder_list;
-  for (std::size_t s = 0; s < stages; ++s) {
+  for (std::size_t s = 0; s < plan.stages(); ++s) {
     const std::int64_t in = s == 0 ? channels : plan.features[s - 1];
-    encoder_stages_.emplace_back(blocks, in, plan.features[s], plan.kernels[s], plan.strides[s],
-                                 plan.norm);
+    encoder_stages_.emplace_back(plan.convolutions_per_stage, in, plan.features[s], plan.kernels[s],
+                                 plan.strides[s], plan.norm);
     torch::nn::ModuleList numbered;  // nnU-Net's stage is a sequence of one
     numbered->push_back(encoder_stages_.back());
     encoder_list->push_back(numbered);
   }
+  auto encoder = std::make_shared<ModuleScope>();
   encoder->register_module("stages", encoder_list);
   register_module("encoder", encoder);
-
-  auto decoder = std::make_shared<Scope>();
-  torch::nn::ModuleList stage_list;
-  torch::nn::ModuleList up_list;
-  torch::nn::ModuleList head_list;
-  for (std::size_t below = stages - 1; below > 0; --below) {
-    const std::size_t level = below - 1;
-    const std::int64_t features = plan.features[level];
-    up_convolutions_.emplace_back(plan.features[below], features, plan.strides[below]);
-    decoder_stages_.emplace_back(blocks, 2 * features, features, plan.kernels[level], kOnes,
-                                 plan.norm);
-    heads_.emplace_back(features, classes, kOnes, kOnes);
-    up_list->push_back(up_convolutions_.back());
-    stage_list->push_back(decoder_stages_.back());
-    head_list->push_back(heads_.back());
-  }
-  decoder->register_module("stages", stage_list);
-  decoder->register_module("transpconvs", up_list);
-  decoder->register_module("seg_layers", head_list);
-  register_module("decoder", decoder);
+  decoder_ = register_module("decoder", UNetDecoder(classes, plan));
 }
 
-void PlainConvUNetImpl::PrepareInference(const torch::Device& device, torch::ScalarType type) {
+void SegmentationNetwork::PrepareInference(const torch::Device& device, torch::ScalarType type) {
   const torch::NoGradGuard no_gradient;
   eval();
   for (torch::Tensor& parameter : parameters()) {
@@ -215,18 +229,8 @@ std::vector<torch::Tensor> PlainConvUNetImpl::forward(const torch::Tensor& input
     features = stage(features);
     skips.push_back(features);
   }
-  skips.pop_back();
-
-  std::vector<torch::Tensor> scores;
-  const std::size_t levels = decoder_stages_.size();
-  for (std::size_t d = 0; d < levels; ++d) {
-    features = decoder_stages_[d](at::cat({up_convolutions_[d](features), skips.back()}, 1));
-    skips.pop_back();
-    if (levels - d <= static_cast<std::size_t>(heads)) {
-      scores.insert(scores.begin(), heads_[d](features));
-    }
-  }
-  return scores;
+  features.reset();
+  return decoder_(std::move(skips), heads);
 }
 
 }  // namespace isoscan

@@ -12,14 +12,19 @@
 
 namespace isoscan {
 
-/// A convolution with "same" padding. Its parameters are made empty: weights always come from a
-/// model (weights_bridge.h), never from LibTorch's own generator.
+/// nnU-Net's leaky ReLU.
+constexpr double kLeakySlope = 0.01;
+
+/// A convolution with "same" padding and, unless HasBias::kNo, a bias. Its parameters are made
+/// empty: weights always come from a model (weights_bridge.h), never from LibTorch's own generator.
 ///
 /// Shapes: input [N, in, D, H, W]; output [N, out, ceil(D / stride), ...]. Computes in the input's
 ///         type; parameters stay float32.
 class ConvolutionImpl : public torch::nn::Module {
  public:
-  ConvolutionImpl(std::int64_t in, std::int64_t out, const Triple& kernel, const Triple& stride);
+  enum class HasBias { kNo, kYes };
+  ConvolutionImpl(std::int64_t in, std::int64_t out, const Triple& kernel, const Triple& stride,
+                  HasBias has_bias = HasBias::kYes);
 
   enum class Bias { kApply, kSkip };
   torch::Tensor forward(const torch::Tensor& input, Bias use = Bias::kApply);
@@ -56,9 +61,9 @@ class UpConvolutionImpl : public torch::nn::Module {
 TORCH_MODULE(UpConvolution);
 
 /// Instance, batch or group normalisation with scale and shift, eps = 1e-5, statistics in float32
-/// or double whatever the input's type; then a leaky ReLU of `slope`, 1 for none. Batch
-/// normalisation keeps running statistics (momentum 0.1) as buffers. Group normalisation:
-/// docs/references.md#wu2018.
+/// or double whatever the input's type, or none, which has no parameters; then a leaky ReLU of
+/// `slope`, 1 for none. Batch normalisation keeps running statistics (momentum 0.1) as buffers.
+/// Group normalisation: docs/references.md#wu2018.
 class FeatureNormImpl : public torch::nn::Module {
  public:
   FeatureNormImpl(std::int64_t features, NetworkPlan::Norm norm);
@@ -76,7 +81,7 @@ class FeatureNormImpl : public torch::nn::Module {
 };
 TORCH_MODULE(FeatureNorm);
 
-/// Convolution, normalisation, leaky ReLU of slope 0.01.
+/// Convolution, normalisation, leaky ReLU of `slope`, 1 for none.
 ///
 /// Under instance normalisation the convolution's bias cancels exactly, so it is not computed: it
 /// has no gradient and stays as it came, where rounding noise would otherwise make it drift (under
@@ -84,10 +89,11 @@ TORCH_MODULE(FeatureNorm);
 class ConvolutionBlockImpl : public torch::nn::Module {
  public:
   ConvolutionBlockImpl(std::int64_t in, std::int64_t out, const Triple& kernel,
-                       const Triple& stride, NetworkPlan::Norm norm);
+                       const Triple& stride, NetworkPlan::Norm norm, double slope = kLeakySlope);
   torch::Tensor forward(const torch::Tensor& input);
 
  private:
+  double slope_;
   Convolution::Impl::Bias bias_use_;
   Convolution conv_;
   FeatureNorm norm_;
@@ -106,36 +112,61 @@ class ConvolutionStackImpl : public torch::nn::Module {
 };
 TORCH_MODULE(ConvolutionStack);
 
+/// A module that only gives its children a name.
+class ModuleScope : public torch::nn::Module {
+ public:
+  using torch::nn::Module::register_module;
+};
+
+/// The way back up of nnU-Net's U-Nets. Source: dynamic-network-architectures' UNetDecoder.
+class UNetDecoderImpl : public torch::nn::Module {
+ public:
+  UNetDecoderImpl(std::int64_t classes, const NetworkPlan& plan);
+
+  /// `skips`: what each stage of the encoder has made, finest first. As SegmentationNetwork's
+  /// forward().
+  std::vector<torch::Tensor> forward(std::vector<torch::Tensor> skips, std::int64_t heads);
+
+ private:
+  std::vector<UpConvolution> up_convolutions_;  ///< Coarsest first, as the two below.
+  std::vector<ConvolutionStack> stages_;
+  std::vector<Convolution> heads_;
+};
+TORCH_MODULE(UNetDecoder);
+
+/// A network of a study's plan. Computes in the type of its input (float32 or bfloat16); parameters
+/// stay float32.
+class SegmentationNetwork : public torch::nn::Module {
+ public:
+  /// Scores before the softmax of the `heads` finest resolutions, finest first.
+  ///
+  /// Shapes: input [N, channels, D, H, W], each of D, H, W a multiple of the product of its
+  ///         strides; output i [N, classes, ...] at the resolution of stage i.
+  /// Throws: c10::Error when the input's shape does not fit.
+  virtual std::vector<torch::Tensor> forward(const torch::Tensor& input,
+                                             std::int64_t heads = 1) = 0;
+
+  /// Makes it ready to predict on `device` with inputs of `type`, and for nothing else: what
+  /// LibTorch does to the weights of a convolution at each call (on a GPU their type, on the CPU
+  /// also oneDNN's order) is done once. Load the weights before.
+  void PrepareInference(const torch::Device& device, torch::ScalarType type);
+};
+
 /// nnU-Net's PlainConvUNet, with its parameter names (common/study/initial_weights.h).
 ///
 ///   image ─ stage 0 ───────────── cat ─ stage ─ head     finest
 ///              └ stage 1 ─── cat ─ stage ┘ ─ (head)      deep supervision
 ///                   └ stage 2 ┘ up
 ///
-/// Computes in the type of its input (float32 or bfloat16); parameters stay float32.
 /// Source: docs/references.md#isensee2021; dynamic-network-architectures' PlainConvUNet.
-/// Throws: c10::Error when the input's shape does not fit.
-class PlainConvUNetImpl : public torch::nn::Module {
+class PlainConvUNetImpl : public SegmentationNetwork {
  public:
   PlainConvUNetImpl(std::int64_t channels, std::int64_t classes, const NetworkPlan& plan);
-
-  /// Scores before the softmax of the `heads` finest resolutions, finest first.
-  ///
-  /// Shapes: input [N, channels, D, H, W], each of D, H, W a multiple of the product of its
-  /// strides;
-  ///         output i [N, classes, ...] at the resolution of stage i.
-  std::vector<torch::Tensor> forward(const torch::Tensor& input, std::int64_t heads = 1);
-
-  /// Makes it ready to predict on `device` with inputs of `type`, and for nothing else: what
-  /// LibTorch does to the weights of a convolution at each call (on a GPU their type, on the CPU
-  /// also oneDNN's order) is done once. Load the weights before.
-  void PrepareInference(const torch::Device& device, torch::ScalarType type);
+  std::vector<torch::Tensor> forward(const torch::Tensor& input, std::int64_t heads = 1) override;
 
  private:
   std::vector<ConvolutionStack> encoder_stages_;
-  std::vector<UpConvolution> up_convolutions_;  ///< Coarsest first, as the two below.
-  std::vector<ConvolutionStack> decoder_stages_;
-  std::vector<Convolution> heads_;
+  UNetDecoder decoder_{nullptr};
 };
 TORCH_MODULE(PlainConvUNet);
 

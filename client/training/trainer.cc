@@ -17,7 +17,7 @@
 
 #include "client/inference/predictor.h"
 #include "client/network/compute_device.h"
-#include "client/network/plain_conv_unet.h"
+#include "client/network/residual_encoder_unet.h"
 #include "client/network/weights_bridge.h"
 #include "client/network/without_exceptions.h"
 #include "client/training/optimizer.h"
@@ -105,9 +105,7 @@ std::chrono::duration<double> ExpectedWrite(const NamedTensors& weights,
 
 struct Trainer::State {
   State(const Study& declared, ComputeDevice chosen)
-      : study(declared),
-        device(std::move(chosen)),
-        network(Channels(declared), declared.classes(), declared.network) {
+      : study(declared), device(std::move(chosen)), network(MakeNetwork(declared)) {
     network->to(device.device);
   }
 
@@ -119,7 +117,7 @@ struct Trainer::State {
 
   Study study;
   ComputeDevice device;
-  PlainConvUNet network;
+  std::shared_ptr<SegmentationNetwork> network;
 };
 
 absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights,
@@ -207,7 +205,7 @@ torch::Tensor Trainer::State::Loss(PatchBatch& batch, const std::vector<double>&
       at::from_blob(batch.labels.data(), {samples, patch[0], patch[1], patch[2]}, torch::kUInt8)
           .to(device.device);
   const std::vector<torch::Tensor> scores =
-      network(images, static_cast<std::int64_t>(head_weights.size()));
+      network->forward(images, static_cast<std::int64_t>(head_weights.size()));
   return SegmentationLoss(scores, labels, head_weights);
 }
 
@@ -268,14 +266,19 @@ std::int64_t EstimateTrainingMemory(const Study& study) {
   std::int64_t largest = 0;  // of a layer, which the backward pass holds several times
   Triple size = plan.patch_size;
   const std::size_t stages = study.network.stages();
-  const std::int64_t convolutions = study.network.convolutions_per_stage;
+  const NetworkPlan& network = study.network;
   for (std::size_t s = 0; s < stages; ++s) {
     for (std::size_t axis = 0; axis < 3; ++axis) size[axis] /= study.network.strides[s][axis];
     const std::int64_t values =
         plan.batch_size * study.network.features[s] * size[0] * size[1] * size[2];
     // Each convolution keeps its result before and after normalisation; the decoder also the
-    // concatenation.
-    kept += values * (s + 1 < stages ? 4 * convolutions + 2 : 2 * convolutions);
+    // concatenation, a residual block its sum, the first of a stage a projection.
+    std::int64_t results = 2 * network.convolutions_per_stage;
+    if (network.kind == NetworkPlan::Kind::kResidual) {
+      results = 5 * network.blocks_per_stage[s] + 2 + (s == 0 ? 2 : 0);
+    }
+    if (s + 1 < stages) results += 2 * network.convolutions_per_stage + 2;
+    kept += values * results;
     largest = std::max(largest, values);
   }
   const Triple& patch = plan.patch_size;

@@ -10,6 +10,9 @@
 #include <utility>
 
 #include "common/random/philox.h"
+#include "common/status/status_macros.h"
+#include "common/weights/safetensors.h"
+#include "common/weights/sha256.h"
 
 namespace isoscan {
 namespace {
@@ -23,19 +26,28 @@ class ShapeList {
  public:
   explicit ShapeList(const Study& study) : network_(study.network) {}
 
-  // Convolution, norm and activation, `convolutions_per_stage` times.
-  void AddStage(const std::string& prefix, std::int64_t in, std::int64_t out,
-                const Triple& kernel) {
-    for (std::int64_t j = 0; j < network_.convolutions_per_stage; ++j) {
-      const std::string convolution = fmt::format("{}.convs.{}", prefix, j);
-      shapes_[convolution + ".conv.weight"] = KernelShape(out, j == 0 ? in : out, kernel);
-      shapes_[convolution + ".conv.bias"] = {out};
-      shapes_[convolution + ".norm.weight"] = {out};
-      shapes_[convolution + ".norm.bias"] = {out};
-      if (network_.norm == NetworkPlan::Norm::kBatch) {
-        shapes_[convolution + ".norm.running_mean"] = {out};
-        shapes_[convolution + ".norm.running_var"] = {out};
-      }
+  // Convolution, norm and activation, `convolutions` times.
+  void AddStack(const std::string& prefix, std::int64_t convolutions, std::int64_t in,
+                std::int64_t out, const Triple& kernel) {
+    for (std::int64_t j = 0; j < convolutions; ++j) {
+      AddConvolution(fmt::format("{}.convs.{}", prefix, j), j == 0 ? in : out, out, kernel);
+    }
+  }
+
+  // Blocks of two convolutions; where the first changes the features, a projection beside it.
+  void AddResidualStage(std::size_t stage, std::int64_t in) {
+    const std::int64_t out = network_.features[stage];
+    const Triple& kernel = network_.kernels[stage];
+    for (std::int64_t b = 0; b < network_.blocks_per_stage[stage]; ++b) {
+      const std::string block = fmt::format("encoder.stages.{}.blocks.{}", stage, b);
+      AddConvolution(block + ".conv1", b == 0 ? in : out, out, kernel);
+      AddConvolution(block + ".conv2", out, out, kernel);
+      if (b > 0 || in == out) continue;
+      // What averages over the stride, where there is one, is number 0 of the sequence.
+      const bool strided = network_.strides[stage] != Triple{1, 1, 1};
+      const std::string projection = block + (strided ? ".skip.1" : ".skip.0");
+      shapes_[projection + ".conv.weight"] = KernelShape(out, in, {1, 1, 1});
+      AddNorm(projection + ".norm", out);
     }
   }
 
@@ -44,12 +56,30 @@ class ShapeList {
     shapes_[prefix + ".bias"] = {out};
   }
 
+  void AddConvolution(const std::string& name, std::int64_t in, std::int64_t out,
+                      const Triple& kernel) {
+    AddWeightAndBias(name + ".conv", KernelShape(out, in, kernel), out);
+    AddNorm(name + ".norm", out);
+  }
+
   TensorShapes Take() && { return std::move(shapes_); }
 
  private:
+  void AddNorm(const std::string& name, std::int64_t features) {
+    if (network_.norm == NetworkPlan::Norm::kNone) return;
+    AddWeightAndBias(name, {features}, features);
+    if (network_.norm == NetworkPlan::Norm::kBatch) {
+      shapes_[name + ".running_mean"] = {features};
+      shapes_[name + ".running_var"] = {features};
+    }
+  }
+
   const NetworkPlan& network_;
   TensorShapes shapes_;
 };
+
+// The normalisation that a residual block ends with: 0, so that the block begins as the identity.
+bool EndsResidualBlock(const std::string& name) { return name.ends_with(".conv2.norm.weight"); }
 
 // PyTorch's rule: the second axis and the kernel, for transposed convolutions too.
 std::int64_t FanIn(const Shape& shape) {
@@ -62,10 +92,20 @@ TensorShapes NetworkShapes(const Study& study) {
   const NetworkPlan& network = study.network;
   ShapeList shapes(study);
 
+  const std::int64_t convolutions = network.convolutions_per_stage;
   auto in = static_cast<std::int64_t>(study.channels.size());
+  if (network.kind == NetworkPlan::Kind::kResidual) {
+    shapes.AddStack("encoder.stem", /*convolutions=*/1, in, network.features[0],
+                    network.kernels[0]);
+    in = network.features[0];
+  }
   for (std::size_t s = 0; s < network.stages(); ++s) {
-    shapes.AddStage(fmt::format("encoder.stages.{}.0", s), in, network.features[s],
-                    network.kernels[s]);
+    if (network.kind == NetworkPlan::Kind::kResidual) {
+      shapes.AddResidualStage(s, in);
+    } else {
+      shapes.AddStack(fmt::format("encoder.stages.{}.0", s), convolutions, in, network.features[s],
+                      network.kernels[s]);
+    }
     in = network.features[s];
   }
 
@@ -76,7 +116,7 @@ TensorShapes NetworkShapes(const Study& study) {
     shapes.AddWeightAndBias(fmt::format("decoder.transpconvs.{}", d),
                             KernelShape(network.features[below], features, network.strides[below]),
                             features);
-    shapes.AddStage(fmt::format("decoder.stages.{}", d), 2 * features, features,
+    shapes.AddStack(fmt::format("decoder.stages.{}", d), convolutions, 2 * features, features,
                     network.kernels[skip]);
     shapes.AddWeightAndBias(fmt::format("decoder.seg_layers.{}", d),
                             KernelShape(study.classes(), features, {1, 1, 1}), study.classes());
@@ -95,12 +135,36 @@ NamedTensors InitialWeights(const Study& study) {
       const double sd = std::sqrt(
           2 / ((1 + kNegativeSlope * kNegativeSlope) * static_cast<double>(FanIn(shape))));
       RandomStream(study.seed, name).FillNormal(tensor.values, sd);
-    } else if (name.ends_with(".norm.weight") || name.ends_with(".running_var")) {
+    } else if ((name.ends_with(".norm.weight") && !EndsResidualBlock(name)) ||
+               name.ends_with(".running_var")) {
       std::fill(tensor.values.begin(), tensor.values.end(), 1.0F);
     }
     tensor.shape = std::move(shape);
   }
   return weights;
+}
+
+std::string WeightsDigest(const NamedTensors& weights) {
+  return Sha256Of(EncodeSafetensors(weights, {}));
+}
+
+absl::Status CheckStartingWeights(const Study& study, const std::string& source,
+                                  const NamedTensors& weights) {
+  RETURN_IF_ERROR(CheckShapes(source, ShapesOf(weights), NetworkShapes(study)));
+  for (const auto& [name, tensor] : weights) {
+    const auto wrong = std::find_if(tensor.values.begin(), tensor.values.end(),
+                                    [](float value) { return !std::isfinite(value); });
+    if (wrong == tensor.values.end()) continue;
+    return absl::InvalidArgumentError(fmt::format("{}: {} has the value {} at index {}", source,
+                                                  name, *wrong, wrong - tensor.values.begin()));
+  }
+  const std::string& declared = study.network.initial_weights;
+  if (declared.empty()) return absl::OkStatus();
+  const std::string digest = WeightsDigest(weights);
+  if (digest == declared) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{} has weights {}, study {} starts from initial_weights = \"{}\"", source,
+                  digest, study.name, declared));
 }
 
 }  // namespace isoscan

@@ -201,6 +201,10 @@ PlanningRule ReadPlanning(ConfigReader table) {
 
 NetworkPlan ReadNetwork(ConfigReader table, bool required) {
   NetworkPlan plan;
+  plan.kind = OneOf<NetworkPlan::Kind>(
+      table, "kind",
+      {{"plain", NetworkPlan::Kind::kPlain}, {"residual", NetworkPlan::Kind::kResidual}}, 0);
+  const bool residual = plan.kind == NetworkPlan::Kind::kResidual;
   using Lists = std::vector<std::vector<std::int64_t>>;
   plan.features = table.Integers("features", {.minimum = 1, .maximum = 2048},
                                  required ? std::nullopt : std::optional(plan.features));
@@ -208,13 +212,18 @@ NetworkPlan ReadNetwork(ConfigReader table, bool required) {
                          required ? std::nullopt : std::optional(Lists()));
   plan.kernels = Triples(table, "kernels", {.minimum = 1, .maximum = 7},
                          std::vector(plan.features.size(), std::vector<std::int64_t>(3, 3)));
-  plan.convolutions_per_stage = table.Integer(
-      "convolutions_per_stage", {.minimum = 1, .maximum = 8}, plan.convolutions_per_stage);
+  plan.convolutions_per_stage =
+      table.Integer("convolutions_per_stage", {.minimum = 1, .maximum = 8}, residual ? 1 : 2);
+  if (residual) {
+    plan.blocks_per_stage = table.Integers("blocks_per_stage", {.minimum = 1, .maximum = 16});
+  }
   plan.norm = OneOf<NetworkPlan::Norm>(table, "norm",
                                        {{"instance", NetworkPlan::Norm::kInstance},
                                         {"batch", NetworkPlan::Norm::kBatch},
-                                        {"group", NetworkPlan::Norm::kGroup}},
+                                        {"group", NetworkPlan::Norm::kGroup},
+                                        {"none", NetworkPlan::Norm::kNone}},
                                        0);
+  plan.initial_weights = table.Text("initial_weights", "");
   return plan;
 }
 
@@ -411,11 +420,15 @@ bool CheckStages(const NetworkPlan& network, ConfigReader& table) {
     return false;
   }
   bool consistent = true;
-  for (const auto& [key, count] : {std::pair("strides", network.strides.size()),
-                                   std::pair("kernels", network.kernels.size())}) {
-    if (count == stages) continue;
-    table.Refuse(key, fmt::format("has {} triples, features has {} stages", count, stages));
+  const auto check = [&](const char* key, std::size_t count, const char* of) {
+    if (count == stages) return;
+    table.Refuse(key, fmt::format("has {} {}, features has {} stages", count, of, stages));
     consistent = false;
+  };
+  check("strides", network.strides.size(), "triples");
+  check("kernels", network.kernels.size(), "triples");
+  if (network.kind == NetworkPlan::Kind::kResidual) {
+    check("blocks_per_stage", network.blocks_per_stage.size(), "numbers");
   }
   if (!network.strides.empty() && network.strides.front() != Triple{1, 1, 1}) {
     table.Refuse("strides", "must begin with [1, 1, 1]: the first stage has full resolution");
@@ -457,8 +470,10 @@ void CheckPatch(const Study& study, ConfigReader table) {
     table.Refuse("patch_size", fmt::format("times batch_size is {} voxels, allowed are {}", voxels,
                                            kMaximumBatchVoxels));
   }
-  const bool batch_norm = study.network.norm == NetworkPlan::Norm::kBatch;
-  if (coarsest_voxels * (batch_norm ? training.batch_size : 1) < 2) {
+  const NetworkPlan::Norm norm = study.network.norm;
+  const bool batch_norm = norm == NetworkPlan::Norm::kBatch;
+  if (norm != NetworkPlan::Norm::kNone &&
+      coarsest_voxels * (batch_norm ? training.batch_size : 1) < 2) {
     table.Refuse("patch_size",
                  "leaves a single voxel at the coarsest stage, which has no standard deviation to "
                  "normalise by; use a larger patch or fewer strides");
@@ -498,6 +513,17 @@ void CheckTraining(const Study& study, ConfigReader& reader) {
   const bool none = study.training.augmentation == TrainingPlan::Augmentation::kNone;
   if (none && training.Has("intensity_augmentation") && study.training.intensity_augmentation > 0) {
     training.Refuse("intensity_augmentation", "is set, but augmentation = \"none\"; remove it");
+  }
+  const std::string& initial = study.network.initial_weights;
+  if (!initial.empty() && !IsSha256(initial)) {
+    network.Refuse("initial_weights",
+                   "is no SHA-256 of weights: 64 lower-case hexadecimal digits, as `isoscan-client "
+                   "import` prints them");
+  }
+  if (!initial.empty() && study.evaluation.local_only) {
+    network.Refuse("initial_weights",
+                   "goes with local_only = false only: a site that trains alone has the weights of "
+                   "the seed to start from");
   }
   if (study.planning.has_value()) return CheckLeftToThePlan(reader);
   if (!CheckStages(study.network, network)) return;

@@ -42,19 +42,29 @@ struct PlanningRule {
   double memory_gb = 8;  ///< Of a GPU, as nnU-Net counts it.
 };
 
-/// nnU-Net's PlainConvUNet. Stage 0 is the finest.
+/// nnU-Net's PlainConvUNet or ResidualEncoderUNet. Stage 0 is the finest.
 struct NetworkPlan {
+  enum class Kind {
+    kPlain,
+    kResidual,  ///< The encoder has residual blocks of two convolutions.
+  };
   enum class Norm {
     kInstance,
     kBatch,  ///< Running statistics are averaged with the weights.
     kGroup,  ///< gcd(8, features) groups of channels, of one sample each.
+    kNone,
   };
 
+  Kind kind = Kind::kPlain;
   std::vector<std::int64_t> features;  ///< Channels per stage.
   std::vector<Triple> strides;         ///< Per stage; the first is 1, 1, 1.
   std::vector<Triple> kernels;         ///< Per stage; odd.
+  /// In encoder and decoder; of kResidual in the decoder alone, and 1 by default.
   std::int64_t convolutions_per_stage = 2;
+  std::vector<std::int64_t> blocks_per_stage = {};  ///< Of kResidual, per stage of the encoder.
   Norm norm = Norm::kInstance;
+  /// WeightsDigest() of what the study starts from; empty: InitialWeights().
+  std::string initial_weights = "";
 
   std::size_t stages() const { return features.size(); }
 };

@@ -86,6 +86,9 @@ absl::Status Run::StartServerAndEnrol() {
   fs::remove_all(state_, error);
   fs::remove_all(plan_.out / "logs", error);
   RETURN_IF_ERROR(federation_.InitServer(stop_));
+  if (!plan_.initial_weights.empty()) {
+    RETURN_IF_ERROR(federation_.ImportWeights(plan_.initial_weights, stop_));
+  }
   const int share = std::max(1, AvailableCores() / static_cast<int>(plan_.sites.size()));
   for (const SandboxSite& site : plan_.sites) {
     RETURN_IF_ERROR(federation_.Enrol(site.name, stop_));

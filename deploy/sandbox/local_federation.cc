@@ -119,6 +119,11 @@ absl::Status LocalFederation::StartServer(std::stop_token stop) {
                   server_->log().string()));
 }
 
+absl::Status LocalFederation::ImportWeights(const fs::path& weights, std::stop_token stop) {
+  return RunToEnd(Server({"import", weights.string(), "--state", server_state().string()}),
+                  std::move(stop));
+}
+
 absl::Status LocalFederation::Enrol(const std::string& site, std::stop_token stop) {
   const std::string invitation = (folder_ / (site + ".invitation")).string();
   RETURN_IF_ERROR(

@@ -46,6 +46,8 @@ class LocalFederation {
   absl::Status InitServer(std::stop_token stop);
   /// Starts (or, after the server has ended, restarts) it on the address it had.
   absl::Status StartServer(std::stop_token stop);
+  /// Gives the server weights for studies to start from.
+  absl::Status ImportWeights(const std::filesystem::path& weights, std::stop_token stop);
   absl::Status Enrol(const std::string& site, std::stop_token stop);
   /// client.toml of an enrolled site.
   absl::Status Configure(const SandboxSite& site, const std::string& device, int threads) const;

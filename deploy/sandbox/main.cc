@@ -60,6 +60,7 @@ struct RunOptions {
   std::string device = "auto";
   int threads = 0;
   bool keep_state = false;
+  std::string initial_weights;
   std::vector<std::string> arms{"local", "pooled", "federated"};
   std::string variants;
   std::int64_t repetitions = 1;
@@ -165,6 +166,7 @@ absl::StatusOr<FederationRun> PlannedRun(const RunOptions& options) {
                     .threads_per_site = options.threads,
                     .device = options.device,
                     .keep_state = options.keep_state};
+  if (!options.initial_weights.empty()) run.initial_weights = fs::absolute(options.initial_weights);
   for (const std::string& site : options.sites) {
     ASSIGN_OR_RETURN(SandboxSite parsed, ParseSandboxSite(site));
     run.sites.push_back(std::move(parsed));
@@ -218,6 +220,8 @@ void AddRunOptions(CLI::App& command, RunOptions& options) {
   command.add_option("--threads", options.threads, "Threads of each site; 0 shares the cores")
       ->check(CLI::Range(0, 1024));
   command.add_option("--device", options.device, "auto, cpu, cuda or cuda:N");
+  command.add_option("--initial-weights", options.initial_weights,
+                     "The weights (.safetensors) that the study's initial_weights names");
   command.add_flag("--keep-state", options.keep_state,
                    "Keep the server's and the sites' folders, keys included");
 }

@@ -9,6 +9,22 @@
 namespace isoscan {
 namespace {
 
+std::string NetworkInWords(const NetworkPlan& network) {
+  const std::string kind =
+      network.kind == NetworkPlan::Kind::kResidual ? "residual encoder" : "plain convolutions";
+  switch (network.norm) {
+    case NetworkPlan::Norm::kInstance:
+      return kind + ", instance normalisation";
+    case NetworkPlan::Norm::kBatch:
+      return kind + ", batch normalisation";
+    case NetworkPlan::Norm::kGroup:
+      return kind + ", group normalisation";
+    case NetworkPlan::Norm::kNone:
+      break;
+  }
+  return kind + ", no normalisation";
+}
+
 std::string Joined(const std::vector<std::string>& parts) {
   std::string text;
   for (const std::string& part : parts) text += (text.empty() ? "" : ", ") + part;
@@ -123,9 +139,7 @@ std::string ProvenanceSection(const ReportContent& content) {
   row("Labels", Joined(study.labels));
   row("Held out", HeldOutInWords(study.held_out));
   row("Harmonisation", InWords(study.harmonization));
-  row("Layers", study.network.norm == NetworkPlan::Norm::kInstance ? "instance normalisation"
-                : study.network.norm == NetworkPlan::Norm::kBatch  ? "batch normalisation"
-                                                                   : "group normalisation");
+  row("Network", NetworkInWords(study.network));
   row("Training",
       fmt::format("{} per round and hospital, batches of {}",
                   FormatCount(study.training.steps_per_round, "step"), study.training.batch_size));

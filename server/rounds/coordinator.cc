@@ -99,9 +99,9 @@ void Coordinator::State::Announce() {
 }
 
 absl::StatusOr<GlobalModelRecord> Coordinator::State::MakeInitialModel(const Study& study) const {
+  ASSIGN_OR_RETURN(const NamedTensors weights, models.StartingWeights(study));
   const std::filesystem::path draft = models.DraftOf(study.name);
-  RETURN_IF_ERROR(
-      WriteSafetensors(draft, InitialWeights(study), WeightsMetadataOf(study, /*round=*/0)));
+  RETURN_IF_ERROR(WriteSafetensors(draft, weights, WeightsMetadataOf(study, /*round=*/0)));
   return models.Keep(draft, /*round=*/0);
 }
 

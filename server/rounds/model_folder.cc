@@ -6,6 +6,8 @@
 #include <system_error>
 
 #include "common/status/status_macros.h"
+#include "common/study/initial_weights.h"
+#include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
 #include <fcntl.h>
 #include <unistd.h>
@@ -18,6 +20,28 @@ std::filesystem::path ModelFolder::PathOf(const std::string& digest) const {
 
 std::filesystem::path ModelFolder::DraftOf(const std::string& study) const {
   return folder_ / (study + ".draft");
+}
+
+absl::StatusOr<NamedTensors> ModelFolder::StartingWeights(const Study& study) const {
+  const std::string& digest = study.network.initial_weights;
+  if (digest.empty()) return InitialWeights(study);
+  const absl::StatusOr<SafetensorsFile> file = SafetensorsFile::Open(PathOf(digest));
+  if (absl::IsNotFound(file.status())) {
+    return absl::FailedPreconditionError(
+        fmt::format("study {} starts from the weights {}, which this server does not have: "
+                    "isoscan-server import WEIGHTS --state FOLDER, where it runs",
+                    study.name, digest));
+  }
+  RETURN_IF_ERROR(file.status());
+  NamedTensors weights = file->ReadAll();
+  RETURN_IF_ERROR(CheckStartingWeights(study, digest, weights));
+  return weights;
+}
+
+absl::StatusOr<std::string> ModelFolder::Import(const NamedTensors& weights) const {
+  std::string digest = WeightsDigest(weights);
+  RETURN_IF_ERROR(WriteSafetensors(PathOf(digest), weights, {}));
+  return digest;
 }
 
 absl::StatusOr<GlobalModelRecord> ModelFolder::Keep(const std::filesystem::path& draft,

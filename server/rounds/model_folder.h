@@ -6,6 +6,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "common/study/study.h"
+#include "common/weights/named_tensors.h"
 #include "server/rounds/journal.h"
 
 namespace isoscan {
@@ -17,6 +19,16 @@ class ModelFolder {
   explicit ModelFolder(std::filesystem::path folder) : folder_(std::move(folder)) {}
 
   std::filesystem::path PathOf(const std::string& digest) const;
+
+  /// What the study starts from: drawn from its seed, or imported under the digest that it names.
+  /// Errors: FAILED_PRECONDITION weights that were not imported; those of SafetensorsFile::Open and
+  ///         CheckStartingWeights.
+  absl::StatusOr<NamedTensors> StartingWeights(const Study& study) const;
+
+  /// Keeps weights for studies to start from, and answers with their digest. Another process may
+  /// use the folder meanwhile.
+  /// Errors: those of WriteError.
+  absl::StatusOr<std::string> Import(const NamedTensors& weights) const;
 
   /// Where a model is written before its digest is known. One name per study, which has no dot.
   std::filesystem::path DraftOf(const std::string& study) const;

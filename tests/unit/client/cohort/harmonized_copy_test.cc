@@ -815,6 +815,70 @@ TEST_F(HarmonizedCopyTest, WritesASingleImageIntoTheCurrentFolder) {
   EXPECT_TRUE(fs::exists(folder_.path() / "single.nii.gz"));
 }
 
+/// What nnU-Net's reader gets is the network's input, voxel by voxel, in whatever order it is
+/// stored.
+TEST_F(HarmonizedCopyTest, WritesForNnunetTheImagesAloneInLpsOrderByCaseAndChannel) {
+  const fs::path flair = in_ / "sub-2/anat/sub-2_FLAIR.nii.gz";
+  ASSERT_OK(WriteVolume(flair, SmoothVolume(StoredGrid())));
+  CopyRequest request = RequestOf(in_, out_);
+  request.channels = {"FLAIR", "T1w"};
+  request.for_nnunet = true;
+
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(request));
+
+  EXPECT_EQ(copy.written, 4);
+  std::set<std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(out_)) {
+    if (entry.path().extension() != ".json") files.insert(entry.path().lexically_relative(out_));
+  }
+  EXPECT_THAT(files, testing::ElementsAre("sub-1_0001.nii.gz", "sub-2_0000.nii.gz",
+                                          "sub-2_0001.nii.gz", "sub-3_0001.nii.gz"));
+  EXPECT_EQ(RecordOf("sub-2_0000")["voxel_order"], "LPS");
+  ASSERT_OK_AND_ASSIGN(const Volume stored, ReadVolume(flair));
+  ASSERT_OK_AND_ASSIGN(const Volume harmonised, ReadVolume(out_ / "sub-2_0000.nii.gz"));
+  Volume expected = ToCanonical(stored);
+  ASSERT_OK(Harmonize(expected, HarmonizationPlan()));
+  EXPECT_EQ(harmonised.voxels, expected.voxels);
+  EXPECT_TRUE(SameGrid(harmonised.geometry, expected.geometry));
+  EXPECT_FALSE(SameGrid(harmonised.geometry, stored.geometry));
+
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy again, Make(request));
+  EXPECT_EQ(again.kept, 4);
+}
+
+TEST_F(HarmonizedCopyTest, KnowsTheCaseOfEveryLayoutForNnunet) {
+  const auto names = [&](const fs::path& cohort) {
+    const fs::path out = folder_.path() / "for_nnunet" / cohort.filename();
+    CopyRequest request = RequestOf(cohort, out);
+    request.channels = {"T1w"};
+    request.for_nnunet = true;
+    EXPECT_OK(Make(request));
+    std::set<std::string> files;
+    for (const auto& entry : fs::recursive_directory_iterator(out)) {
+      if (entry.path().extension() != ".json") files.insert(entry.path().lexically_relative(out));
+    }
+    return files;
+  };
+  const fs::path decathlon = folder_.path() / "decathlon";
+  WriteText(decathlon / "dataset.json", R"({"modality": {"0": "T1w"}, "labels": {"0": "background"},
+      "training": [{"image": "imagesTr/a_0007.nii.gz", "label": "labelsTr/a_0007.nii.gz"}]})");
+  const fs::path nnunet = folder_.path() / "nnunet";
+  WriteText(nnunet / "dataset.json", R"({"channel_names": {"0": "T1w"},
+      "labels": {"background": 0}, "file_ending": ".nii.gz"})");
+  for (const fs::path& cohort : {decathlon, nnunet}) {
+    fs::create_directories(cohort / "imagesTr");
+    ASSERT_OK(WriteVolume(
+        cohort / (cohort == nnunet ? "imagesTr/b_0000.nii.gz" : "imagesTr/a_0007.nii.gz"),
+        SmoothVolume(StoredGrid())));
+  }
+  const fs::path dicom = folder_.path() / "dicom";
+  WriteMrSeries(dicom / "case-1/t1", NumberedVolume(ObliqueGeometry({6, 5, 7})), nullptr, "1");
+
+  EXPECT_THAT(names(decathlon), testing::ElementsAre("a_0007_0000.nii.gz"));
+  EXPECT_THAT(names(nnunet), testing::ElementsAre("b_0000.nii.gz"));
+  EXPECT_THAT(names(dicom), testing::ElementsAre("case-1_0000.nii.gz"));
+}
+
 TEST_F(HarmonizedCopyTest, RefusesPlacesThatWouldMixInputAndOutput) {
   const auto to = [this](const fs::path& output) { return Make(RequestOf(in_, output)); };
   EXPECT_THAT(to(in_), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("overwrite")));

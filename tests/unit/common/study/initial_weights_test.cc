@@ -4,18 +4,22 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <string>
 
 #include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
+#include "tests/support/status_matchers.h"
 
 namespace isoscan {
 namespace {
 
+using testing::AllOf;
 using testing::Contains;
 using testing::Each;
 using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::Key;
 using testing::Not;
 
@@ -85,6 +89,49 @@ TEST(NetworkShapes, HaveRunningStatisticsOnlyWithBatchNorm) {
   EXPECT_EQ(NetworkShapes(study).at("decoder.stages.0.convs.1.norm.running_var"), Shape{8});
 }
 
+// nnU-Net's residual encoder M, as the same package prints it.
+TEST(NetworkShapes, AreThoseOfNnunetsResidualEncoderUnet) {
+  Study study = StudyWith({32, 64, 128, 256, 320, 320});
+  study.network.kind = NetworkPlan::Kind::kResidual;
+  study.network.blocks_per_stage = {1, 3, 4, 6, 6, 6};
+  study.network.convolutions_per_stage = 1;
+
+  const TensorShapes shapes = NetworkShapes(study);
+
+  EXPECT_EQ(shapes.size(), 264U);
+  EXPECT_EQ(Parameters(shapes), 102'350'575);
+  EXPECT_EQ(shapes.at("encoder.stem.convs.0.conv.weight"), (Shape{32, 1, 3, 3, 3}));
+  EXPECT_EQ(shapes.at("encoder.stages.1.blocks.0.conv1.conv.weight"), (Shape{64, 32, 3, 3, 3}));
+  EXPECT_EQ(shapes.at("encoder.stages.1.blocks.0.skip.1.conv.weight"), (Shape{64, 32, 1, 1, 1}));
+  EXPECT_THAT(shapes, Not(Contains(Key("encoder.stages.1.blocks.0.skip.1.conv.bias"))));
+  EXPECT_EQ(shapes.at("encoder.stages.5.blocks.5.conv2.norm.bias"), (Shape{320}));
+  // The features stay: what is added only averages over the stride.
+  EXPECT_THAT(shapes, Not(Contains(Key("encoder.stages.5.blocks.0.skip.1.conv.weight"))));
+  EXPECT_EQ(shapes.at("decoder.stages.0.convs.0.conv.weight"), (Shape{320, 640, 3, 3, 3}));
+  EXPECT_THAT(shapes, Not(Contains(Key("decoder.stages.0.convs.1.conv.weight"))));
+}
+
+TEST(NetworkShapes, HaveNoNormsWithoutNormalisation) {
+  Study study = StudyWith({8, 16});
+  study.network.norm = NetworkPlan::Norm::kNone;
+
+  for (const auto& [name, shape] : NetworkShapes(study)) {
+    EXPECT_EQ(name.find("norm"), std::string::npos) << name;
+  }
+}
+
+TEST(InitialWeights, LetResidualBlocksBeginAsTheIdentity) {
+  Study study = StudyWith({8, 16});
+  study.network.kind = NetworkPlan::Kind::kResidual;
+  study.network.blocks_per_stage = {1, 2};
+
+  const NamedTensors weights = InitialWeights(study);
+
+  EXPECT_THAT(weights.at("encoder.stages.1.blocks.1.conv1.norm.weight").values, Each(1));
+  EXPECT_THAT(weights.at("encoder.stages.1.blocks.1.conv2.norm.weight").values, Each(0));
+  EXPECT_THAT(weights.at("encoder.stages.1.blocks.0.skip.1.norm.weight").values, Each(1));
+}
+
 TEST(InitialWeights, HaveTheShapesOfTheNetwork) {
   Study study = StudyWith({8, 16, 32});
   study.network.norm = NetworkPlan::Norm::kBatch;
@@ -123,6 +170,30 @@ TEST(InitialWeights, AreHeNormalWithZeroBiasesAndUnitNorms) {
   EXPECT_THAT(weights.at("encoder.stages.1.0.convs.1.norm.bias").values, Each(0));
   EXPECT_THAT(weights.at("encoder.stages.1.0.convs.1.norm.running_mean").values, Each(0));
   EXPECT_THAT(weights.at("encoder.stages.1.0.convs.1.norm.running_var").values, Each(1));
+}
+
+TEST(StartingWeights, AreThoseThatTheStudyNames) {
+  Study study = StudyWith({4, 8});
+  const NamedTensors weights = InitialWeights(study);
+  EXPECT_OK(CheckStartingWeights(study, "weights.safetensors", weights));
+  study.network.initial_weights = WeightsDigest(weights);
+  EXPECT_OK(CheckStartingWeights(study, "weights.safetensors", weights));
+
+  NamedTensors others = weights;
+  others["decoder.seg_layers.0.bias"].values[1] = 2;
+  NamedTensors broken = weights;
+  broken["decoder.seg_layers.0.bias"].values[1] = std::numeric_limits<float>::infinity();
+  NamedTensors missing = weights;
+  missing.erase("decoder.seg_layers.0.bias");
+
+  EXPECT_THAT(CheckStartingWeights(study, "weights.safetensors", others),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr(WeightsDigest(others)), HasSubstr(WeightsDigest(weights)))));
+  EXPECT_THAT(CheckStartingWeights(study, "weights.safetensors", broken),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("decoder.seg_layers.0.bias has the value inf at index 1")));
+  EXPECT_THAT(CheckStartingWeights(study, "weights.safetensors", missing),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("is missing")));
 }
 
 TEST(InitialWeights, DependOnTheSeedAlone) {

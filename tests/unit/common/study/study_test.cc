@@ -204,6 +204,26 @@ TEST(ParseStudy, ReadsEveryKey) {
   EXPECT_THAT(study->rounds.quorum.required_sites, ElementsAre("north"));
 }
 
+TEST(ParseStudy, ReadsAResidualEncoder) {
+  const std::string residual =
+      With(kComplete, "convolutions_per_stage = 3\nnorm = \"batch\"",
+           "kind = \"residual\"\nblocks_per_stage = [1, 3, 4]\nnorm = \"none\"");
+
+  const auto study = ParseStudy(residual, "study.toml");
+
+  ASSERT_OK(study);
+  EXPECT_EQ(study->network.kind, NetworkPlan::Kind::kResidual);
+  EXPECT_THAT(study->network.blocks_per_stage, ElementsAre(1, 3, 4));
+  EXPECT_EQ(study->network.convolutions_per_stage, 1);
+  EXPECT_EQ(study->network.norm, NetworkPlan::Norm::kNone);
+  EXPECT_THAT(ParseStudy(With(residual, "[1, 3, 4]", "[1, 3]"), "study.toml"),
+              StatusIs(StatusCode::kInvalidArgument,
+                       HasSubstr("blocks_per_stage has 2 numbers, features has 3 stages")));
+  // Blocks that nobody builds are a misunderstanding.
+  EXPECT_THAT(ParseStudy(With(residual, "kind = \"residual\"\n", ""), "study.toml"),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("blocks_per_stage")));
+}
+
 TEST(ParseStudy, KeepsTheTextAndItsDigest) {
   const auto study = ParseStudy(kSmallest, "study.toml");
   ASSERT_OK(study);
@@ -254,6 +274,12 @@ INSTANTIATE_TEST_SUITE_P(
                 "sites has 'north' twice"},
         Refusal{"SiteThatIsNoName", "\"st-marys\"", "\"st marys\"", "sites has 'st marys'"},
         Refusal{"NegativeSeed", "seed = 9", "seed = -1", "seed is -1"},
+        Refusal{"InitialWeightsThatAreNoDigest", "norm = \"batch\"",
+                "norm = \"batch\"\ninitial_weights = \"start.safetensors\"",
+                "initial_weights is no SHA-256"},
+        Refusal{"InitialWeightsOfASiteThatTrainsAlone", "norm = \"batch\"",
+                "norm = \"batch\"\ninitial_weights = \"" + std::string(64, 'a') + "\"",
+                "local_only"},
         Refusal{"EverythingHeldOut", "every = 4", "every = 1", "every is 1"},
         Refusal{"ZeroOutsideOfAnOtsuMask", "mask = \"given\"", "mask = \"otsu\"",
                 "outside is 'zero'"},

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <array>
 
+#include "common/study/initial_weights.h"
 #include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
+#include "server/rounds/model_folder.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/server/rounds/federation_in_memory.h"
 
@@ -54,6 +56,42 @@ TEST(Coordinator, LeadsThreeSitesThroughAStudy) {
   EXPECT_EQ(federation.AskedOf("berlin")->kind, Kind::kStudyEnded);
   EXPECT_THAT(federation.StagedFiles(), IsEmpty());
   EXPECT_EQ(coordinator.NextDeadline(), std::nullopt);
+}
+
+TEST(Coordinator, StartsAStudyFromTheWeightsThatItNamesOrNotAtAll) {
+  FederationInMemory federation;
+  Coordinator& coordinator = federation.coordinator();
+  ASSERT_OK_AND_ASSIGN(Study study, ParseStudy(TinyStudy().toml(), "study.toml"));
+  study.seed = 77;
+  const NamedTensors weights = InitialWeights(study);
+  NamedTensors others = weights;
+  others.begin()->second.values[0] += 1;
+  const auto named = [](const std::string& digest) {
+    std::string text = TinyStudy().toml();
+    const std::string table = "[network]\n";
+    return text.insert(text.find(table) + table.size(), "initial_weights = \"" + digest + "\"\n");
+  };
+  const ModelFolder models(federation.folder() / "models");
+
+  EXPECT_THAT(coordinator.CreateStudy(named(WeightsDigest(weights))),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("isoscan-server import")));
+  ASSERT_OK_AND_ASSIGN(const std::string digest, models.Import(weights));
+  ASSERT_OK(coordinator.CreateStudy(named(digest)));
+
+  EXPECT_EQ(digest, WeightsDigest(weights));
+  ASSERT_OK_AND_ASSIGN(const SafetensorsFile first,
+                       SafetensorsFile::Open(models.PathOf(federation.NewestModel())));
+  EXPECT_EQ(first.ReadAll(), weights);
+  EXPECT_EQ(first.metadata().at("round"), "0");
+  EXPECT_NE(federation.NewestModel(), digest);
+  // Something else under that name, which only somebody with access to the folder can have put
+  // there.
+  const std::string other = WeightsDigest(others);
+  ASSERT_OK(WriteSafetensors(models.PathOf(other), weights, {}));
+  std::string text = named(other);
+  text.replace(text.find("\"tiny\""), 6, "\"huge\"");
+  EXPECT_THAT(coordinator.CreateStudy(text), StatusIs(absl::StatusCode::kInvalidArgument,
+                                                      AllOf(HasSubstr(other), HasSubstr(digest))));
 }
 
 TEST(Coordinator, RecordsWhatTheReportIsMadeOf) {
