@@ -20,7 +20,7 @@ std::string Lists(const std::vector<Triple>& triples) {
 absl::StatusOr<std::string> PlanToml(const CohortPlan& plan) {
   if (plan.preset != PlanPreset::kPlain) {
     return absl::FailedPreconditionError(
-        fmt::format("the plan is for a residual encoder ({}), which a study cannot declare yet: "
+        fmt::format("the plan is for a residual encoder ({}), which is not written as a study yet: "
                     "plan with the preset {}",
                     ToString(plan.preset), ToString(PlanPreset::kPlain)));
   }

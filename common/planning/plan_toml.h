@@ -13,7 +13,7 @@ namespace isoscan {
 /// lacks these tables, or is laid over one (WithOverlay); what a study allows is ParseStudy's to
 /// say.
 ///
-/// Errors: FAILED_PRECONDITION a residual encoder, which a study cannot declare yet.
+/// Errors: FAILED_PRECONDITION a residual encoder, which is not written yet.
 absl::StatusOr<std::string> PlanToml(const CohortPlan& plan);
 
 }  // namespace isoscan

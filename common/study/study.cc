@@ -192,7 +192,7 @@ HarmonizationPlan ReadHarmonization(ConfigReader table, const std::vector<std::s
 
 PlanningRule ReadPlanning(ConfigReader table) {
   PlanningRule rule;
-  // The residual presets follow once a study can declare such an encoder.
+  // PlanToml() does not write the residual presets yet.
   rule.preset = OneOf<PlanPreset>(table, "preset", {PlanPreset::kPlain});
   rule.memory_gb = table.Number("memory_gb", {.minimum = 0.001, .maximum = 10'000},
                                 DefaultMemoryGb(rule.preset));

@@ -7,8 +7,9 @@
 // cut and augmented beside it as in training. A way's name in, its median over three steps out; two
 // steps go first and are not timed.
 //
-// `limit` is the convolutions of such a step alone, layer by layer, forward and both gradients, and
-// `LibTorch's convolutions` the same by LibTorch. ISOSCAN_THREADS: 2 unless it says otherwise.
+// `limit` is the convolutions of such a step alone in float32, layer by layer, forward and both
+// gradients; `LibTorch's convolutions` the same by LibTorch. ISOSCAN_THREADS: 2 unless it says
+// otherwise.
 #include <fmt/format.h>
 #include <torch/types.h>
 
@@ -167,13 +168,14 @@ Run Convolutions(TrainingPlan::Precision precision, bool ours) {
 std::map<std::string, std::function<Run()>> Ways() {
   using Precision = TrainingPlan::Precision;
   std::map<std::string, std::function<Run()>> ways{
-      {"float32", [] { return Train(Precision::kFloat32); }},
+      {"float32: step", [] { return Train(Precision::kFloat32); }},
       {"limit", [] { return Convolutions(Precision::kFloat32, true); }},
-      {"LibTorch's convolutions", [] { return Convolutions(Precision::kFloat32, false); }}};
+      {"float32: LibTorch's convolutions",
+       [] { return Convolutions(Precision::kFloat32, false); }}};
   if (CpuHasBfloat16()) {
-    ways["bfloat16"] = [] { return Train(Precision::kMixed); };
-    ways["limit, bfloat16"] = [] { return Convolutions(Precision::kMixed, true); };
-    ways["LibTorch's convolutions, bfloat16"] = [] {
+    ways["bfloat16: step"] = [] { return Train(Precision::kMixed); };
+    ways["bfloat16: convolutions"] = [] { return Convolutions(Precision::kMixed, true); };
+    ways["bfloat16: LibTorch's convolutions"] = [] {
       return Convolutions(Precision::kMixed, false);
     };
   }

@@ -60,13 +60,13 @@ def dynunet():
 
 
 WAYS = {  # network, channels-last, bfloat16, compiled
-    "PyTorch": (nnunet, False, False, False),
-    "PyTorch, compiled": (nnunet, False, False, True),
-    "PyTorch, channels-last, compiled": (nnunet, True, False, True),
-    "MONAI": (dynunet, False, False, False),
-    "PyTorch, bfloat16": (nnunet, False, True, False),
-    "PyTorch, bfloat16, channels-last": (nnunet, True, True, False),
-    "PyTorch, bfloat16, channels-last, compiled": (nnunet, True, True, True),
+    "float32: PyTorch": (nnunet, False, False, False),
+    "float32: PyTorch, compiled": (nnunet, False, False, True),
+    "float32: PyTorch, channels-last, compiled": (nnunet, True, False, True),
+    "float32: MONAI": (dynunet, False, False, False),
+    "bfloat16: PyTorch": (nnunet, False, True, False),
+    "bfloat16: PyTorch, channels-last": (nnunet, True, True, False),
+    "bfloat16: PyTorch, channels-last, compiled": (nnunet, True, True, True),
 }
 
 
