@@ -12,6 +12,7 @@
 
 #include "client/client_config.h"
 #include "client/commands/commands.h"
+#include "client/commands/input_choice.h"
 #include "common/process/exit_code.h"
 #include "common/process/interrupt.h"
 #include "common/process/resources.h"
@@ -72,16 +73,9 @@ void AddEnrol(CLI::App& program, CommandLine& line, const std::stop_token& stop)
   });
 }
 
-/// For commands that need no site, but take its device and its approved studies where it is one.
-absl::StatusOr<ClientConfig> SiteIfAny(const std::string& path) {
-  absl::StatusOr<ClientConfig> config = LoadClientConfig(path);
-  if (absl::IsNotFound(config.status())) return ClientConfig{};
-  return config;
-}
-
 absl::Status CertifyCohort(const CommandLine& line, const std::stop_token& stop) {
   const absl::StatusOr<ClientConfig> config =
-      line.certificate.folder.empty() ? LoadClientConfig(line.config) : SiteIfAny(line.config);
+      line.certificate.folder.empty() ? LoadClientConfig(line.config) : ConfigOrNone(line.config);
   RETURN_IF_ERROR(config.status());
   return Certify(*config, line.certificate, stop);
 }
@@ -262,7 +256,7 @@ void AddExport(CLI::App& program, CommandLine& line) {
       "MONAI's DynUNet");
   app->callback([&line] {
     line.command = [&line] {
-      const absl::StatusOr<ClientConfig> config = SiteIfAny(line.config);
+      const absl::StatusOr<ClientConfig> config = ConfigOrNone(line.config);
       return Report(config.ok() ? ExportModel(*config, line.exported) : config.status());
     };
   });
@@ -276,7 +270,7 @@ void AddImport(CLI::App& program, CommandLine& line) {
   app->add_option("--study", line.imported.study, "A study's file, or an approved study's name");
   app->callback([&line] {
     line.command = [&line] {
-      const absl::StatusOr<ClientConfig> config = SiteIfAny(line.config);
+      const absl::StatusOr<ClientConfig> config = ConfigOrNone(line.config);
       return Report(config.ok() ? ImportModel(*config, line.imported) : config.status());
     };
   });

@@ -37,6 +37,7 @@
 #include "client/imaging/orientation.h"
 #include "client/imaging/resampling.h"
 #include "common/process/resources.h"
+#include "tests/benchmarks/beside_protocol.h"
 #include <omp.h>
 
 namespace isoscan {
@@ -45,33 +46,6 @@ namespace {
 constexpr int kThreads = 2;
 
 using Paths = std::vector<std::filesystem::path>;
-
-/// Milliseconds of one run, and what came out, as JSON.
-struct Run {
-  double milliseconds = 0;
-  std::string result = "null";
-};
-
-using Ways = std::map<std::string, std::function<Run()>>;
-
-[[noreturn]] void Fail(const std::string& message) {
-  fmt::print(stderr, "imaging_bench: {}\n", message);
-  std::exit(1);
-}
-
-template <typename T>
-T Unwrap(absl::StatusOr<T> result) {
-  if (!result.ok()) Fail(result.status().ToString());
-  return *std::move(result);
-}
-
-template <typename Work>
-double Milliseconds(Work work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
-      .count();
-}
 
 template <typename T>
 void WriteRaw(const std::filesystem::path& path, const std::vector<T>& values) {
@@ -360,22 +334,6 @@ Ways WaysOf(const std::string& task, const Paths& images, const std::filesystem:
   if (task == "n4") return N4(images);
   if (task == "metrics") return Metrics(images, scratch);
   return Normaliser(task, images, scratch);
-}
-
-void Serve(const Ways& ways) {
-  std::string names;
-  for (const auto& [name, run] : ways)
-    names += fmt::format("{}\"{}\"", names.empty() ? "" : ", ", name);
-  fmt::print("{{\"ways\": [{}]}}\n", names);
-  std::fflush(stdout);
-  for (std::string name; std::getline(std::cin, name);) {
-    const auto way = ways.find(name);
-    if (way == ways.end()) Fail("there is no way " + name);
-    const Run run = way->second();
-    fmt::print("{{\"ms\": {:.4f}, \"result\": {}, \"peak_mib\": {}}}\n", run.milliseconds,
-               run.result, PeakMemoryBytes() >> 20);
-    std::fflush(stdout);
-  }
 }
 
 }  // namespace

@@ -33,6 +33,7 @@
 #include "client/network/weights_bridge.h"
 #include "common/process/resources.h"
 #include "common/study/initial_weights.h"
+#include "tests/benchmarks/beside_protocol.h"
 #include <ATen/ATen.h>
 
 namespace isoscan {
@@ -42,17 +43,6 @@ namespace {
 int Threads() {
   const char* threads = std::getenv("ISOSCAN_THREADS");
   return threads == nullptr ? 2 : std::atoi(threads);
-}
-
-[[noreturn]] void Fail(const std::string& message) {
-  fmt::print(stderr, "error: {}\n", message);
-  std::exit(1);
-}
-
-template <typename T>
-T Unwrap(absl::StatusOr<T> result) {
-  if (!result.ok()) Fail(result.status().ToString());
-  return *std::move(result);
 }
 
 /// The peers' network and window.
@@ -102,21 +92,10 @@ PreparedCase MiddleOf(const std::string& path, const std::array<std::int64_t, 3>
   return middle;
 }
 
-struct Run {
-  double milliseconds = 0;
-  double processor_milliseconds = 0;  ///< Of all threads.
-  std::string result;
-};
-using Way = std::function<Run()>;
-
 template <typename Work>
 Run Timed(Work work) {
   const std::clock_t processor = std::clock();
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  Run run;
-  run.milliseconds =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  Run run{.milliseconds = Milliseconds(work)};
   run.processor_milliseconds = static_cast<double>(std::clock() - processor) * 1e3 / CLOCKS_PER_SEC;
   return run;
 }
@@ -160,34 +139,15 @@ Run NetworkAlone(const std::array<std::int64_t, 3>& size, TrainingPlan::Precisio
   return run;
 }
 
-std::map<std::string, Way> WaysOf(const std::string& path,
-                                  const std::array<std::int64_t, 3>& size) {
+Ways WaysOf(const std::string& path, const std::array<std::int64_t, 3>& size) {
   using Precision = TrainingPlan::Precision;
-  std::map<std::string, Way> ways{
-      {"float32: windows", [=] { return Predict(path, size, Precision::kFloat32); }},
-      {"limit", [=] { return NetworkAlone(size, Precision::kFloat32); }}};
+  Ways ways{{"float32: windows", [=] { return Predict(path, size, Precision::kFloat32); }},
+            {"limit", [=] { return NetworkAlone(size, Precision::kFloat32); }}};
   if (CpuHasBfloat16()) {
     ways["bfloat16: windows"] = [=] { return Predict(path, size, Precision::kMixed); };
     ways["bfloat16: network alone"] = [=] { return NetworkAlone(size, Precision::kMixed); };
   }
   return ways;
-}
-
-void Serve(const std::map<std::string, Way>& ways) {
-  std::string names;
-  for (const auto& [name, run] : ways) {
-    names += fmt::format("{}\"{}\"", names.empty() ? "" : ", ", name);
-  }
-  fmt::print("{{\"ways\": [{}]}}\n", names);
-  std::fflush(stdout);
-  for (std::string name; std::getline(std::cin, name);) {
-    const auto way = ways.find(name);
-    if (way == ways.end()) Fail("there is no way " + name);
-    const Run run = way->second();
-    fmt::print("{{\"ms\": {:.1f}, \"processor_ms\": {:.1f}, \"result\": {}, \"peak_mib\": {}}}\n",
-               run.milliseconds, run.processor_milliseconds, run.result, PeakMemoryBytes() >> 20);
-    std::fflush(stdout);
-  }
 }
 
 }  // namespace

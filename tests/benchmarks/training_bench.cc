@@ -31,6 +31,7 @@
 #include "common/process/resources.h"
 #include "common/random/philox.h"
 #include "common/study/initial_weights.h"
+#include "tests/benchmarks/beside_protocol.h"
 #include <ATen/ATen.h>
 
 namespace isoscan {
@@ -38,17 +39,6 @@ namespace {
 
 constexpr std::int64_t kWarm = 2;
 constexpr std::int64_t kSteps = 3;
-
-[[noreturn]] void Fail(const std::string& message) {
-  fmt::print(stderr, "training_bench: {}\n", message);
-  std::exit(1);
-}
-
-template <typename T>
-T Unwrap(absl::StatusOr<T> value) {
-  if (!value.ok()) Fail(std::string(value.status().message()));
-  return *std::move(value);
-}
 
 int Threads() {
   const char* threads = std::getenv("ISOSCAN_THREADS");
@@ -75,18 +65,6 @@ double Median(std::vector<double> values) {
   return *middle;
 }
 
-double Milliseconds(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
-      .count();
-}
-
-struct Run {
-  double milliseconds = 0;
-  std::string result;
-};
-
 Run Train(TrainingPlan::Precision precision) {
   const Study study = Plan(precision);
   PreparedCase noise;
@@ -110,8 +88,9 @@ Run Train(TrainingPlan::Precision precision) {
     loss = value;
   }));
   steps.erase(steps.begin(), steps.begin() + kWarm);
-  return {Median(steps),
-          fmt::format(R"({{"loss": {:.4f}, "device": "{}"}})", loss, trainer.device_name())};
+  return {
+      .milliseconds = Median(steps),
+      .result = fmt::format(R"({{"loss": {:.4f}, "device": "{}"}})", loss, trainer.device_name())};
 }
 
 /// The convolutions of a step that have stride 1 and several features; the others do 3 % of its
@@ -162,16 +141,16 @@ Run Convolutions(TrainingPlan::Precision precision, bool ours) {
                         gflop * back / back_ms * 1e3);
     total += layer.times * (there_ms + back_ms);
   }
-  return {total, fmt::format(R"({{"GFLOP/s forward, backward": {{{}}}}})", rows)};
+  return {.milliseconds = total,
+          .result = fmt::format(R"({{"GFLOP/s forward, backward": {{{}}}}})", rows)};
 }
 
-std::map<std::string, std::function<Run()>> Ways() {
+Ways AllWays() {
   using Precision = TrainingPlan::Precision;
-  std::map<std::string, std::function<Run()>> ways{
-      {"float32: step", [] { return Train(Precision::kFloat32); }},
-      {"limit", [] { return Convolutions(Precision::kFloat32, true); }},
-      {"float32: LibTorch's convolutions",
-       [] { return Convolutions(Precision::kFloat32, false); }}};
+  Ways ways{{"float32: step", [] { return Train(Precision::kFloat32); }},
+            {"limit", [] { return Convolutions(Precision::kFloat32, true); }},
+            {"float32: LibTorch's convolutions",
+             [] { return Convolutions(Precision::kFloat32, false); }}};
   if (CpuHasBfloat16()) {
     ways["bfloat16: step"] = [] { return Train(Precision::kMixed); };
     ways["bfloat16: convolutions"] = [] { return Convolutions(Precision::kMixed, true); };
@@ -182,28 +161,11 @@ std::map<std::string, std::function<Run()>> Ways() {
   return ways;
 }
 
-void Serve(const std::map<std::string, std::function<Run()>>& ways) {
-  std::string names;
-  for (const auto& [name, run] : ways) {
-    names += fmt::format("{}\"{}\"", names.empty() ? "" : ", ", name);
-  }
-  fmt::print("{{\"ways\": [{}]}}\n", names);
-  std::fflush(stdout);
-  for (std::string name; std::getline(std::cin, name);) {
-    const auto way = ways.find(name);
-    if (way == ways.end()) Fail("there is no way " + name);
-    const Run run = way->second();
-    fmt::print("{{\"ms\": {:.1f}, \"result\": {}, \"peak_mib\": {}}}\n", run.milliseconds,
-               run.result, PeakMemoryBytes() >> 20);
-    std::fflush(stdout);
-  }
-}
-
 }  // namespace
 }  // namespace isoscan
 
 int main() {
   isoscan::KeepFreedMemory();
-  isoscan::Serve(isoscan::Ways());
+  isoscan::Serve(isoscan::AllWays());
   return 0;
 }

@@ -21,6 +21,7 @@
 #include "common/study/study.h"
 #include "common/weights/safetensors.h"
 #include "deploy/sandbox/child_process.h"
+#include "tests/support/file_content.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/unit/client/imaging/phantom.h"
@@ -37,26 +38,9 @@ using testing::HasSubstr;
 
 constexpr int kKilled = 128 + SIGKILL;
 
-std::string TextOf(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void WriteText(const fs::path& path, const std::string& text) {
-  fs::create_directories(path.parent_path());
-  std::ofstream(path) << text;
-}
-
-/// Every file below a folder with its bytes.
 using Content = std::map<std::string, std::string>;
-Content ContentOf(const fs::path& folder) {
-  Content content;
-  if (!fs::exists(folder)) return content;
-  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-    if (!entry.is_regular_file()) continue;
-    content[entry.path().lexically_relative(folder)] = TextOf(entry.path());
-  }
-  return content;
+Content ContentOrNone(const fs::path& folder) {
+  return fs::exists(folder) ? ContentOf(folder) : Content{};
 }
 
 bool IsTemporary(const std::string& name) { return name.find(".tmp-") != std::string::npos; }
@@ -164,7 +148,7 @@ void HarmonizeCommand::KillAtManyMoments(int rounds) const {
   MakeCohort({64, 64, 48});
   const fs::path undisturbed = folder_.path() / "undisturbed";
   Run(Arguments(undisturbed), 0);
-  const Content expected = ContentOf(undisturbed);
+  const Content expected = ContentOrNone(undisturbed);
   ASSERT_EQ(expected.size(), 4 * kSubjects + 1);
 
   const auto is_image = [](const std::string& name) { return name.ends_with("T1w.nii.gz"); };
@@ -182,7 +166,7 @@ void HarmonizeCommand::KillAtManyMoments(int rounds) const {
         fs::remove_all(out_ / fmt::format("sub-{}", subject));
       }
       const bool killed = RunAndKill(Arguments(out_), happens());
-      for (const auto& [name, bytes] : ContentOf(out_)) {
+      for (const auto& [name, bytes] : ContentOrNone(out_)) {
         if (IsTemporary(name)) continue;
         ASSERT_TRUE(expected.contains(name)) << name;
         EXPECT_TRUE(expected.at(name) == bytes) << name << " has other bytes after a kill";
@@ -206,7 +190,7 @@ void HarmonizeCommand::KillAtManyMoments(int rounds) const {
     kill_when("a record", more(is_record), always);
 
     Run(Arguments(out_), 0);
-    ExpectSame(ContentOf(out_), expected);
+    ExpectSame(ContentOrNone(out_), expected);
   }
 }
 
@@ -231,7 +215,7 @@ TEST_F(HarmonizeCommand, KilledGoesOnWithAnotherPlanAsIfNothingHadBeen) {
   }));
   Run(Arguments(out_, other), 0);
 
-  ExpectSame(ContentOf(out_), ContentOf(undisturbed));
+  ExpectSame(ContentOrNone(out_), ContentOrNone(undisturbed));
 }
 
 // A limit on the size of files stands for a full disk: the write fails in the same place.
@@ -244,14 +228,14 @@ TEST_F(HarmonizeCommand, WithoutRoomForAnImageNamesTheFolderAndLeavesNoPartOfIt)
 
   EXPECT_THAT(TextOf(log()), AllOf(HasSubstr("cannot write sub-"), HasSubstr("File too large"),
                                    HasSubstr("(in " + out_.string() + "/sub-")));
-  for (const auto& [name, bytes] : ContentOf(out_)) {
+  for (const auto& [name, bytes] : ContentOrNone(out_)) {
     EXPECT_FALSE(IsTemporary(name)) << name;
     EXPECT_TRUE(bytes == TextOf(in_ / name)) << name << " is no whole copy";
   }
   Run(Arguments(out_), 0);
   const fs::path undisturbed = folder_.path() / "undisturbed";
   Run(Arguments(undisturbed), 0);
-  ExpectSame(ContentOf(out_), ContentOf(undisturbed));
+  ExpectSame(ContentOrNone(out_), ContentOrNone(undisturbed));
 }
 
 std::string NyulStudy(const std::string& more = "") {

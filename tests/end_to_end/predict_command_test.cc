@@ -25,6 +25,7 @@
 #include "common/study/study.h"
 #include "common/weights/safetensors.h"
 #include "deploy/sandbox/child_process.h"
+#include "tests/support/file_content.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/unit/client/imaging/dicom_files.h"
@@ -42,26 +43,6 @@ using testing::HasSubstr;
 using testing::Not;
 
 constexpr int kKilled = 128 + SIGKILL;
-
-std::string TextOf(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void WriteText(const fs::path& path, const std::string& text) {
-  fs::create_directories(path.parent_path());
-  std::ofstream(path) << text;
-}
-
-/// Every file below a folder with its bytes.
-std::map<std::string, std::string> ContentOf(const fs::path& folder) {
-  std::map<std::string, std::string> content;
-  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-    if (!entry.is_regular_file()) continue;
-    content[entry.path().lexically_relative(folder)] = TextOf(entry.path());
-  }
-  return content;
-}
 
 constexpr char kStudy[] =
     "name = \"bright-things\"\nchannels = [\"T1w\"]\nlabels = [\"bright\"]\n"
