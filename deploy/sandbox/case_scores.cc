@@ -5,8 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <utility>
+
+#include "absl/status/status.h"
 
 #include "common/random/philox.h"
+#include "common/status/status_macros.h"
 
 namespace isoscan {
 namespace {
@@ -22,6 +26,67 @@ struct Sum {
   }
   double mean() const { return cases > 0 ? dice / cases : std::nan(""); }
 };
+
+constexpr std::size_t kSamples = 2000;
+
+/// Of samples that are numbers.
+Interval MiddleOf(std::vector<double> samples) {
+  std::erase_if(samples, [](double sample) { return std::isnan(sample); });
+  if (samples.empty()) return {.low = std::nan(""), .high = std::nan("")};
+  std::sort(samples.begin(), samples.end());
+  const auto last = static_cast<double>(samples.size() - 1);
+  return {.low = samples[static_cast<std::size_t>(std::floor(0.025 * last))],
+          .high = samples[static_cast<std::size_t>(std::ceil(0.975 * last))]};
+}
+
+std::size_t Draw(std::size_t count, RandomStream& random) {
+  return static_cast<std::size_t>(random.Below(static_cast<std::int64_t>(count)));
+}
+
+/// As many repetitions as there are, drawn with replacement.
+std::vector<CaseScores> Redrawn(const std::vector<CaseScores>& repetitions, RandomStream& random) {
+  std::vector<CaseScores> drawn;
+  for (std::size_t draw = 0; draw < repetitions.size(); ++draw) {
+    drawn.push_back(repetitions[Draw(repetitions.size(), random)]);
+  }
+  return drawn;
+}
+
+/// Case by case; NaN where either has none. Requires the same sites and numbers of cases.
+CaseScores Less(const CaseScores& arm, const CaseScores& other) {
+  CaseScores differences;
+  for (const auto& [site, dice] : arm) {
+    const std::vector<double>& reference = other.at(site);
+    for (std::size_t index = 0; index < dice.size(); ++index) {
+      differences[site].push_back(dice[index] - reference[index]);
+    }
+  }
+  return differences;
+}
+
+/// The mean of as many cases as there are, drawn with replacement within their site.
+double MeanOfRedrawn(const CaseScores& scores, RandomStream& random) {
+  Sum sum;
+  for (const auto& [site, dice] : scores) {
+    for (std::size_t draw = 0; draw < dice.size(); ++draw) {
+      sum.Add(dice[Draw(dice.size(), random)]);
+    }
+  }
+  return sum.mean();
+}
+
+absl::Status CheckSameCases(const CaseScores& arm, const CaseScores& other) {
+  for (const auto& [site, dice] : arm) {
+    const auto scores = other.find(site);
+    const std::size_t cases = scores == other.end() ? 0 : scores->second.size();
+    if (cases == dice.size()) continue;
+    return absl::FailedPreconditionError(
+        fmt::format("{} scored {} cases in one arm and {} in another: the cohort has changed, or "
+                    "the site was missing; remove the arm's folder and compare again",
+                    site, dice.size(), cases));
+  }
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -70,24 +135,29 @@ double MeanOf(const CaseScores& scores) {
 }
 
 Interval BootstrapInterval(const CaseScores& scores) {
-  constexpr std::size_t kSamples = 2000;
   RandomStream random(/*seed=*/1, "bootstrap");
   std::vector<double> means;
   for (std::size_t sample = 0; sample < kSamples; ++sample) {
-    Sum sum;
-    for (const auto& [site, dice] : scores) {
-      for (std::size_t draw = 0; draw < dice.size(); ++draw) {
-        const std::int64_t chosen = random.Below(static_cast<std::int64_t>(dice.size()));
-        sum.Add(dice[static_cast<std::size_t>(chosen)]);
-      }
-    }
-    if (sum.cases > 0) means.push_back(sum.mean());
+    means.push_back(MeanOfRedrawn(scores, random));
   }
-  if (means.empty()) return {.low = std::nan(""), .high = std::nan("")};
-  std::sort(means.begin(), means.end());
-  const auto last = static_cast<double>(means.size() - 1);
-  return {.low = means[static_cast<std::size_t>(std::floor(0.025 * last))],
-          .high = means[static_cast<std::size_t>(std::ceil(0.975 * last))]};
+  return MiddleOf(std::move(means));
+}
+
+absl::StatusOr<Difference> PairedDifference(const std::vector<CaseScores>& arm,
+                                            const std::vector<CaseScores>& other) {
+  ASSIGN_OR_RETURN(const CaseScores mean, MeanOverRepetitions(arm));
+  ASSIGN_OR_RETURN(const CaseScores reference, MeanOverRepetitions(other));
+  RETURN_IF_ERROR(CheckSameCases(mean, reference));
+  Difference difference{.mean = MeanOf(Less(mean, reference)), .interval = {}};
+  RandomStream random(/*seed=*/1, "paired bootstrap");
+  std::vector<double> samples;
+  for (std::size_t sample = 0; sample < kSamples; ++sample) {
+    ASSIGN_OR_RETURN(const CaseScores drawn, MeanOverRepetitions(Redrawn(arm, random)));
+    ASSIGN_OR_RETURN(const CaseScores against, MeanOverRepetitions(Redrawn(other, random)));
+    samples.push_back(MeanOfRedrawn(Less(drawn, against), random));
+  }
+  difference.interval = MiddleOf(std::move(samples));
+  return difference;
 }
 
 }  // namespace isoscan

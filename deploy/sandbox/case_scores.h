@@ -35,4 +35,19 @@ struct Interval {
 /// Source: docs/references.md#efron1993 (percentile bootstrap).
 Interval BootstrapInterval(const CaseScores& scores);
 
+/// Mean Dice of one arm less that of another on the same cases, with the middle 95 % of samples.
+struct Difference {
+  double mean = 0;
+  Interval interval;
+};
+
+/// Paired by case: a sample draws cases within their site, the same ones for both, and the
+/// repetitions of each arm with replacement, since another seed would have given another model. The
+/// same scores give the same interval. A case counts where both arms have a Dice of it. With the
+/// few repetitions that one can afford, an interval over them is too narrow rather than too wide.
+/// Source: docs/references.md#owen2007 (cases and repetitions as crossed factors).
+/// Errors: FAILED_PRECONDITION arms of other sites or numbers of cases, with the numbers.
+absl::StatusOr<Difference> PairedDifference(const std::vector<CaseScores>& arm,
+                                            const std::vector<CaseScores>& other);
+
 }  // namespace isoscan

@@ -206,8 +206,8 @@ absl::StatusOr<ArmScores> RunArm(const Comparison& comparison, const StudyVarian
 struct Row {
   std::string variant;
   Arm arm = Arm::kFederated;
-  ArmScores scores;                      ///< Each case's mean over the repetitions.
-  std::vector<double> repetition_means;  ///< Over all cases.
+  std::vector<CaseScores> repetitions = {};  ///< Of the sites.
+  ArmScores scores;                          ///< Each case's mean over the repetitions.
 
   struct Extremes {
     std::string worst_site;
@@ -234,17 +234,74 @@ struct Row {
 
 absl::StatusOr<Row> RowOf(const std::string& variant, Arm arm,
                           const std::vector<ArmScores>& repetitions) {
-  std::vector<CaseScores> sites;
   std::vector<CaseScores> unseen;
-  Row row{.variant = variant, .arm = arm, .scores = {}, .repetition_means = {}};
+  Row row{.variant = variant, .arm = arm, .scores = {}};
   for (const ArmScores& scores : repetitions) {
-    row.repetition_means.push_back(MeanOf(scores.sites));
-    sites.push_back(scores.sites);
+    row.repetitions.push_back(scores.sites);
     unseen.push_back(scores.unseen);
   }
-  ASSIGN_OR_RETURN(row.scores.sites, MeanOverRepetitions(sites));
+  ASSIGN_OR_RETURN(row.scores.sites, MeanOverRepetitions(row.repetitions));
   ASSIGN_OR_RETURN(row.scores.unseen, MeanOverRepetitions(unseen));
   return row;
+}
+
+/// The federated arm of a variant less another of its arms.
+struct ArmDifference {
+  std::string variant;
+  Arm other = Arm::kPooled;
+  std::int64_t cases = 0;
+  std::size_t repetitions = 0;
+  Difference dice;
+};
+
+/// Of rows that have been repeated as often as each other: while a comparison runs, some are ahead.
+absl::StatusOr<std::vector<ArmDifference>> DifferencesOf(const std::vector<Row>& rows) {
+  std::vector<ArmDifference> differences;
+  for (const Row& row : rows) {
+    if (row.arm != Arm::kFederated) continue;
+    for (const Row& other : rows) {
+      if (other.arm == Arm::kFederated || other.variant != row.variant) continue;
+      if (other.repetitions.size() != row.repetitions.size()) continue;
+      ASSIGN_OR_RETURN(const Difference dice, PairedDifference(row.repetitions, other.repetitions));
+      differences.push_back({.variant = row.variant,
+                             .other = other.arm,
+                             .cases = CasesWithDice(row.scores.sites),
+                             .repetitions = row.repetitions.size(),
+                             .dice = dice});
+    }
+  }
+  return differences;
+}
+
+/// A line each, for people.
+std::string DifferencesText(const std::vector<ArmDifference>& differences) {
+  std::string text;
+  for (const ArmDifference& difference : differences) {
+    text +=
+        fmt::format("{}{}federated less {}: {:+.3f} (95 % {:+.3f} to {:+.3f}, {} cases, {})\n",
+                    difference.variant, difference.variant.empty() ? "" : ", ",
+                    NameOf(difference.other), difference.dice.mean, difference.dice.interval.low,
+                    difference.dice.interval.high, difference.cases,
+                    difference.repetitions == 1 ? "one seed: another may give another sign"
+                                                : fmt::format("{} seeds", difference.repetitions));
+  }
+  return text;
+}
+
+nlohmann::ordered_json JsonOf(const std::vector<ArmDifference>& differences) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  for (const ArmDifference& difference : differences) {
+    json.push_back({{"variant", difference.variant},
+                    {"arm", NameOf(Arm::kFederated)},
+                    {"other", NameOf(difference.other)},
+                    {"cases", difference.cases},
+                    {"repetitions", difference.repetitions},
+                    {"dice",
+                     {{"mean", difference.dice.mean},
+                      {"low", difference.dice.interval.low},
+                      {"high", difference.dice.interval.high}}}});
+  }
+  return json;
 }
 
 std::string DiceOf(const CaseScores& scores, const std::string& site) {
@@ -306,11 +363,14 @@ nlohmann::ordered_json JsonOf(const CaseScores& scores) {
   return sites;
 }
 
-absl::Status WriteJson(const Comparison& comparison, const std::vector<Row>& rows) {
+absl::Status WriteJson(const Comparison& comparison, const std::vector<Row>& rows,
+                       const std::vector<ArmDifference>& differences) {
   nlohmann::ordered_json entries = nlohmann::ordered_json::array();
   for (const Row& row : rows) {
     const Interval interval = BootstrapInterval(row.scores.sites);
     const Row::Extremes extremes = row.extremes();
+    std::vector<double> repetition_means;
+    for (const CaseScores& scores : row.repetitions) repetition_means.push_back(MeanOf(scores));
     entries.push_back({{"variant", row.variant},
                        {"arm", NameOf(row.arm)},
                        {"cases", CasesWithDice(row.scores.sites)},
@@ -318,7 +378,7 @@ absl::Status WriteJson(const Comparison& comparison, const std::vector<Row>& row
                         {{"mean", MeanOf(row.scores.sites)},
                          {"low", interval.low},
                          {"high", interval.high},
-                         {"repetitions", row.repetition_means}}},
+                         {"repetitions", repetition_means}}},
                        {"worst_site", extremes.worst_site},
                        {"gap", extremes.gap},
                        {"sites", JsonOf(row.scores.sites)},
@@ -326,7 +386,8 @@ absl::Status WriteJson(const Comparison& comparison, const std::vector<Row>& row
   }
   const nlohmann::ordered_json json{{"study", comparison.run.study_source},
                                     {"repetitions", comparison.repetitions},
-                                    {"rows", entries}};
+                                    {"rows", entries},
+                                    {"differences", JsonOf(differences)}};
   return WriteFileAtomically(comparison.run.out / "comparison.json", json.dump(2) + "\n");
 }
 
@@ -355,6 +416,7 @@ absl::StatusOr<std::string> RunComparison(const Comparison& comparison, std::sto
     }
   }
   std::vector<Row> rows;
+  std::vector<ArmDifference> differences;
   // All arms before any is repeated: hours before the end there is a whole table to look at.
   for (std::int64_t repetition = 0; repetition < comparison.repetitions; ++repetition) {
     for (std::size_t i = 0; i < results.size(); ++i) {
@@ -368,11 +430,13 @@ absl::StatusOr<std::string> RunComparison(const Comparison& comparison, std::sto
       } else {
         rows.push_back(std::move(row));
       }
-      RETURN_IF_ERROR(WriteJson(comparison, rows));
+      ASSIGN_OR_RETURN(differences, DifferencesOf(rows));
+      RETURN_IF_ERROR(WriteJson(comparison, rows, differences));
     }
   }
-  return comparison.variants.size() == 1 ? TableOfArms(comparison, rows)
-                                         : TableOfVariants(comparison, rows);
+  const std::string table = comparison.variants.size() == 1 ? TableOfArms(comparison, rows)
+                                                            : TableOfVariants(comparison, rows);
+  return differences.empty() ? table : table + "\n" + DifferencesText(differences);
 }
 
 }  // namespace isoscan

@@ -41,7 +41,8 @@ struct Comparison {
 /// and a column per arm; of several a row per variant and arm, with the mean Dice over all held-out
 /// cases, its 95 % interval (cases drawn anew within their sites, 2,000 times; the cases' Dice are
 /// means over the repetitions), the worst site, the gap between best and worst, and the unseen
-/// cohorts.
+/// cohorts. Below it a line says by how much the federated arm differs from each other
+/// (PairedDifference).
 ///
 /// What has its report is not run again, so an interrupted comparison goes on where it was. This is
 /// the only place where cohorts may be pooled.

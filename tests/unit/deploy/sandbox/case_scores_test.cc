@@ -68,5 +68,39 @@ TEST(BootstrapInterval, IsAsWideAsTheNormalApproximationSays) {
   EXPECT_NEAR(interval.high, 0.6 + 1.96 * 0.02, 0.005);
 }
 
+TEST(PairedDifference, HasNoWidthWhereEveryCaseDiffersByTheSame) {
+  const Difference difference = *PairedDifference({{{"north", {0.9, 0.2, 0.6}}, {"south", {0.5}}}},
+                                                  {{{"north", {0.8, 0.1, 0.5}}, {"south", {0.4}}}});
+
+  EXPECT_NEAR(difference.mean, 0.1, 1e-12);
+  EXPECT_NEAR(difference.interval.low, 0.1, 1e-12);
+  EXPECT_NEAR(difference.interval.high, 0.1, 1e-12);
+}
+
+TEST(PairedDifference, HoldsWhatOtherSeedsWouldHaveGiven) {
+  const CaseScores low{{"north", {0.4, 0.4}}};
+  const CaseScores high{{"north", {0.6, 0.6}}};
+
+  const Difference difference = *PairedDifference({low, high}, {low, high});
+
+  EXPECT_NEAR(difference.mean, 0, 1e-12);
+  // Both draws of one arm low and of the other high: one sample in sixteen.
+  EXPECT_NEAR(difference.interval.low, -0.2, 1e-12);
+  EXPECT_NEAR(difference.interval.high, 0.2, 1e-12);
+}
+
+TEST(PairedDifference, CountsACaseThatBothArmsScored) {
+  const Difference difference =
+      *PairedDifference({{{"north", {0.9, 0.5}}}}, {{{"north", {kNone, 0.4}}}});
+
+  EXPECT_NEAR(difference.mean, 0.1, 1e-12);
+}
+
+TEST(PairedDifference, RefusesArmsOfOtherCases) {
+  EXPECT_THAT(PairedDifference({{{"north", {0.9, 0.5}}}}, {{{"north", {0.4}}}}),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("north scored 2 cases in one arm and 1 in another")));
+}
+
 }  // namespace
 }  // namespace isoscan
