@@ -39,6 +39,15 @@ bool IsRefusal(const absl::Status& answer) {
   return absl::IsInvalidArgument(answer) || absl::IsDataLoss(answer) || absl::IsNotFound(answer);
 }
 
+/// True for a model that the server no longer has, since its round has closed, or that is not of
+/// the study: logged, and the study may go on.
+bool IsRefusedModel(const absl::Status& fetched, const SiteAssignment& assignment) {
+  if (!absl::IsNotFound(fetched) && !absl::IsInvalidArgument(fetched)) return false;
+  spdlog::error("model_refused study={} round={} reason=\"{}\"", assignment.study, assignment.round,
+                MessageOf(fetched));
+  return true;
+}
+
 /// What of this assignment is not in the study that the site approved; empty when it all is. A
 /// server that asked for more rounds would learn more of the cases than was agreed.
 std::string BeyondTheStudy(const SiteAssignment& assignment, const Study& study) {
@@ -264,11 +273,16 @@ absl::StatusOr<NamedTensors> StudyWork::FetchModel(const SiteAssignment& assignm
   folder_.KeepOnly(assignment.study, assignment.round, assignment.model_digest);
   ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
   RETURN_IF_ERROR(CheckShapes("the server", file.shapes(), NetworkShapes(loaded_->study)));
+  const bool initial = assignment.round == 1 || assignment.kind == Kind::kLocalOnly;
   HarmonizationPlan plan = loaded_->study.harmonization;
   // The initial model is older than the sites' mean.
-  if (loaded_->standard_is_the_sites && assignment.round == 1) plan.standard.clear();
+  if (loaded_->standard_is_the_sites && initial) plan.standard.clear();
   RETURN_IF_ERROR(CheckHarmonization("the server's model", file.metadata(), plan));
-  return file.ReadAll();
+  NamedTensors weights = file.ReadAll();
+  if (initial && !loaded_->study.network.initial_weights.empty()) {
+    RETURN_IF_ERROR(CheckStartingWeights(loaded_->study, "the server's model", weights));
+  }
+  return weights;
 }
 
 absl::StatusOr<std::vector<ScoredCase>> StudyWork::Score(const NamedTensors& weights,
@@ -322,12 +336,7 @@ absl::StatusOr<TrainingResult> StudyWork::Train(const NamedTensors& weights, Tra
 absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::stop_token& stop) {
   const Study& study = loaded_->study;
   const absl::StatusOr<NamedTensors> model = FetchModel(assignment, stop);
-  if (absl::IsNotFound(model.status()) || absl::IsInvalidArgument(model.status())) {
-    // The round has closed meanwhile, or the model is not of this study: the study may go on.
-    spdlog::error("model_refused study={} round={} reason=\"{}\"", study.name, assignment.round,
-                  MessageOf(model.status()));
-    return absl::OkStatus();
-  }
+  if (IsRefusedModel(model.status(), assignment)) return absl::OkStatus();
   RETURN_IF_ERROR(model.status());
   spdlog::info("round_started study={} round={} of={} model={}", study.name, assignment.round,
                study.rounds.rounds, assignment.model_digest.substr(0, 12));
@@ -434,11 +443,7 @@ absl::Status StudyWork::HandInScores(const std::vector<ScoredCase>& scores,
 absl::Status StudyWork::ScoreFinalModel(const SiteAssignment& assignment,
                                         const std::stop_token& stop) {
   const absl::StatusOr<NamedTensors> model = FetchModel(assignment, stop);
-  if (absl::IsNotFound(model.status()) || absl::IsInvalidArgument(model.status())) {
-    spdlog::error("model_refused study={} round={} reason=\"{}\"", assignment.study,
-                  assignment.round, MessageOf(model.status()));
-    return absl::OkStatus();
-  }
+  if (IsRefusedModel(model.status(), assignment)) return absl::OkStatus();
   RETURN_IF_ERROR(model.status());
   const Study& study = loaded_->study;
   const steady_clock::time_point give_up = steady_clock::now() + CertificateTime(study);
@@ -507,10 +512,15 @@ absl::StatusOr<std::optional<InvarianceCertificate>> StudyWork::CertifyFinalMode
 
 absl::Status StudyWork::TrainAlone(const SiteAssignment& assignment, const std::stop_token& stop) {
   const Study& study = loaded_->study;
+  // Weights that the study draws need not be sent.
+  const absl::StatusOr<NamedTensors> start =
+      study.network.initial_weights.empty() ? InitialWeights(study) : FetchModel(assignment, stop);
+  if (IsRefusedModel(start.status(), assignment)) return absl::OkStatus();
+  RETURN_IF_ERROR(start.status());
   const std::int64_t steps = study.rounds.rounds * study.training.steps_per_round;
   spdlog::info("local_only_started study={} steps={}", study.name, steps);
   const fs::path checkpoint = folder_.Checkpoint(study.name, 0, study.digest);
-  ASSIGN_OR_RETURN(const TrainingResult result, Train(InitialWeights(study),
+  ASSIGN_OR_RETURN(const TrainingResult result, Train(*start,
                                                       {.first_step = 0,
                                                        .steps = steps,
                                                        .total_steps = steps,

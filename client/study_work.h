@@ -72,6 +72,7 @@ class StudyWork {
 
   absl::Status Load(const Study& study, const SiteAssignment& assignment,
                     const std::stop_token& stop);
+  /// Of the assignment's study; the one that it starts from is the one that the sites approved.
   absl::StatusOr<NamedTensors> FetchModel(const SiteAssignment& assignment,
                                           const std::stop_token& stop);
   absl::StatusOr<std::vector<ScoredCase>> Score(const NamedTensors& weights,

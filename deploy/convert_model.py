@@ -12,6 +12,7 @@ MODEL_FOLDER holds plans.json, dataset.json and a fold; a PlainConvUNet or Resid
 STATE_DICT is of a DynUNet without residual blocks.
 """
 import argparse
+import contextlib
 import json
 import pathlib
 import pickle
@@ -20,6 +21,7 @@ import struct
 import sys
 
 try:
+    import numpy
     import torch
 except ImportError:
     sys.exit("this needs PyTorch: run it with the Python of nnU-Net or MONAI")
@@ -31,14 +33,31 @@ def refuse(why):
     sys.exit(f"error: {why}")
 
 
+def numbers_of_numpy():
+    """What torch.load may call beside its own: NumPy's numbers, as nnU-Net's log of losses has them."""
+    if not hasattr(torch.serialization, "safe_globals"):
+        return contextlib.nullcontext()
+    scalar = numpy.float32(1).__reduce__()[0]
+    names = [f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")]
+    types = {type(numpy.dtype(name)) for name in ("f4", "f8", "i4", "i8", "b1")}
+    return torch.serialization.safe_globals([(scalar, name) for name in names] + [numpy.dtype, *types])
+
+
 def load(path, trust):
     try:
-        return torch.load(path, map_location="cpu", weights_only=not trust)
+        with numbers_of_numpy():
+            return torch.load(path, map_location="cpu", weights_only=not trust)
     except FileNotFoundError:
         refuse(f"there is no {path}")
-    except pickle.UnpicklingError:
-        refuse(f"{path} has more than plain values in it, so that reading it could run a program: if you trust "
-               "where it comes from, add --trust")
+    except IsADirectoryError:
+        refuse(f"{path} is a folder; of a DynUNet its state dict is read, of nnU-Net its model folder")
+    except Exception as error:  # Of a file of another kind nearly every one has been seen.
+        called = re.search(r"GLOBAL (\S+)", str(error))
+        if not called:
+            refuse(f"{path} is no file that PyTorch can read: {type(error).__name__}, "
+                   f"{str(error).strip().partition(chr(10))[0]}")
+        refuse(f"{path} has more than values in it: reading it would call {called[1]}, which can run a program. "
+               "If you trust where it comes from, add --trust")
 
 
 def write_safetensors(path, tensors):
@@ -225,6 +244,11 @@ def convert_nnunet(options):
 
 def convert_dynunet(options):
     state = load(options.model, options.trust)
+    for key in ("state_dict", "model_state_dict", "model"):  # Where training scripts keep it beside other things.
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict):
+        refuse(f"{options.model} holds a {type(state).__name__}, and no state dict")
     state = {re.sub(r"^(module\.|_orig_mod\.)+", "", key): tensor.to(torch.float32).contiguous()
              for key, tensor in state.items() if torch.is_tensor(tensor)}
     if "input_block.conv1.conv.weight" not in state:
@@ -293,7 +317,7 @@ def main():
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--trust", action="store_true",
-                        help="read a .pth that may run a program; nnU-Net's own checkpoints need it")
+                        help="read a .pth that may run a program: one with more in it than values")
     parser.add_argument("--fold", help="of nnU-Net: 0, 1, ... or all; otherwise the first that is there")
     parser.add_argument("--checkpoint", default="checkpoint_final.pth", help="of nnU-Net: its name in the fold")
     parser.add_argument("--configuration", help="of nnU-Net: such as 3d_fullres; otherwise the checkpoint's")

@@ -13,17 +13,18 @@ std::vector<std::int64_t> WindowStarts(std::int64_t length, std::int64_t window,
   const auto intervals = static_cast<std::int64_t>(std::ceil(room / step));
   std::vector<std::int64_t> starts;
   for (std::int64_t i = 0; i <= intervals; ++i) {
-    starts.push_back(std::llround(room * static_cast<double>(i) / static_cast<double>(intervals)));
+    // Halves to the even number, as NumPy rounds.
+    starts.push_back(std::lrint(room / static_cast<double>(intervals) * static_cast<double>(i)));
   }
   return starts;
 }
 
 std::vector<float> GaussianWeights(std::int64_t window) {
   const double sigma = static_cast<double>(window) / 8.0;
-  const double centre = static_cast<double>(window - 1) / 2.0;
+  const std::int64_t centre = window / 2;
   std::vector<float> weights;
   for (std::int64_t i = 0; i < window; ++i) {
-    const double distance = (static_cast<double>(i) - centre) / sigma;
+    const double distance = static_cast<double>(i - centre) / sigma;
     weights.push_back(static_cast<float>(std::exp(-0.5 * distance * distance)));
   }
   return weights;

@@ -13,7 +13,9 @@ namespace isoscan {
 /// when one window covers the axis.
 std::vector<std::int64_t> WindowStarts(std::int64_t length, std::int64_t window, double overlap);
 
-/// Gaussian weights along one axis of a window: 1 in the middle, sigma an eighth of the length.
+/// Gaussian weights along one axis of a window: 1 at voxel window / 2, sigma an eighth of the
+/// length. Of an even window that is half a voxel behind the middle, as in nnU-Net: where windows
+/// disagree, half a voxel decides for many (docs/interop.md).
 std::vector<float> GaussianWeights(std::int64_t window);
 
 /// The windows that cover a volume, and what each voxel of a window weighs. A volume smaller than

@@ -520,12 +520,14 @@ void CheckTraining(const Study& study, ConfigReader& reader) {
                    "is no SHA-256 of weights: 64 lower-case hexadecimal digits, as `isoscan-client "
                    "import` prints them");
   }
-  if (!initial.empty() && study.evaluation.local_only) {
-    network.Refuse("initial_weights",
-                   "goes with local_only = false only: a site that trains alone has the weights of "
-                   "the seed to start from");
+  if (study.planning.has_value()) {
+    if (!initial.empty()) {
+      network.Refuse("initial_weights",
+                     "names weights of a network, and the plan that [planning] asks for finds "
+                     "another: leave one of the two out");
+    }
+    return CheckLeftToThePlan(reader);
   }
-  if (study.planning.has_value()) return CheckLeftToThePlan(reader);
   if (!CheckStages(study.network, network)) return;
 
   CheckPatch(study, training);

@@ -267,6 +267,12 @@ absl::StatusOr<std::uint64_t> ReadHeaderLength(std::string_view first_bytes,
   std::uint64_t length = 0;
   std::memcpy(&length, first_bytes.data(), sizeof(length));
   if (length > kMaximumHeaderBytes) {
+    // As torch.save writes: a zip archive, or a pickle of protocol 2 in older versions.
+    if (first_bytes.starts_with("PK\x03\x04") || first_bytes.starts_with("\x80\x02")) {
+      return absl::InvalidArgumentError(
+          "this is a file of PyTorch (.pth), which is never read, since reading one can run "
+          "whatever is in it: deploy/convert_model.py makes a .safetensors of it");
+    }
     return absl::DataLossError(
         fmt::format("the header claims {} bytes, allowed are {}", length, kMaximumHeaderBytes));
   }

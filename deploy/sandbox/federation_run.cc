@@ -14,9 +14,11 @@
 #include "common/process/resources.h"
 #include "common/status/file_error.h"
 #include "common/status/status_macros.h"
+#include "common/study/initial_weights.h"
 #include "common/study/plan_words.h"
 #include "common/study/study.h"
 #include "common/transfer/chunks.h"
+#include "common/weights/safetensors.h"
 
 namespace isoscan {
 namespace {
@@ -209,6 +211,19 @@ absl::Status CheckSites(const FederationRun& run, const Study& study) {
   return absl::OkStatus();
 }
 
+/// What the server would say of them once it runs.
+absl::Status CheckInitialWeights(const FederationRun& run, const Study& study) {
+  const std::string& declared = study.network.initial_weights;
+  if (declared.empty()) return absl::OkStatus();
+  if (run.initial_weights.empty()) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} starts from the weights {}: give them with --initial-weights FILE",
+                    run.study_source, declared));
+  }
+  ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(run.initial_weights));
+  return CheckStartingWeights(study, run.initial_weights.string(), file.ReadAll());
+}
+
 absl::Status RunSteps(const FederationRun& run, const Study& study, std::stop_token stop,
                       FederationResult& result) {
   Run federation(run, study, std::move(stop));
@@ -228,6 +243,7 @@ absl::StatusOr<FederationResult> RunFederation(const FederationRun& run, std::st
   const auto start = std::chrono::steady_clock::now();
   ASSIGN_OR_RETURN(const Study study, ParseStudy(run.study_toml, run.study_source));
   RETURN_IF_ERROR(CheckSites(run, study));
+  RETURN_IF_ERROR(CheckInitialWeights(run, study));
   if (fs::exists(run.out / "report.json")) {
     return absl::FailedPreconditionError(fmt::format(
         "{} holds a finished run already; give another --out or remove it", run.out.string()));

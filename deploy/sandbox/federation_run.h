@@ -23,7 +23,7 @@ struct FederationRun {
   int threads_per_site = 0;  ///< 0: the cores divided over the sites, at least 1.
   std::string device = "auto";
   bool keep_state = false;  ///< Leave the server's and the sites' folders in OUT/state.
-  std::filesystem::path initial_weights = {};  ///< That the study names; empty: none.
+  std::filesystem::path initial_weights = {};  ///< That the study names, if it does.
 };
 
 struct FederationResult {

@@ -176,6 +176,14 @@ absl::StatusOr<FederationRun> PlannedRun(const RunOptions& options) {
 
 absl::Status Run(const RunOptions& options, std::stop_token stop) {
   ASSIGN_OR_RETURN(const FederationRun run, PlannedRun(options));
+  ASSIGN_OR_RETURN(const Study study, ParseStudy(run.study_toml, run.study_source));
+  if (!run.initial_weights.empty() && study.network.initial_weights.empty()) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} starts from weights drawn from its seed: --initial-weights goes with the "
+                    "line initial_weights = \"...\" under [network], as `isoscan-client import` "
+                    "prints it",
+                    run.study_source));
+  }
   ASSIGN_OR_RETURN(const FederationResult result, RunFederation(run, std::move(stop)));
   ASSIGN_OR_RETURN(const ReportedResults results, ReadReport(run.out / "report.json"));
   std::cout << '\n'

@@ -63,6 +63,7 @@ class FakeTrainer final : public StudyTrainer {
  public:
   struct Record {
     std::vector<TrainingTask> tasks;
+    NamedTensors start;  ///< Of the last training.
     std::vector<std::size_t> training_cases;
     float highest = 0;  ///< Intensity of the last training cases, as harmonised.
     int predictions = 0;
@@ -85,6 +86,7 @@ class FakeTrainer final : public StudyTrainer {
                                        const TrainingTask& task, std::stop_token stop,
                                        const StepObserver& observe) override {
     record_.tasks.push_back(task);
+    record_.start = weights;
     record_.training_cases.push_back(cases.size());
     record_.highest = 0;
     for (const PreparedCase& prepared : cases) {
@@ -976,6 +978,40 @@ TEST_F(HospitalClientTest, TrainsAloneAsManyStepsAsTheStudyHadAndSendsNoWeights)
   EXPECT_THAT(session_.uploaded_digests, IsEmpty());
   ASSERT_THAT(session_.scores, SizeIs(1));
   EXPECT_EQ(session_.scores[0].first, Kind::kLocalOnly);
+  EXPECT_EQ(training_.start, InitialWeights(study_));
+}
+
+TEST_F(HospitalClientTest, StartsFromTheWeightsThatTheStudyNamesAndFromNoOthers) {
+  Study trained_elsewhere = study_;
+  trained_elsewhere.seed = 77;
+  const NamedTensors imported = InitialWeights(trained_elsewhere);
+  std::string text = kStudyText;
+  ASSERT_NO_FATAL_FAILURE(Approve(text.insert(
+      text.find("[training]"), "initial_weights = \"" + WeightsDigest(imported) + "\"\n")));
+  const std::string drawn = model_;
+  const std::string named = Offer(imported);
+  const SiteAssignment first{Assignment(Kind::kTrain, 1)};
+  const SiteAssignment alone{Assignment(Kind::kLocalOnly, 3)};
+  for (SiteAssignment assignment : {first, alone}) {
+    training_ = {};
+    assignment.model_digest = named;
+    session_.Ask({assignment});
+
+    ASSERT_OK(Run());
+
+    ASSERT_THAT(training_.tasks, SizeIs(1));
+    EXPECT_EQ(training_.start, imported);
+  }
+  session_.on_scores = [] { ADD_FAILURE() << "scored what nobody approved"; };
+  for (SiteAssignment assignment : {first, alone}) {
+    training_ = {};
+    assignment.model_digest = drawn;
+    session_.Ask({assignment, Ended()});
+
+    ASSERT_OK(Run());
+
+    EXPECT_THAT(training_.tasks, IsEmpty());
+  }
 }
 
 TEST_F(HospitalClientTest, RefusesWorkThatNeedsMoreMemoryThanThereIs) {

@@ -9,6 +9,8 @@ namespace isoscan {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::FloatNear;
+using ::testing::Pointwise;
 
 TEST(WindowStarts, CoverTheAxisEvenly) {
   EXPECT_THAT(WindowStarts(10, 10, 0.5), ElementsAre(0));
@@ -16,6 +18,19 @@ TEST(WindowStarts, CoverTheAxisEvenly) {
   EXPECT_THAT(WindowStarts(20, 10, 0.5), ElementsAre(0, 5, 10));
   EXPECT_THAT(WindowStarts(21, 10, 0.5), ElementsAre(0, 4, 7, 11));
   EXPECT_THAT(WindowStarts(20, 10, 0), ElementsAre(0, 10));
+}
+
+// What nnunetv2 2.8.1 gives: compute_steps_for_sliding_window, compute_gaussian in float64.
+TEST(Windows, StandAndWeighAsInNnunet) {
+  EXPECT_THAT(WindowStarts(15, 10, 0.5), ElementsAre(0, 5));
+  EXPECT_THAT(WindowStarts(19, 10, 0.5), ElementsAre(0, 4, 9));
+  EXPECT_THAT(WindowStarts(17, 10, 0.5), ElementsAre(0, 4, 7));
+  EXPECT_THAT(WindowStarts(43, 16, 0.5), ElementsAre(0, 7, 14, 20, 27));
+  EXPECT_THAT(GaussianWeights(8),
+              Pointwise(FloatNear(1e-6F), {0.000335F, 0.011109F, 0.135335F, 0.606531F, 1.0F,
+                                           0.606531F, 0.135335F, 0.011109F}));
+  EXPECT_THAT(GaussianWeights(5),
+              Pointwise(FloatNear(1e-6F), {0.005976F, 0.278037F, 1.0F, 0.278037F, 0.005976F}));
 }
 
 // docs/performance.md compares times per volume with peers that take as many.

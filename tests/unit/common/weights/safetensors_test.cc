@@ -187,6 +187,10 @@ std::vector<Malformed> MalformedFiles() {
   return {
       {"Empty", "", loss, "0 bytes are no safetensors file"},
       {"Short", "1234567", loss, "7 bytes are no safetensors file"},
+      {"Pth", std::string("PK\x03\x04\0\0\x08\x08\0\0", 10), absl::StatusCode::kInvalidArgument,
+       "convert_model.py"},
+      {"OlderPth", "\x80\x02\x8a\nl\xfc\x9c\x46\xf9 j", absl::StatusCode::kInvalidArgument,
+       "convert_model.py"},
       {"LengthOfExabytes", huge_length, loss, "the header claims 9151"},
       {"LengthBeyondTheFile", long_length, loss, "the file is truncated"},
       {"NoHeader", FileOf("", ""), loss, "is not JSON"},
