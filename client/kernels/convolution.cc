@@ -14,29 +14,39 @@
 namespace isoscan {
 namespace {
 
+using kernels::Axes;
+using kernels::Axis;
+using kernels::AxisTap;
 using kernels::Block;
 using kernels::Blocks;
 using kernels::CeilDivide;
-using kernels::FindTaps;
-using kernels::ForRows;
 using kernels::kLanes;
 using kernels::kSlabWords;
 using kernels::kWidest;
+using kernels::Lanes;
 using kernels::PaddedGrid;
-using kernels::PlanesOfSlab;
+using kernels::PlaceRange;
 using kernels::RowTiles;
 using kernels::Slab;
 using kernels::Slabs;
 using kernels::Uninitialized;
-using kernels::VoxelRange;
 using kernels::Word;
 using kernels::Words;
 
 template <typename Number>
-constexpr Words kWords = std::is_same_v<Number, Bfloat16> ? Words::kBfloat16 : Words::kFloat32;
-/// Channels that share a word in Convolve().
+constexpr bool kIsHalf = std::is_same_v<Number, Bfloat16>;
 template <typename Number>
-constexpr std::int64_t kChannelsPerWord = std::is_same_v<Number, Bfloat16> ? 2 : 1;
+constexpr Words kWords = kIsHalf<Number> ? Words::kBfloat16 : Words::kFloat32;
+/// Numbers of a word.
+template <typename Number>
+constexpr std::int64_t kPerWord = sizeof(Word) / sizeof(Number);
+template <typename Number>
+using Bits = std::conditional_t<kIsHalf<Number>, std::uint16_t, std::uint32_t>;
+
+template <typename Number>
+const Bits<Number>* BitsOf(const Number* numbers) {
+  return reinterpret_cast<const Bits<Number>*>(numbers);
+}
 
 bool HasProcessor([[maybe_unused]] Words words) {
 #ifdef __x86_64__
@@ -50,332 +60,463 @@ bool HasProcessor([[maybe_unused]] Words words) {
 #endif
 }
 
-/// Channel word `word` of a slab as Convolve() reads it.
-void PackChannel(const Convolution3d& shape, const float* sample, std::int64_t word,
-                 const Slab& slab, const PaddedGrid& grid, Word* packed) {
-  const float* channel = sample + word * shape.voxels();
-  const std::int64_t width = shape.size[2];
-  const std::int64_t around = grid.around[2];
-  ForRows(
-      shape, slab, grid,
-      [&](std::int64_t from, std::int64_t to) {
-        std::fill_n(packed + to, around, 0U);
-        std::memcpy(packed + to + around, channel + from,
-                    static_cast<std::size_t>(width) * sizeof(float));
-        std::fill_n(packed + to + around + width, around, 0U);
-      },
-      [&](std::int64_t to) { std::fill_n(packed + to, grid.row, 0U); });
-}
+/// Where the numbers of a padded row lie: those at one remainder by the step side by side, so that
+/// a tap meets the voxels of neighbouring places next to each other.
+struct RowLayout {
+  /// `places`: at least the axis's own.
+  RowLayout(const Axis& axis, std::int64_t places)
+      : step(axis.step), length(places + (axis.reach - 1) / axis.step) {
+    for (std::int64_t remainder = 0; remainder < step; ++remainder) {
+      const std::int64_t first =
+          CeilDivide(std::max<std::int64_t>(0, axis.before - remainder), step);
+      const std::int64_t from = first * step + remainder - axis.before;
+      const std::int64_t count = std::min(CeilDivide(axis.source - from, step), length - first);
+      if (count > 0) parts.push_back({remainder * length + first, from, count});
+    }
+  }
 
-void PackChannel(const Convolution3d& shape, const Bfloat16* sample, std::int64_t word,
-                 const Slab& slab, const PaddedGrid& grid, Word* packed) {
-  const std::int64_t width = shape.size[2];
-  const std::int64_t around = grid.around[2];
-  const auto* low = reinterpret_cast<const std::uint16_t*>(sample) + 2 * word * shape.voxels();
-  const bool paired = 2 * word + 1 < shape.in;
-  const std::vector<std::uint16_t> zeros(paired ? 0 : static_cast<std::size_t>(width));
-  ForRows(
-      shape, slab, grid,
-      [&](std::int64_t from, std::int64_t to) {
-        std::fill_n(packed + to, around, 0U);
-        kernels::Interleave(low + from, paired ? low + shape.voxels() + from : zeros.data(), width,
-                            packed + to + around);
-        std::fill_n(packed + to + around + width, around, 0U);
-      },
-      [&](std::int64_t to) { std::fill_n(packed + to, grid.row, 0U); });
-}
+  std::int64_t row() const { return step * length; }
+  std::int64_t At(std::int64_t offset) const { return offset % step * length + offset / step; }
 
-/// Weights [out, in, taps] as [block][channel words][taps][lanes of the block].
+  struct Part {
+    std::int64_t to;
+    std::int64_t from;  ///< Then every `step`-th.
+    std::int64_t count;
+  };
+  std::int64_t step;
+  std::int64_t length;  ///< Of one remainder.
+  std::vector<Part> parts;
+};
+
+/// A row with zeros around it.
 template <typename Number>
-std::unique_ptr<Word[]> PackWeights(const Convolution3d& shape, const float* weights,
-                                    const std::vector<Block>& blocks, const Parallel& parallel) {
-  const std::int64_t taps = shape.taps();
-  const std::int64_t words = CeilDivide(shape.in, kChannelsPerWord<Number>);
-  const std::int64_t row = shape.in * taps;
-  std::unique_ptr<Word[]> packed = Uninitialized<Word>(shape.out * words * taps);
+class PaddedRow {
+ public:
+  explicit PaddedRow(const RowLayout& layout)
+      : layout_(layout), numbers_(static_cast<std::size_t>(layout.row())) {}
+
+  void Fill(const Bits<Number>* row) {
+    for (const RowLayout::Part& part : layout_.parts) {
+      kernels::Gather(row + part.from, part.count, layout_.step, numbers_.data() + part.to);
+    }
+  }
+  const Bits<Number>* numbers() const { return numbers_.data(); }
+
+ private:
+  const RowLayout& layout_;
+  std::vector<Bits<Number>> numbers_;
+};
+
+/// A channel of a slab with zeros around its rows.
+template <typename Number>
+void PadChannel(const Axes& axes, const Number* channel, const Slab& slab, const PaddedGrid& grid,
+                const RowLayout& layout, Bits<Number>* padded) {
+  PaddedRow<Number> row(layout);
+  ForRows(
+      axes, slab, grid,
+      [&](std::int64_t from, std::int64_t to) {
+        row.Fill(BitsOf(channel) + from);
+        std::copy_n(row.numbers(), grid.row, padded + to);
+      },
+      [&](std::int64_t to) { std::fill_n(padded + to, grid.row, Bits<Number>{0}); });
+}
+
+/// Two channels of a slab, number by number a word; `high` may be null: zeros.
+void PadPair(const Axes& axes, const Bfloat16* low, const Bfloat16* high, const Slab& slab,
+             const PaddedGrid& grid, const RowLayout& layout, Word* padded) {
+  PaddedRow<Bfloat16> low_row(layout);
+  PaddedRow<Bfloat16> high_row(layout);
+  ForRows(
+      axes, slab, grid,
+      [&](std::int64_t from, std::int64_t to) {
+        low_row.Fill(BitsOf(low) + from);
+        if (high != nullptr) high_row.Fill(BitsOf(high) + from);
+        kernels::Interleave(low_row.numbers(), high_row.numbers(), grid.row, padded + to);
+      },
+      [&](std::int64_t to) { std::fill_n(padded + to, grid.row, 0U); });
+}
+
+/// The weights of a kernel's features (those that are computed) and channels (those that are
+/// summed over), each [taps].
+struct WeightsView {
+  const float* weights;
+  std::int64_t channels;
+  std::int64_t taps;
+  std::int64_t feature_stride;
+  std::int64_t channel_stride;
+
+  const float* At(std::int64_t feature, std::int64_t channel) const {
+    return weights + feature * feature_stride + channel * channel_stride;
+  }
+};
+
+/// As [block][channel words][taps][lanes of the block].
+template <typename Number>
+std::unique_ptr<Word[]> PackWeights(const WeightsView& view, const std::vector<Block>& blocks,
+                                    const Parallel& parallel) {
+  const std::int64_t words = CeilDivide(view.channels, kPerWord<Number>);
+  const std::int64_t taps = view.taps;
+  std::unique_ptr<Word[]> packed = Uninitialized<Word>(Lanes(blocks) * words * taps);
   parallel.run(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t b) {
     const Block& block = blocks[static_cast<std::size_t>(b)];
-    Word* to = packed.get() + block.first * words * taps;
-    const float* from = weights + block.first * row;
-    if constexpr (kWords<Number> == Words::kFloat32) {
-      kernels::Transpose(reinterpret_cast<const Word*>(from), block.width(), row, row, to,
-                         block.width());
-    } else {
-      // An even number of channels, the last zero where there is none.
-      std::vector<std::uint16_t> rounded(static_cast<std::size_t>(2 * words * taps));
-      std::vector<Word> pairs(static_cast<std::size_t>(block.width() * words * taps));
-      for (std::int64_t feature = 0; feature < block.width(); ++feature) {
-        kernels::Round(from + feature * row, row, rounded.data());
-        for (std::int64_t word = 0; word < words; ++word) {
-          kernels::Interleave(&rounded[static_cast<std::size_t>(2 * word * taps)],
-                              &rounded[static_cast<std::size_t>((2 * word + 1) * taps)], taps,
-                              &pairs[static_cast<std::size_t>((feature * words + word) * taps)]);
-        }
+    const std::int64_t lanes = block.lanes();
+    Word* to = packed.get() + block.first_lane * words * taps;
+    if (block.features < lanes) std::fill_n(to, lanes * words * taps, 0U);
+    if constexpr (!kIsHalf<Number>) {
+      for (std::int64_t channel = 0; channel < view.channels; ++channel, to += taps * lanes) {
+        kernels::Transpose(reinterpret_cast<const Word*>(view.At(block.first, channel)),
+                           block.features, taps, view.feature_stride, to, lanes);
       }
-      kernels::Transpose(pairs.data(), block.width(), words * taps, words * taps, to,
-                         block.width());
+    } else {
+      std::vector<std::uint16_t> low(static_cast<std::size_t>(taps));
+      std::vector<std::uint16_t> high(low.size());
+      std::vector<Word> pairs(static_cast<std::size_t>(block.features * taps));
+      for (std::int64_t word = 0; word < words; ++word, to += taps * lanes) {
+        const bool paired = 2 * word + 1 < view.channels;
+        if (!paired) std::fill(high.begin(), high.end(), std::uint16_t{0});
+        for (std::int64_t feature = 0; feature < block.features; ++feature) {
+          kernels::Round(view.At(block.first + feature, 2 * word), taps, low.data());
+          if (paired)
+            kernels::Round(view.At(block.first + feature, 2 * word + 1), taps, high.data());
+          kernels::Interleave(low.data(), high.data(), taps,
+                              &pairs[static_cast<std::size_t>(feature * taps)]);
+        }
+        kernels::Transpose(pairs.data(), block.features, taps, taps, to, lanes);
+      }
     }
   });
   return packed;
 }
 
+/// Sums [voxels][lanes of the block] to features [voxels], `stride` apart.
 void StoreRow(const float* sums, std::int64_t voxels, const Block& block, std::int64_t stride,
               float* output, std::vector<float>& /*scratch*/) {
-  kernels::Transpose(reinterpret_cast<const Word*>(sums), voxels, block.width(), block.width(),
+  kernels::Transpose(reinterpret_cast<const Word*>(sums), voxels, block.features, block.lanes(),
                      reinterpret_cast<Word*>(output), stride);
 }
 
 void StoreRow(const float* sums, std::int64_t voxels, const Block& block, std::int64_t stride,
               Bfloat16* output, std::vector<float>& scratch) {
-  scratch.resize(static_cast<std::size_t>(voxels * block.width()));
-  kernels::Transpose(reinterpret_cast<const Word*>(sums), voxels, block.width(), block.width(),
+  scratch.resize(static_cast<std::size_t>(voxels * block.features));
+  kernels::Transpose(reinterpret_cast<const Word*>(sums), voxels, block.features, block.lanes(),
                      reinterpret_cast<Word*>(scratch.data()), voxels);
-  for (std::int64_t feature = 0; feature < block.width(); ++feature) {
+  for (std::int64_t feature = 0; feature < block.features; ++feature) {
     kernels::Round(&scratch[static_cast<std::size_t>(feature * voxels)], voxels,
                    reinterpret_cast<std::uint16_t*>(output + feature * stride));
   }
 }
 
-/// Weights of the transposed convolution: [in, out, taps], every kernel turned round.
-std::unique_ptr<float[]> Turned(const Convolution3d& shape, const float* weights,
-                                const Parallel& parallel) {
-  const std::int64_t taps = shape.taps();
-  std::unique_ptr<float[]> turned = Uninitialized<float>(shape.out * shape.in * taps);
-  parallel.run(shape.in, [&](std::int64_t in) {
-    float* to = turned.get() + in * shape.out * taps;
-    for (std::int64_t out = 0; out < shape.out; ++out, to += taps) {
-      const float* from = weights + (out * shape.in + in) * taps;
-      std::reverse_copy(from, from + taps, to);
-    }
-  });
-  return turned;
-}
-
-/// The input of a slab as the weights' gradient reads it: numbers as they are, zeros around them,
-/// and so many behind a row that a pair never ends beyond it.
+/// Both directions: what `axes` say, summed over the source's channels.
 template <typename Number>
-void PadChannel(const Convolution3d& shape, const Number* channel, const Slab& slab,
-                const PaddedGrid& grid, Number* padded) {
-  const std::int64_t width = shape.size[2];
-  const std::int64_t around = grid.around[2];
-  ForRows(
-      shape, slab, grid,
-      [&](std::int64_t from, std::int64_t to) {
-        std::fill_n(padded + to, around, Number{});
-        std::memcpy(padded + to + around, channel + from,
-                    static_cast<std::size_t>(width) * sizeof(Number));
-        std::fill_n(padded + to + around + width, grid.row - around - width, Number{});
-      },
-      [&](std::int64_t to) { std::fill_n(padded + to, grid.row, Number{}); });
-}
-
-/// One plane of a block of features as [rows][words][lanes of the block].
-void PackGradient(const Convolution3d& shape, const float* plane, const Block& block,
-                  Word* packed) {
-  kernels::Transpose(reinterpret_cast<const Word*>(plane), block.width(),
-                     shape.size[1] * shape.size[2], shape.voxels(), packed, block.width());
-}
-
-void PackGradient(const Convolution3d& shape, const Bfloat16* plane, const Block& block,
-                  Word* packed) {
-  const std::int64_t width = shape.size[2];
-  const std::int64_t words = CeilDivide(width, 2);
-  const std::int64_t plane_words = shape.size[1] * words;
-  std::vector<Word> pairs(static_cast<std::size_t>(block.width() * plane_words));  // zeros
-  for (std::int64_t feature = 0; feature < block.width(); ++feature) {
-    const Bfloat16* from = plane + feature * shape.voxels();
-    Word* to = &pairs[static_cast<std::size_t>(feature * plane_words)];
-    for (std::int64_t y = 0; y < shape.size[1]; ++y) {
-      std::memcpy(to + y * words, from + y * width, static_cast<std::size_t>(width) * 2);
-    }
-  }
-  kernels::Transpose(pairs.data(), block.width(), plane_words, plane_words, packed, block.width());
-}
-
-}  // namespace
-
-template <typename Number>
-bool HasDirectConvolution(const Convolution3d& shape) {
-  const auto odd = [](std::int64_t length) { return length % 2 == 1; };
-  return HasProcessor(kWords<Number>) && shape.out % kLanes == 0 &&
-         std::all_of(shape.kernel.begin(), shape.kernel.end(), odd) && shape.kernel[2] <= 3;
-}
-
-template <typename Number>
-void Convolve(const Convolution3d& shape, const Number* input, const float* weights, Number* output,
-              const Parallel& parallel) {
-  if constexpr (std::is_same_v<Number, float>) {
-    if (kernels::PaysByWinograd(shape))
-      return kernels::ConvolveByWinograd(shape, input, weights, output, parallel);
-  }
-  const std::vector<Block> blocks = Blocks(shape.out);
-  const std::unique_ptr<Word[]> packed_weights =
-      PackWeights<Number>(shape, weights, blocks, parallel);
-  const auto [depth, height, width] = shape.size;
-  const std::int64_t words = CeilDivide(shape.in, kChannelsPerWord<Number>);
-  const std::int64_t padded_width = width + 2 * (shape.kernel[2] / 2);
-  const std::int64_t planes =
-      PlanesOfSlab(shape, words * PaddedGrid(shape, 1, padded_width).plane(), parallel.threads);
-  const std::vector<Slab> slabs = Slabs(shape, planes);
-  const RowTiles tiles(width);
+void Correlate(const Axes& axes, const std::array<std::int64_t, 3>& kernel, std::int64_t samples,
+               const WeightsView& weights, Features<const Number> source, const float* bias,
+               std::int64_t features, Features<Number> target, const Parallel& parallel) {
+  const std::vector<Block> blocks = Blocks(features, target.in_first);
+  const std::unique_ptr<Word[]> packed_weights = PackWeights<Number>(weights, blocks, parallel);
+  const std::vector<float> start = kernels::StartOfSums(blocks, bias);
+  const auto& [z_axis, y_axis, x_axis] = axes;
+  const std::int64_t source_voxels = z_axis.source * y_axis.source * x_axis.source;
+  const std::int64_t target_voxels = z_axis.target * y_axis.target * x_axis.target;
+  const std::int64_t words = CeilDivide(weights.channels, kPerWord<Number>);
+  const RowLayout layout(x_axis, x_axis.places);
+  const std::int64_t planes = kernels::PlanesOfSlab(
+      samples, z_axis.places, words * z_axis.step * PaddedGrid(axes, 1, layout.row()).plane(),
+      parallel.threads);
+  const std::vector<Slab> slabs = Slabs(samples, z_axis.places, planes);
+  const RowTiles tiles(x_axis.places);
+  const std::int64_t row_sums = x_axis.places * x_axis.phase_count();
+  // Two rows of sums that are neighbours of their target, too, are stored as one.
+  const bool joined = y_axis.phase_count() == 1 && row_sums == x_axis.target;
 
   parallel.run(static_cast<std::int64_t>(slabs.size()), [&](std::int64_t unit) {
     const Slab& slab = slabs[static_cast<std::size_t>(unit)];
-    const PaddedGrid grid(shape, slab.count, padded_width);
+    const PaddedGrid grid(axes, slab.count, layout.row());
     const std::unique_ptr<Word[]> packed = Uninitialized<Word>(words * grid.channel());
     for (std::int64_t word = 0; word < words; ++word) {
-      PackChannel(shape, input + slab.sample * shape.in * shape.voxels(), word, slab, grid,
-                  packed.get() + word * grid.channel());
+      const auto channel = [&](std::int64_t index) {
+        return source.At(slab.sample, index, weights.channels, source_voxels);
+      };
+      Word* const to = packed.get() + word * grid.channel();
+      if constexpr (kIsHalf<Number>) {
+        const bool paired = 2 * word + 1 < weights.channels;
+        PadPair(axes, channel(2 * word), paired ? channel(2 * word + 1) : nullptr, slab, grid,
+                layout, to);
+      } else {
+        PadChannel<float>(axes, channel(word), slab, grid, layout, to);
+      }
     }
-    const std::unique_ptr<float[]> sums = Uninitialized<float>(tiles.rows * width * kWidest);
+
+    const std::unique_ptr<float[]> sums = Uninitialized<float>(tiles.rows * row_sums * kWidest);
     std::vector<float> scratch;
     std::vector<kernels::Tap> taps;
     for (const Block& block : blocks) {
-      Number* const features = output + (slab.sample * shape.out + block.first) * shape.voxels();
-      for (std::int64_t z = 0; z < slab.count; ++z) {
-        for (std::int64_t y = 0; y < height; y += tiles.rows) {
-          const std::int64_t rows = std::min(tiles.rows, height - y);
-          FindTaps(shape, grid, slab.first + z, y, rows, shape.kernel[2], block, taps);
+      const std::int64_t lanes = block.lanes();
+      Number* const to = target.At(slab.sample, block.first, features, target_voxels);
+      // The sums of `rows` rows of places from (z, y) on, of one phase along z and y.
+      const auto sum = [&](std::int64_t z, std::int64_t y, std::int64_t rows,
+                           const std::vector<AxisTap>& z_taps, const std::vector<AxisTap>& y_taps) {
+        for (std::int64_t phase = 0; phase < x_axis.phase_count(); ++phase) {
+          taps.clear();
+          for (const AxisTap& a : z_taps) {
+            if (!z_axis.Meets(a, slab.first + z, slab.first + z)) continue;
+            for (const AxisTap& b : y_taps) {
+              if (!y_axis.Meets(b, y, y + rows - 1)) continue;
+              for (const AxisTap& c : x_axis.phases[static_cast<std::size_t>(phase)]) {
+                taps.push_back(
+                    {a.offset * grid.plane() + b.offset * grid.row + layout.At(c.offset),
+                     ((a.weight * kernel[1] + b.weight) * kernel[2] + c.weight) * lanes});
+              }
+            }
+          }
           for (std::size_t part = 0; part + 1 < tiles.starts.size(); ++part) {
             const std::int64_t x = tiles.starts[part];
-            const auto tile_width = static_cast<int>(tiles.starts[part + 1] - x);
-            kernels::FindTile(kWords<Number>, block.vectors, static_cast<int>(rows), tile_width)(
-                {.input = packed.get() + z * grid.plane() + y * grid.row + x,
+            const auto part_width = static_cast<int>(tiles.starts[part + 1] - x);
+            kernels::FindTile(kWords<Number>, block.vectors, static_cast<int>(rows), part_width)(
+                {.input = packed.get() + grid.At(axes, z, y) + x,
                  .channel_stride = grid.channel(),
-                 .row_stride = grid.row,
+                 .row_stride = y_axis.step * grid.row,
                  .channels = words,
                  .taps = taps.data(),
                  .tap_count = static_cast<std::int64_t>(taps.size()),
-                 .weights = packed_weights.get() + block.first * words * shape.taps(),
-                 .weights_stride = shape.taps() * block.width(),
-                 .output = sums.get() + x * block.width()});
+                 .weights = packed_weights.get() + block.first_lane * words * weights.taps,
+                 .weights_stride = weights.taps * lanes,
+                 .start = &start[static_cast<std::size_t>(block.first_lane)],
+                 .output = sums.get() + (x * x_axis.phase_count() + phase) * lanes,
+                 .output_stride = x_axis.phase_count() * lanes});
           }
-          StoreRow(sums.get(), rows * width, block, shape.voxels(),
-                   features + ((slab.first + z) * height + y) * width, scratch);
+        }
+      };
+      const auto store = [&](std::int64_t z, std::int64_t y, const float* from, std::int64_t rows) {
+        if (z >= z_axis.target || y >= y_axis.target) return;
+        StoreRow(from, rows * x_axis.target, block, target_voxels,
+                 to + (z * y_axis.target + y) * x_axis.target, scratch);
+      };
+      for (std::int64_t z = 0; z < slab.count; ++z) {
+        for (std::int64_t y = 0; y < y_axis.places; y += tiles.rows) {
+          const std::int64_t rows = std::min(tiles.rows, y_axis.places - y);
+          for (std::int64_t z_phase = 0; z_phase < z_axis.phase_count(); ++z_phase) {
+            for (std::int64_t y_phase = 0; y_phase < y_axis.phase_count(); ++y_phase) {
+              sum(z, y, rows, z_axis.phases[static_cast<std::size_t>(z_phase)],
+                  y_axis.phases[static_cast<std::size_t>(y_phase)]);
+              const std::int64_t target_z = (slab.first + z) * z_axis.phase_count() + z_phase;
+              if (joined) {
+                store(target_z, y, sums.get(), rows);
+                continue;
+              }
+              for (std::int64_t row = 0; row < rows; ++row) {
+                store(target_z, (y + row) * y_axis.phase_count() + y_phase,
+                      sums.get() + row * row_sums * lanes, 1);
+              }
+            }
+          }
         }
       }
     }
   });
 }
 
+/// One plane of a block of features as [rows][words][lanes of the block].
+void PackGradient(const float* plane, std::int64_t rows, std::int64_t width, std::int64_t stride,
+                  const Block& block, Word* packed) {
+  kernels::Transpose(reinterpret_cast<const Word*>(plane), block.features, rows * width, stride,
+                     packed, block.lanes());
+}
+
+void PackGradient(const Bfloat16* plane, std::int64_t rows, std::int64_t width, std::int64_t stride,
+                  const Block& block, Word* packed) {
+  const std::int64_t words = CeilDivide(width, 2);
+  std::vector<Word> pairs(static_cast<std::size_t>(block.features * rows * words));  // zeros
+  for (std::int64_t feature = 0; feature < block.features; ++feature) {
+    const Bfloat16* from = plane + feature * stride;
+    Word* to = &pairs[static_cast<std::size_t>(feature * rows * words)];
+    for (std::int64_t y = 0; y < rows; ++y) {
+      std::memcpy(to + y * words, from + y * width, static_cast<std::size_t>(width) * 2);
+    }
+  }
+  kernels::Transpose(pairs.data(), block.features, rows * words, rows * words, packed,
+                     block.lanes());
+}
+
+}  // namespace
+
 template <typename Number>
-void ConvolutionInputGradient(const Convolution3d& shape, const Number* output_gradient,
-                              const float* weights, Number* input_gradient,
-                              const Parallel& parallel) {
-  const std::unique_ptr<float[]> turned = Turned(shape, weights, parallel);
-  Convolution3d transposed = shape;
-  std::swap(transposed.in, transposed.out);
-  Convolve(transposed, output_gradient, turned.get(), input_gradient, parallel);
+bool HasDirectConvolution() {
+  return HasProcessor(kWords<Number>);
 }
 
 template <typename Number>
-void ConvolutionWeightGradient(const Convolution3d& shape, const Number* input,
+void Convolve(const Convolution3d& shape, std::type_identity_t<Features<const Number>> input,
+              const float* weights, const float* bias, Number* output, const Parallel& parallel) {
+  if constexpr (!kIsHalf<Number>) {
+    if (kernels::PaysByWinograd(shape)) {
+      return kernels::ConvolveByWinograd(shape, input, weights, bias, output, parallel);
+    }
+  }
+  const std::int64_t taps = shape.taps();
+  const WeightsView view{.weights = weights,
+                         .channels = shape.in,
+                         .taps = taps,
+                         .feature_stride = shape.in * taps,
+                         .channel_stride = taps};
+  Correlate<Number>(kernels::ForwardAxes(shape), shape.kernel, shape.samples, view, input, bias,
+                    shape.out, output, parallel);
+}
+
+template <typename Number>
+void ConvolutionInputGradient(const Convolution3d& shape, const Number* output_gradient,
+                              const float* weights, const float* bias,
+                              std::type_identity_t<Features<Number>> input_gradient,
+                              const Parallel& parallel) {
+  if constexpr (!kIsHalf<Number>) {
+    if (kernels::PaysByWinograd(shape)) {
+      return kernels::InputGradientByWinograd(shape, output_gradient, weights, bias, input_gradient,
+                                              parallel);
+    }
+  }
+  const std::int64_t taps = shape.taps();
+  const WeightsView view{.weights = weights,
+                         .channels = shape.out,
+                         .taps = taps,
+                         .feature_stride = taps,
+                         .channel_stride = shape.in * taps};
+  Correlate<Number>(kernels::BackwardAxes(shape), shape.kernel, shape.samples, view,
+                    output_gradient, bias, shape.in, input_gradient, parallel);
+}
+
+template <typename Number>
+void ConvolutionWeightGradient(const Convolution3d& shape,
+                               std::type_identity_t<Features<const Number>> input,
                                const Number* output_gradient, float* weight_gradient,
                                const Parallel& parallel) {
-  if constexpr (std::is_same_v<Number, float>) {
+  if constexpr (!kIsHalf<Number>) {
     if (kernels::PaysByWinograd(shape)) {
       return kernels::WeightGradientByWinograd(shape, input, output_gradient, weight_gradient,
                                                parallel);
     }
   }
+  constexpr auto kBytes = static_cast<std::int64_t>(sizeof(Number));
+  const Axes axes = kernels::ForwardAxes(shape);
+  const auto& [z_axis, y_axis, x_axis] = axes;
   const std::vector<Block> blocks = Blocks(shape.out);
-  const auto [depth, height, width] = shape.size;
-  const std::int64_t per_word = static_cast<std::int64_t>(sizeof(Word) / sizeof(Number));
-  const std::int64_t words = CeilDivide(width, per_word);
-  // One number more than the last pair under the last tap needs.
-  const std::int64_t row = per_word * (words + shape.kernel[2] / 2) + per_word;
-  const std::int64_t plane_words =
-      shape.in * PaddedGrid(shape, 1, row).plane() / per_word + shape.out * height * words;
-  const std::int64_t planes = std::clamp<std::int64_t>(2 * kSlabWords / plane_words, 1, depth);
-  const std::int64_t row_taps = shape.kernel[0] * shape.kernel[1];
-  const std::int64_t groups = CeilDivide(shape.in, 4);
+  const auto block_count = static_cast<std::int64_t>(blocks.size());
+  const std::int64_t words = CeilDivide(x_axis.places, kPerWord<Number>);
+  const RowLayout layout(x_axis, words * kPerWord<Number>);
+  const std::int64_t block_plane = y_axis.places * words;
+  const std::int64_t plane_words = shape.in * z_axis.step * PaddedGrid(axes, 1, layout.row()).rows *
+                                       layout.row() / kPerWord<Number> +
+                                   Lanes(blocks) * block_plane;
+  const std::int64_t planes =
+      std::clamp<std::int64_t>(2 * kSlabWords / plane_words, 1, z_axis.places);
+  const std::int64_t taps = shape.taps();
+  // With fewer channels than a sum needs to be kept busy, a row of taps is summed at once.
+  const bool by_rows = shape.in < 4 && shape.kernel[2] == 3 && shape.stride[2] == 1;
+  const std::int64_t group = by_rows ? 1 : 12;
+  const std::int64_t groups = CeilDivide(shape.in, group);
+  const std::int64_t taps_at_once = by_rows ? 3 : 1;
 
-  const auto weight_count = static_cast<std::size_t>(shape.out * shape.in * shape.taps());
-  std::vector<float> sums(weight_count);  // [block][in][taps][lanes of the block]
-  const PaddedGrid largest(shape, planes, row);
-  const std::unique_ptr<Number[]> padded = Uninitialized<Number>(shape.in * largest.channel());
-  const std::unique_ptr<Word[]> packed = Uninitialized<Word>(shape.out * planes * height * words);
+  std::vector<float> sums(static_cast<std::size_t>(Lanes(blocks) * shape.in * taps));
+  const std::unique_ptr<Bits<Number>[]> padded =
+      Uninitialized<Bits<Number>>(shape.in * PaddedGrid(axes, planes, layout.row()).channel());
+  const std::unique_ptr<Word[]> packed = Uninitialized<Word>(Lanes(blocks) * planes * block_plane);
+  for (const Block& block : blocks) {
+    if (block.features == block.lanes()) continue;
+    std::fill_n(packed.get() + block.first_lane * planes * block_plane,
+                block.lanes() * planes * block_plane, 0U);
+  }
 
-  for (const Slab& slab : Slabs(shape, planes)) {
-    const PaddedGrid grid(shape, slab.count, row);
-    const std::int64_t block_plane = height * words;
-    const auto block_count = static_cast<std::int64_t>(blocks.size());
+  for (const Slab& slab : Slabs(shape.samples, z_axis.places, planes)) {
+    const PaddedGrid grid(axes, slab.count, layout.row());
+    const auto block_gradient = [&](const Block& block, std::int64_t plane) {
+      return packed.get() + (block.first_lane * planes + block.lanes() * plane) * block_plane;
+    };
     parallel.run(shape.in + block_count * slab.count, [&](std::int64_t item) {
       if (item < shape.in) {
-        PadChannel(shape, input + (slab.sample * shape.in + item) * shape.voxels(), slab, grid,
-                   padded.get() + item * grid.channel());
+        PadChannel<Number>(axes, input.At(slab.sample, item, shape.in, shape.voxels()), slab, grid,
+                           layout, padded.get() + item * grid.channel());
         return;
       }
       const std::int64_t plane = (item - shape.in) % slab.count;
       const Block& block = blocks[static_cast<std::size_t>((item - shape.in) / slab.count)];
-      PackGradient(shape,
-                   output_gradient + (slab.sample * shape.out + block.first) * shape.voxels() +
-                       (slab.first + plane) * height * width,
-                   block,
-                   packed.get() + (block.first * slab.count + block.width() * plane) * block_plane);
+      PackGradient(
+          output_gradient + (slab.sample * shape.out + block.first) * shape.output_voxels() +
+              (slab.first + plane) * y_axis.places * x_axis.places,
+          y_axis.places, x_axis.places, shape.output_voxels(), block, block_gradient(block, plane));
     });
-    parallel.run(block_count * groups * row_taps, [&](std::int64_t item) {
-      const std::int64_t row_tap = item % row_taps;
-      const std::int64_t group = item / row_taps % groups;
-      const Block& block = blocks[static_cast<std::size_t>(item / (row_taps * groups))];
-      const std::int64_t first = 4 * group;
-      const std::int64_t channels = std::min<std::int64_t>(4, shape.in - first);
-      const int at_once = channels == 4 ? 4 : 1;
-      const kernels::GradientFunction add = kernels::FindGradient(
-          kWords<Number>, block.vectors, at_once, static_cast<int>(shape.kernel[2]));
+    const std::int64_t items = taps / taps_at_once;
+    parallel.run(block_count * groups * items, [&](std::int64_t item) {
+      const std::int64_t tap = item % items * taps_at_once;
+      const std::int64_t first = item / items % groups * group;
+      const Block& block = blocks[static_cast<std::size_t>(item / (items * groups))];
+      const std::int64_t a = tap / (shape.kernel[1] * shape.kernel[2]);
+      const std::int64_t b = tap / shape.kernel[2] % shape.kernel[1];
       // Where this tap sees the volume: at its faces it meets zeros alone.
-      const VoxelRange planes_seen(shape.kernel[0], shape.size[0], row_tap / shape.kernel[1],
-                                   slab.first, slab.count);
-      const VoxelRange rows_seen(shape.kernel[1], height, row_tap % shape.kernel[1], 0, height);
+      const PlaceRange planes_seen(z_axis, a, slab.first, slab.count);
+      const PlaceRange rows_seen(y_axis, b, 0, y_axis.places);
       if (planes_seen.count <= 0 || rows_seen.count <= 0) return;
-      const std::int64_t offset =
-          (row_tap / shape.kernel[1] + planes_seen.first - slab.first) * grid.plane() +
-          (row_tap % shape.kernel[1] + rows_seen.first) * grid.row;
-      const Word* const gradient = packed.get() + block.first * slab.count * block_plane +
-                                   block.width() * ((planes_seen.first - slab.first) * block_plane +
-                                                    rows_seen.first * words);
-      const std::int64_t sums_stride = shape.taps() * block.width();
-      const auto bytes = static_cast<std::int64_t>(sizeof(Number));
-      for (std::int64_t channel = first; channel < first + channels; channel += at_once) {
-        add({.input =
+      const std::int64_t plane = planes_seen.first - slab.first;
+      const std::int64_t offset = grid.At(axes, plane, rows_seen.first) + a * grid.plane() +
+                                  b * grid.row + layout.At(tap % shape.kernel[2]);
+      const std::int64_t end = std::min(shape.in, first + group);
+      for (std::int64_t channel = first; channel < end;) {
+        const int at_once = by_rows ? 3 : kernels::InputsAtOnce(end - channel);
+        kernels::FindGradient(kWords<Number>, block.vectors, at_once)(
+            {.input =
                  reinterpret_cast<const char*>(padded.get() + channel * grid.channel() + offset),
-             .channel_stride = grid.channel() * bytes,
-             .plane_stride = grid.plane() * bytes,
-             .row_stride = grid.row * bytes,
-             .output_gradient = gradient,
-             .gradient_plane_stride = block.width() * block_plane,
+             .input_stride = by_rows ? kBytes : grid.channel() * kBytes,
+             .plane_stride = z_axis.step * grid.plane() * kBytes,
+             .row_stride = y_axis.step * grid.row * kBytes,
+             .output_gradient =
+                 block_gradient(block, plane) + rows_seen.first * words * block.lanes(),
+             .gradient_plane_stride = block.lanes() * block_plane,
              .planes = planes_seen.count,
              .rows = rows_seen.count,
              .words = words,
-             .sums = &sums[static_cast<std::size_t>(block.first * shape.in * shape.taps() +
-                                                    channel * sums_stride +
-                                                    row_tap * shape.kernel[2] * block.width())],
-             .sums_stride = sums_stride});
+             .sums = &sums[static_cast<std::size_t>(block.first_lane * shape.in * taps +
+                                                    (channel * taps + tap) * block.lanes())],
+             .sums_stride = by_rows ? block.lanes() : taps * block.lanes()});
+        channel += by_rows ? 1 : at_once;
       }
     });
   }
 
-  const std::int64_t columns = shape.in * shape.taps();
+  const std::int64_t columns = shape.in * taps;
   for (const Block& block : blocks) {
     kernels::Transpose(
-        reinterpret_cast<const Word*>(&sums[static_cast<std::size_t>(block.first * columns)]),
-        columns, block.width(), block.width(),
+        reinterpret_cast<const Word*>(&sums[static_cast<std::size_t>(block.first_lane * columns)]),
+        columns, block.features, block.lanes(),
         reinterpret_cast<Word*>(weight_gradient + block.first * columns), columns);
   }
 }
 
-template bool HasDirectConvolution<float>(const Convolution3d&);
-template bool HasDirectConvolution<Bfloat16>(const Convolution3d&);
-template void Convolve(const Convolution3d&, const float*, const float*, float*, const Parallel&);
-template void Convolve(const Convolution3d&, const Bfloat16*, const float*, Bfloat16*,
-                       const Parallel&);
-template void ConvolutionInputGradient(const Convolution3d&, const float*, const float*, float*,
-                                       const Parallel&);
+template <typename Number>
+void SumFeatures(std::int64_t samples, std::int64_t features, std::int64_t voxels,
+                 const Number* values, float* sums, const Parallel& parallel) {
+  parallel.run(features, [&](std::int64_t feature) {
+    double sum = 0;
+    for (std::int64_t sample = 0; sample < samples; ++sample) {
+      sum += kernels::Sum(BitsOf(values + (sample * features + feature) * voxels), voxels);
+    }
+    sums[feature] = static_cast<float>(sum);
+  });
+}
+
+template bool HasDirectConvolution<float>();
+template bool HasDirectConvolution<Bfloat16>();
+template void Convolve(const Convolution3d&, Features<const float>, const float*, const float*,
+                       float*, const Parallel&);
+template void Convolve(const Convolution3d&, Features<const Bfloat16>, const float*, const float*,
+                       Bfloat16*, const Parallel&);
+template void ConvolutionInputGradient(const Convolution3d&, const float*, const float*,
+                                       const float*, Features<float>, const Parallel&);
 template void ConvolutionInputGradient(const Convolution3d&, const Bfloat16*, const float*,
-                                       Bfloat16*, const Parallel&);
-template void ConvolutionWeightGradient(const Convolution3d&, const float*, const float*, float*,
-                                        const Parallel&);
-template void ConvolutionWeightGradient(const Convolution3d&, const Bfloat16*, const Bfloat16*,
+                                       const float*, Features<Bfloat16>, const Parallel&);
+template void ConvolutionWeightGradient(const Convolution3d&, Features<const float>, const float*,
                                         float*, const Parallel&);
+template void ConvolutionWeightGradient(const Convolution3d&, Features<const Bfloat16>,
+                                        const Bfloat16*, float*, const Parallel&);
+template void SumFeatures(std::int64_t, std::int64_t, std::int64_t, const float*, float*,
+                          const Parallel&);
+template void SumFeatures(std::int64_t, std::int64_t, std::int64_t, const Bfloat16*, float*,
+                          const Parallel&);
 
 }  // namespace isoscan

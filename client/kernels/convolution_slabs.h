@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -27,50 +28,147 @@ std::unique_ptr<T[]> Uninitialized(std::int64_t count) {
   return std::make_unique_for_overwrite<T[]>(static_cast<std::size_t>(count));
 }
 
-/// Output features in blocks of 32, and one of 16 at the end where there is an odd number of them.
+/// Up to 32 features that are computed together: lanes [first_lane, first_lane + lanes()) of all,
+/// of which the last ones may be nobody's.
 struct Block {
   std::int64_t first;
+  std::int64_t features;
+  std::int64_t first_lane;
   int vectors;
-  std::int64_t width() const { return vectors * kLanes; }
+  std::int64_t lanes() const { return vectors * kLanes; }
 };
 
-inline std::vector<Block> Blocks(std::int64_t features) {
+/// `features` in blocks, none of which has features from both sides of `cut`.
+inline std::vector<Block> Blocks(std::int64_t features, std::int64_t cut) {
   std::vector<Block> blocks;
-  for (std::int64_t first = 0; first < features; first += kWidest) {
-    blocks.push_back({first, features - first >= kWidest ? 2 : 1});
+  std::int64_t lane = 0;
+  for (std::int64_t first = 0; first < features;) {
+    const std::int64_t end = first < cut ? std::min(cut, features) : features;
+    const std::int64_t count = std::min(kWidest, end - first);
+    blocks.push_back({first, count, lane, count > kLanes ? 2 : 1});
+    lane += blocks.back().lanes();
+    first += count;
   }
   return blocks;
 }
+inline std::vector<Block> Blocks(std::int64_t features) { return Blocks(features, features); }
 
-/// Planes [first, first + count) of a sample, with the planes that their kernels reach.
+inline std::int64_t Lanes(const std::vector<Block>& blocks) {
+  return blocks.back().first_lane + blocks.back().lanes();
+}
+
+/// `bias` or zeros for every lane.
+inline std::vector<float> StartOfSums(const std::vector<Block>& blocks, const float* bias) {
+  std::vector<float> start(static_cast<std::size_t>(Lanes(blocks)));
+  if (bias == nullptr) return start;
+  for (const Block& block : blocks) {
+    std::copy_n(bias + block.first, block.features, start.begin() + block.first_lane);
+  }
+  return start;
+}
+
+/// One of the kernel's weights along an axis.
+struct AxisTap {
+  std::int64_t offset;  ///< Of the padded source, from the place of the kernel.
+  std::int64_t weight;
+};
+
+/// What happens along an axis: the kernel goes over the source, which has zeros around it, from
+/// place to place, and writes at each a voxel for every phase: target voxel place * phases + phase.
+struct Axis {
+  std::int64_t source;  ///< Voxels that are read.
+  std::int64_t target;  ///< Voxels that are written.
+  std::int64_t places;
+  std::int64_t step = 1;  ///< Source voxels from one place to the next.
+  std::int64_t before;    ///< Zeros before the source.
+  std::int64_t reach;     ///< Source voxels that a place sees.
+  std::vector<std::vector<AxisTap>> phases;
+
+  std::int64_t phase_count() const { return static_cast<std::int64_t>(phases.size()); }
+  /// Padded voxels that `count` places see.
+  std::int64_t Seen(std::int64_t count) const { return (count - 1) * step + reach; }
+  /// Whether the source is under a tap at any of the places [first, last].
+  bool Meets(const AxisTap& tap, std::int64_t first, std::int64_t last) const {
+    return last * step + tap.offset >= before && first * step + tap.offset < before + source;
+  }
+};
+using Axes = std::array<Axis, 3>;
+
+/// From input to output: one phase.
+inline Axes ForwardAxes(const Convolution3d& shape) {
+  Axes axes;
+  for (std::size_t i = 0; i < 3; ++i) {
+    const std::int64_t outputs = shape.OutputLength(i);
+    axes[i] = {.source = shape.size[i],
+               .target = outputs,
+               .places = outputs,
+               .step = shape.stride[i],
+               .before = (shape.kernel[i] - 1) / 2,
+               .reach = shape.kernel[i],
+               .phases = {{}}};
+    for (std::int64_t tap = 0; tap < shape.kernel[i]; ++tap) {
+      axes[i].phases[0].push_back({tap, tap});
+    }
+  }
+  return axes;
+}
+
+/// From the output's gradient to the input's: the voxels at one remainder by the stride are a
+/// phase, and meet the same weights.
+inline Axes BackwardAxes(const Convolution3d& shape) {
+  Axes axes;
+  for (std::size_t i = 0; i < 3; ++i) {
+    const std::int64_t stride = shape.stride[i];
+    const std::int64_t around = (shape.kernel[i] - 1) / 2;
+    // Input voxel v under tap t lies below output voxel (v + around - t) / stride.
+    const std::int64_t before = (shape.kernel[i] - 1 - around) / stride;
+    axes[i] = {.source = shape.OutputLength(i),
+               .target = shape.size[i],
+               .places = shape.OutputLength(i),
+               .step = 1,
+               .before = before,
+               .reach = before + (stride - 1 + around) / stride + 1,
+               .phases = {}};
+    for (std::int64_t phase = 0; phase < stride; ++phase) {
+      std::vector<AxisTap>& taps = axes[i].phases.emplace_back();
+      for (std::int64_t tap = 0; tap < shape.kernel[i]; ++tap) {
+        const std::int64_t distance = phase + around - tap;
+        if (distance % stride == 0) taps.push_back({before + distance / stride, tap});
+      }
+    }
+  }
+  return axes;
+}
+
+/// Places [first, first + count) along z of a sample.
 struct Slab {
   std::int64_t sample;
   std::int64_t first;
   std::int64_t count;
 };
 
-inline std::vector<Slab> Slabs(const Convolution3d& shape, std::int64_t planes) {
+inline std::vector<Slab> Slabs(std::int64_t samples, std::int64_t places, std::int64_t planes) {
   std::vector<Slab> slabs;
-  for (std::int64_t sample = 0; sample < shape.samples; ++sample) {
-    for (std::int64_t first = 0; first < shape.size[0]; first += planes) {
-      slabs.push_back({sample, first, std::min(planes, shape.size[0] - first)});
+  for (std::int64_t sample = 0; sample < samples; ++sample) {
+    for (std::int64_t first = 0; first < places; first += planes) {
+      slabs.push_back({sample, first, std::min(planes, places - first)});
     }
   }
   return slabs;
 }
 
-/// A slab's rows with zeros around them.
+/// A slab's rows of the source with zeros around them.
 struct PaddedGrid {
-  PaddedGrid(const Convolution3d& shape, std::int64_t planes_of_slab, std::int64_t row_length)
-      : around{shape.kernel[0] / 2, shape.kernel[1] / 2, shape.kernel[2] / 2},
-        planes(planes_of_slab + 2 * around[0]),
-        rows(shape.size[1] + 2 * around[1]),
-        row(row_length) {}
+  PaddedGrid(const Axes& axes, std::int64_t planes_of_slab, std::int64_t row_length)
+      : planes(axes[0].Seen(planes_of_slab)), rows(axes[1].Seen(axes[1].places)), row(row_length) {}
 
   std::int64_t plane() const { return rows * row; }
   std::int64_t channel() const { return planes * plane(); }
+  /// Where the kernel's first row lies at a place of the slab.
+  std::int64_t At(const Axes& axes, std::int64_t z, std::int64_t y) const {
+    return z * axes[0].step * plane() + y * axes[1].step * row;
+  }
 
-  std::array<std::int64_t, 3> around;
   std::int64_t planes;
   std::int64_t rows;
   std::int64_t row;  ///< Its length in whatever is stored.
@@ -79,16 +177,15 @@ struct PaddedGrid {
 /// Calls copy(source row, destination offset) for every row of the slab's padded channel that lies
 /// in the volume, and clear(destination offset) for the others.
 template <typename Copy, typename Clear>
-void ForRows(const Convolution3d& shape, const Slab& slab, const PaddedGrid& grid, Copy copy,
-             Clear clear) {
+void ForRows(const Axes& axes, const Slab& slab, const PaddedGrid& grid, Copy copy, Clear clear) {
   for (std::int64_t plane = 0; plane < grid.planes; ++plane) {
-    const std::int64_t z = slab.first + plane - grid.around[0];
-    const bool inside = z >= 0 && z < shape.size[0];
+    const std::int64_t z = slab.first * axes[0].step + plane - axes[0].before;
+    const bool inside = z >= 0 && z < axes[0].source;
     for (std::int64_t row = 0; row < grid.rows; ++row) {
-      const std::int64_t y = row - grid.around[1];
+      const std::int64_t y = row - axes[1].before;
       const std::int64_t to = plane * grid.plane() + row * grid.row;
-      if (inside && y >= 0 && y < shape.size[1]) {
-        copy((z * shape.size[1] + y) * shape.size[2], to);
+      if (inside && y >= 0 && y < axes[1].source) {
+        copy((z * axes[1].source + y) * axes[2].source, to);
       } else {
         clear(to);
       }
@@ -112,51 +209,29 @@ struct RowTiles {
   std::vector<std::int64_t> starts;
 };
 
-/// First and last tap along an axis that meet the volume anywhere from voxel `first` to `last`.
-struct TapRange {
-  TapRange(std::int64_t kernel, std::int64_t size, std::int64_t first_voxel,
-           std::int64_t last_voxel)
-      : first(std::max<std::int64_t>(0, kernel / 2 - last_voxel)),
-        last(std::min(kernel - 1, kernel / 2 + size - 1 - first_voxel)) {}
-  std::int64_t first;
-  std::int64_t last;
-};
-
-/// Voxels along an axis, of those from `from` on, whose input under tap `tap` lies in the volume.
-struct VoxelRange {
-  VoxelRange(std::int64_t kernel, std::int64_t size, std::int64_t tap, std::int64_t from,
-             std::int64_t length)
-      : first(std::max(from, kernel / 2 - tap)),
-        count(std::min(from + length, size + kernel / 2 - tap) - first) {}
+/// Places along an axis, of those in [from, from + length), where a tap meets the source.
+struct PlaceRange {
+  PlaceRange(const Axis& axis, std::int64_t tap, std::int64_t from, std::int64_t length)
+      : first(std::max(from, CeilDivide(std::max<std::int64_t>(0, axis.before - tap), axis.step))),
+        count(std::min(from + length,
+                       CeilDivide(std::max<std::int64_t>(0, axis.source + axis.before - tap),
+                                  axis.step)) -
+              first) {}
   std::int64_t first;
   std::int64_t count;  ///< Not positive: none.
 };
 
-/// Taps of the rows [y, y + rows) of plane z: at the volume's faces a third of a kernel of 3 sees
-/// nothing but zeros.
-/// `row_taps`: how many weights a row of the kernel has, 1 where they are transformed.
-inline void FindTaps(const Convolution3d& shape, const PaddedGrid& grid, std::int64_t z,
-                     std::int64_t y, std::int64_t rows, std::int64_t row_taps, const Block& block,
-                     std::vector<Tap>& taps) {
-  const TapRange planes(shape.kernel[0], shape.size[0], z, z);
-  const TapRange lines(shape.kernel[1], shape.size[1], y, y + rows - 1);
-  taps.clear();
-  for (std::int64_t a = planes.first; a <= planes.last; ++a) {
-    for (std::int64_t b = lines.first; b <= lines.last; ++b) {
-      for (std::int64_t c = 0; c < row_taps; ++c) {
-        taps.push_back({a * grid.plane() + b * grid.row + c,
-                        ((a * shape.kernel[1] + b) * row_taps + c) * block.width()});
-      }
-    }
-  }
+/// So many that a unit fits its cache, and that every thread has several units.
+inline std::int64_t PlanesOfSlab(std::int64_t samples, std::int64_t places,
+                                 std::int64_t words_of_plane, int threads) {
+  const std::int64_t fitting = std::max<std::int64_t>(1, kSlabWords / words_of_plane);
+  const std::int64_t shared = CeilDivide(samples * places, std::int64_t{8} * threads);
+  return std::clamp<std::int64_t>(std::min(fitting, shared), 1, places);
 }
 
-/// So many that a unit fits its cache, and that every thread has several units.
-inline std::int64_t PlanesOfSlab(const Convolution3d& shape, std::int64_t words_of_plane,
-                                 int threads) {
-  const std::int64_t fitting = std::max<std::int64_t>(1, kSlabWords / words_of_plane);
-  const std::int64_t shared = CeilDivide(shape.samples * shape.size[0], std::int64_t{8} * threads);
-  return std::clamp<std::int64_t>(std::min(fitting, shared), 1, shape.size[0]);
+/// How many inputs SumGradients takes of so many that are left.
+inline int InputsAtOnce(std::int64_t left) {
+  return left >= 12 ? 12 : left >= 8 ? 8 : left >= 4 ? 4 : 1;
 }
 
 }  // namespace isoscan::kernels

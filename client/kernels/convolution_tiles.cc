@@ -27,7 +27,7 @@ void SumTile(const Tile& tile) {
 #pragma GCC unroll 16
   for (int p = 0; p < kVoxels; ++p) {
 #pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) sums[p][v] = _mm512_setzero_ps();
+    for (int v = 0; v < vectors; ++v) sums[p][v] = _mm512_loadu_ps(tile.start + v * kLanes);
   }
   const std::uint32_t* weights = tile.weights;
   const std::uint32_t* channel = tile.input;
@@ -58,7 +58,7 @@ void SumTile(const Tile& tile) {
   for (int p = 0; p < kVoxels; ++p) {
 #pragma GCC unroll 2
     for (int v = 0; v < vectors; ++v) {
-      _mm512_storeu_ps(tile.output + (p * vectors + v) * kLanes, sums[p][v]);
+      _mm512_storeu_ps(tile.output + p * tile.output_stride + v * kLanes, sums[p][v]);
     }
   }
 }
@@ -110,88 +110,73 @@ TileFunction FindVectors(int vectors, int rows, int width) {
   return rows == 1 ? FindWidth<words, 2, 1>(width) : FindWidth<words, 2, 2>(width);
 }
 
-template <Words words, int vectors, int channels, int taps>
+template <Words words, int vectors, int inputs>
 void SumGradients(const GradientBlock& block) {
-  // A tap is one voxel on: a whole word in float32, half a word in bfloat16.
-  constexpr std::int64_t kTapBytes = words == Words::kFloat32 ? 4 : 2;
-  __m512 sums[channels * taps][vectors];
+  __m512 sums[inputs][vectors];
 #pragma GCC unroll 12
-  for (int c = 0; c < channels; ++c) {
-#pragma GCC unroll 3
-    for (int t = 0; t < taps; ++t) {
+  for (int i = 0; i < inputs; ++i) {
 #pragma GCC unroll 2
-      for (int v = 0; v < vectors; ++v) {
-        sums[c * taps + t][v] =
-            _mm512_loadu_ps(block.sums + c * block.sums_stride + (t * vectors + v) * kLanes);
-      }
+    for (int v = 0; v < vectors; ++v) {
+      sums[i][v] = _mm512_loadu_ps(block.sums + i * block.sums_stride + v * kLanes);
     }
   }
   for (std::int64_t z = 0; z < block.planes; ++z) {
     const std::uint32_t* gradient = block.output_gradient + z * block.gradient_plane_stride;
     for (std::int64_t y = 0; y < block.rows; ++y) {
-      // One pointer for four channels: there are not enough registers for one each.
-      const std::int64_t stride = block.channel_stride;
-      const char* input[(channels + 3) / 4];
+      // One pointer for four inputs: there are not enough registers for one each.
+      const std::int64_t stride = block.input_stride;
+      const char* input[(inputs + 3) / 4];
 #pragma GCC unroll 3
-      for (int c = 0; c < channels; c += 4) {
-        input[c / 4] = block.input + z * block.plane_stride + y * block.row_stride + c * stride;
+      for (int i = 0; i < inputs; i += 4) {
+        input[i / 4] = block.input + z * block.plane_stride + y * block.row_stride + i * stride;
       }
       for (std::int64_t x = 0; x < block.words; ++x, gradient += vectors * kLanes) {
         __m512i outer[vectors];
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; ++v) outer[v] = _mm512_loadu_si512(gradient + v * kLanes);
 #pragma GCC unroll 12
-        for (int c = 0; c < channels; ++c) {
-#pragma GCC unroll 3
-          for (int t = 0; t < taps; ++t) {
-            const __m512i value = Broadcast(input[c / 4] + c % 4 * stride + kTapBytes * t);
+        for (int i = 0; i < inputs; ++i) {
+          const __m512i value = Broadcast(input[i / 4] + i % 4 * stride);
 #pragma GCC unroll 2
-            for (int v = 0; v < vectors; ++v) {
-              sums[c * taps + t][v] = MultiplyAdd<words>(value, outer[v], sums[c * taps + t][v]);
-            }
+          for (int v = 0; v < vectors; ++v) {
+            sums[i][v] = MultiplyAdd<words>(value, outer[v], sums[i][v]);
           }
         }
 #pragma GCC unroll 3
-        for (int c = 0; c < channels; c += 4) input[c / 4] += 4;
+        for (int i = 0; i < inputs; i += 4) input[i / 4] += sizeof(std::uint32_t);
       }
     }
   }
 #pragma GCC unroll 12
-  for (int c = 0; c < channels; ++c) {
-#pragma GCC unroll 3
-    for (int t = 0; t < taps; ++t) {
+  for (int i = 0; i < inputs; ++i) {
 #pragma GCC unroll 2
-      for (int v = 0; v < vectors; ++v) {
-        _mm512_storeu_ps(block.sums + c * block.sums_stride + (t * vectors + v) * kLanes,
-                         sums[c * taps + t][v]);
-      }
+    for (int v = 0; v < vectors; ++v) {
+      _mm512_storeu_ps(block.sums + i * block.sums_stride + v * kLanes, sums[i][v]);
     }
   }
 }
 
 template <Words words, int vectors>
-GradientFunction FindChannels(int channels, int taps) {
-  if (taps == 3) {
-    return channels == 1 ? SumGradients<words, vectors, 1, 3> : SumGradients<words, vectors, 4, 3>;
-  }
-  switch (channels) {
+GradientFunction FindInputs(int inputs) {
+  switch (inputs) {
     case 1:
-      return SumGradients<words, vectors, 1, 1>;
+      return SumGradients<words, vectors, 1>;
+    case 3:
+      return SumGradients<words, vectors, 3>;
     case 4:
-      return SumGradients<words, vectors, 4, 1>;
+      return SumGradients<words, vectors, 4>;
     case 8:
-      return SumGradients<words, vectors, 8, 1>;
+      return SumGradients<words, vectors, 8>;
     case 12:
-      return SumGradients<words, vectors, 12, 1>;
+      return SumGradients<words, vectors, 12>;
     default:
       return nullptr;
   }
 }
 
 template <Words words>
-GradientFunction FindGradientOf(int vectors, int channels, int taps) {
-  return vectors == 1 ? FindChannels<words, 1>(channels, taps)
-                      : FindChannels<words, 2>(channels, taps);
+GradientFunction FindGradientOf(int vectors, int inputs) {
+  return vectors == 1 ? FindInputs<words, 1>(inputs) : FindInputs<words, 2>(inputs);
 }
 
 __mmask16 FirstLanes(std::int64_t count) {
@@ -247,9 +232,9 @@ TileFunction FindTile(Words words, int vectors, int rows, int width) {
                                   : FindVectors<Words::kBfloat16>(vectors, rows, width);
 }
 
-GradientFunction FindGradient(Words words, int vectors, int channels, int taps) {
-  return words == Words::kFloat32 ? FindGradientOf<Words::kFloat32>(vectors, channels, taps)
-                                  : FindGradientOf<Words::kBfloat16>(vectors, channels, taps);
+GradientFunction FindGradient(Words words, int vectors, int inputs) {
+  return words == Words::kFloat32 ? FindGradientOf<Words::kFloat32>(vectors, inputs)
+                                  : FindGradientOf<Words::kBfloat16>(vectors, inputs);
 }
 
 void Transpose(const std::uint32_t* from, std::int64_t rows, std::int64_t columns,
@@ -325,7 +310,7 @@ void TransformWeights(const float* weights, std::int64_t count, std::int64_t lan
 }
 
 void TransformOutput(const float* products, std::int64_t count, std::int64_t lanes,
-                     std::int64_t stride, float* outputs) {
+                     std::int64_t stride, const float* start, float* outputs) {
   for (std::int64_t t = 0; t < count; ++t) {
     for (std::int64_t lane = 0; lane < lanes; lane += kLanes) {
       __m512 m[kWinogradProducts];
@@ -337,12 +322,14 @@ void TransformOutput(const float* products, std::int64_t count, std::int64_t lan
       const __m512 near_difference = _mm512_sub_ps(m[1], m[2]);
       const __m512 far_sum = _mm512_add_ps(m[3], m[4]);
       const __m512 far_difference = _mm512_sub_ps(m[3], m[4]);
+      const __m512 at_start = _mm512_loadu_ps(start + lane);
+      const __m512 even = _mm512_add_ps(near_sum, at_start);
+      const __m512 odd = _mm512_add_ps(near_difference, at_start);
       float* const to = outputs + kWinogradOutputs * t * lanes + lane;
-      _mm512_storeu_ps(to, _mm512_add_ps(m[0], _mm512_add_ps(near_sum, far_sum)));
-      _mm512_storeu_ps(to + lanes, Plus(2, far_difference, near_difference));
-      _mm512_storeu_ps(to + 2 * lanes, Plus(4, far_sum, near_sum));
-      _mm512_storeu_ps(to + 3 * lanes,
-                       _mm512_add_ps(m[5], Plus(8, far_difference, near_difference)));
+      _mm512_storeu_ps(to, _mm512_add_ps(m[0], _mm512_add_ps(even, far_sum)));
+      _mm512_storeu_ps(to + lanes, Plus(2, far_difference, odd));
+      _mm512_storeu_ps(to + 2 * lanes, Plus(4, far_sum, even));
+      _mm512_storeu_ps(to + 3 * lanes, _mm512_add_ps(m[5], Plus(8, far_difference, odd)));
     }
   }
 }
@@ -401,6 +388,54 @@ void Round(const float* from, std::int64_t count, std::uint16_t* to) {
     _mm256_mask_storeu_epi16(to + i, lanes, (__m256i)rounded);
   }
 }
+
+namespace {
+
+/// A constant stride: the compiler knows its shuffles.
+template <typename Word>
+void GatherWords(const Word* from, std::int64_t count, std::int64_t stride, Word* to) {
+  if (stride == 1) {
+    __builtin_memcpy(to, from, static_cast<unsigned long>(count) * sizeof(Word));
+  } else if (stride == 2) {
+    for (std::int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
+  } else {
+    for (std::int64_t i = 0; i < count; ++i) to[i] = from[stride * i];
+  }
+}
+
+__m512 Numbers(const std::uint32_t* values, __mmask16 lanes) {
+  return _mm512_maskz_loadu_ps(lanes, values);
+}
+
+__m512 Numbers(const std::uint16_t* values, __mmask16 lanes) {
+  const __m512i words = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, values));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+}
+
+template <typename Number>
+double SumNumbers(const Number* values, std::int64_t count) {
+  __m512d low = _mm512_setzero_pd();
+  __m512d high = _mm512_setzero_pd();
+  for (std::int64_t i = 0; i < count; i += kLanes) {
+    const __m512 numbers = Numbers(values + i, FirstLanes(count - i));
+    const __m512 upper = _mm512_shuffle_f32x4(numbers, numbers, 0xee);
+    low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm512_castps512_ps256(numbers)));
+    high = _mm512_add_pd(high, _mm512_cvtps_pd(_mm512_castps512_ps256(upper)));
+  }
+  return _mm512_reduce_add_pd(_mm512_add_pd(low, high));
+}
+
+}  // namespace
+
+void Gather(const std::uint32_t* from, std::int64_t count, std::int64_t stride, std::uint32_t* to) {
+  GatherWords(from, count, stride, to);
+}
+void Gather(const std::uint16_t* from, std::int64_t count, std::int64_t stride, std::uint16_t* to) {
+  GatherWords(from, count, stride, to);
+}
+
+double Sum(const std::uint32_t* values, std::int64_t count) { return SumNumbers(values, count); }
+double Sum(const std::uint16_t* values, std::int64_t count) { return SumNumbers(values, count); }
 
 void Interleave(const std::uint16_t* a, const std::uint16_t* b, std::int64_t count,
                 std::uint32_t* to) {

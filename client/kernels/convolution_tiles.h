@@ -36,7 +36,9 @@ struct Tile {
   std::int64_t tap_count;
   const std::uint32_t* weights;  ///< [channels][taps of the kernel][16 x vectors].
   std::int64_t weights_stride;   ///< From one channel to the next, in words.
+  const float* start;            ///< What the sums start from: [16 x vectors].
   float* output;                 ///< [rows][width][16 x vectors].
+  std::int64_t output_stride;    ///< From one voxel to the next, in floats.
 };
 
 using TileFunction = void (*)(const Tile& tile);
@@ -44,27 +46,25 @@ using TileFunction = void (*)(const Tile& tile);
 /// For `vectors` 1 or 2, `rows` 1 or 2, rows x width at most kMostVoxels.
 TileFunction FindTile(Words words, int vectors, int rows, int width);
 
-/// Adds to the gradients of `channels` x `taps along x` weights the products of all rows of a
-/// block.
+/// Adds to the gradients of `inputs` x 16 x `vectors` weights the products of all rows of a block.
 struct GradientBlock {
-  const char* input;            ///< First channel's row under the first tap.
-  std::int64_t channel_stride;  ///< In bytes, as the three below.
+  const char* input;          ///< First row of the first input.
+  std::int64_t input_stride;  ///< From one input to the next; in bytes, as the two below.
   std::int64_t plane_stride;
   std::int64_t row_stride;
   const std::uint32_t* output_gradient;  ///< [planes][rows][words][16 x vectors].
   std::int64_t gradient_plane_stride;    ///< In words, from one plane to the next.
   std::int64_t planes;
   std::int64_t rows;
-  std::int64_t words;  ///< Of a row: voxels in float32, pairs of voxels in bfloat16.
-  float* sums;  ///< [channels][taps][16 x vectors], with `sums_stride` floats from one channel to
-                ///< the next.
-  std::int64_t sums_stride;
+  std::int64_t words;        ///< Of a row: voxels in float32, pairs of voxels in bfloat16.
+  float* sums;               ///< [inputs][16 x vectors].
+  std::int64_t sums_stride;  ///< From one input to the next, in floats.
 };
 
 using GradientFunction = void (*)(const GradientBlock& block);
 
-/// For `vectors` 1 or 2; `taps` 3 and `channels` 1 or 4; `taps` 1 and `channels` 1, 4, 8 or 12.
-GradientFunction FindGradient(Words words, int vectors, int channels, int taps);
+/// For `vectors` 1 or 2 and `inputs` 1, 3, 4, 8 or 12.
+GradientFunction FindGradient(Words words, int vectors, int inputs);
 
 /// Winograd's F(4, 3) along x: four outputs of a row of three weights by six products instead of
 /// twelve. Points 0, 1, -1, 2, -2 and infinity.
@@ -81,9 +81,9 @@ void TransformInput(const float* row, std::int64_t tiles, float* products, std::
 void TransformWeights(const float* weights, std::int64_t count, std::int64_t lanes, float* products,
                       std::int64_t stride);
 
-/// outputs[t][4][lane] of the sums of products[j][t][lane].
+/// outputs[t][4][lane] of the sums of products[j][t][lane], plus start[lane].
 void TransformOutput(const float* products, std::int64_t count, std::int64_t lanes,
-                     std::int64_t stride, float* outputs);
+                     std::int64_t stride, const float* start, float* outputs);
 
 /// The transposes of the last two, for gradients: products[j][t][lane] of the output's gradients
 /// [4 t][lane], and weights [n][3][lane] of the sums of products[j][n][lane].
@@ -98,6 +98,14 @@ void Transpose(const std::uint32_t* from, std::int64_t rows, std::int64_t column
 
 /// Rounds to the nearest bfloat16, ties to even.
 void Round(const float* from, std::int64_t count, std::uint16_t* to);
+
+/// to[i] = from[i * stride].
+void Gather(const std::uint32_t* from, std::int64_t count, std::int64_t stride, std::uint32_t* to);
+void Gather(const std::uint16_t* from, std::int64_t count, std::int64_t stride, std::uint16_t* to);
+
+/// Of `count` numbers, float32 or bfloat16 by their bits, in double.
+double Sum(const std::uint32_t* values, std::int64_t count);
+double Sum(const std::uint16_t* values, std::int64_t count);
 
 /// to[i] = a[i] | b[i] << 16.
 void Interleave(const std::uint16_t* a, const std::uint16_t* b, std::int64_t count,

@@ -13,11 +13,17 @@ namespace isoscan::kernels {
 bool PaysByWinograd(const Convolution3d& shape);
 
 /// Convolve().
-void ConvolveByWinograd(const Convolution3d& shape, const float* input, const float* weights,
-                        float* output, const Parallel& parallel);
+void ConvolveByWinograd(const Convolution3d& shape, Features<const float> input,
+                        const float* weights, const float* bias, float* output,
+                        const Parallel& parallel);
+
+/// ConvolutionInputGradient().
+void InputGradientByWinograd(const Convolution3d& shape, const float* output_gradient,
+                             const float* weights, const float* bias,
+                             Features<float> input_gradient, const Parallel& parallel);
 
 /// ConvolutionWeightGradient().
-void WeightGradientByWinograd(const Convolution3d& shape, const float* input,
+void WeightGradientByWinograd(const Convolution3d& shape, Features<const float> input,
                               const float* output_gradient, float* weight_gradient,
                               const Parallel& parallel);
 

@@ -5,8 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
-#include <type_traits>
+#include <vector>
 
 #include "client/kernels/convolution.h"
 #include "client/kernels/instance_normalization.h"
@@ -27,32 +28,131 @@ auto WithNumberOf(const torch::Tensor& tensor, Work work) {
   return tensor.scalar_type() == torch::kBFloat16 ? work(Bfloat16{}) : work(float{});
 }
 
-Convolution3d ShapeOf(const torch::Tensor& input, const torch::Tensor& weight) {
-  return {.samples = input.size(0),
-          .in = input.size(1),
-          .out = weight.size(0),
-          .size = {input.size(2), input.size(3), input.size(4)},
-          .kernel = {weight.size(2), weight.size(3), weight.size(4)}};
+/// Null where there is none.
+const float* NumbersOrNull(const torch::Tensor& tensor) {
+  return tensor.numel() == 0 ? nullptr : Numbers<float>(tensor);
 }
 
-torch::Tensor Convolved(const torch::Tensor& input, const torch::Tensor& weight) {
-  const Convolution3d shape = ShapeOf(input, weight);
-  torch::Tensor output = at::empty(
-      {shape.samples, shape.out, shape.size[0], shape.size[1], shape.size[2]}, input.options());
-  WithNumberOf(input, [&](auto number) {
+/// One tensor or two: `second` may be empty.
+template <typename Number>
+Features<Number> FeaturesOf(const torch::Tensor& first, const torch::Tensor& second) {
+  if (second.numel() == 0) return Numbers<Number>(first);
+  return {Numbers<Number>(first), first.size(1), Numbers<Number>(second)};
+}
+
+using Stride = std::array<std::int64_t, 3>;
+
+Convolution3d ShapeOf(const torch::Tensor& input, const torch::Tensor& weight,
+                      const Stride& stride) {
+  return {.samples = input.size(0),
+          .in = weight.size(1),
+          .out = weight.size(0),
+          .size = {input.size(2), input.size(3), input.size(4)},
+          .kernel = {weight.size(2), weight.size(3), weight.size(4)},
+          .stride = stride};
+}
+
+/// The convolution whose gradient is the transposed convolution of `input`.
+Convolution3d UpShapeOf(const torch::Tensor& input, const torch::Tensor& weight) {
+  const Stride stride{weight.size(2), weight.size(3), weight.size(4)};
+  Convolution3d shape = ShapeOf(input, weight, stride);
+  for (std::size_t axis = 0; axis < 3; ++axis) shape.size[axis] *= stride[axis];
+  return shape;
+}
+
+/// Gradients with respect to the bias, or nothing where it is empty.
+torch::Tensor BiasGradient(const torch::Tensor& bias, const torch::Tensor& output_gradient) {
+  if (bias.numel() == 0) return {};
+  torch::Tensor gradient = at::empty_like(bias);
+  const std::int64_t voxels =
+      output_gradient.size(2) * output_gradient.size(3) * output_gradient.size(4);
+  WithNumberOf(output_gradient, [&](auto number) {
     using Number = decltype(number);
-    Convolve(shape, Numbers<Number>(input), Numbers<float>(weight), Numbers<Number>(output),
-             LibTorchThreads());
+    SumFeatures(output_gradient.size(0), output_gradient.size(1), voxels,
+                Numbers<const Number>(output_gradient), Numbers<float>(gradient),
+                LibTorchThreads());
+  });
+  return gradient;
+}
+
+torch::Tensor Convolved(const torch::Tensor& first, const torch::Tensor& second,
+                        const torch::Tensor& weight, const torch::Tensor& bias,
+                        const Stride& stride) {
+  const Convolution3d shape = ShapeOf(first, weight, stride);
+  torch::Tensor output = at::empty({shape.samples, shape.out, shape.OutputLength(0),
+                                    shape.OutputLength(1), shape.OutputLength(2)},
+                                   first.options());
+  WithNumberOf(first, [&](auto number) {
+    using Number = decltype(number);
+    Convolve(shape, FeaturesOf<const Number>(first, second), Numbers<float>(weight),
+             NumbersOrNull(bias), Numbers<Number>(output), LibTorchThreads());
   });
   return output;
 }
 
+/// Tensors that are not there are empty: autograd takes no undefined ones.
 class ConvolutionFunction : public torch::autograd::Function<ConvolutionFunction> {
  public:
   static torch::Tensor forward(torch::autograd::AutogradContext* context,
-                               const torch::Tensor& input, const torch::Tensor& weight) {
-    context->save_for_backward({input, weight});
-    return Convolved(input, weight);
+                               const torch::Tensor& first, const torch::Tensor& second,
+                               const torch::Tensor& weight, const torch::Tensor& bias,
+                               const Stride& stride) {
+    context->save_for_backward({first, second, weight, bias});
+    context->saved_data["stride"] = std::vector<std::int64_t>(stride.begin(), stride.end());
+    return Convolved(first, second, weight, bias, stride);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& outer) {
+    const torch::autograd::variable_list saved = context->get_saved_variables();
+    const torch::Tensor& first = saved[0];
+    const torch::Tensor& second = saved[1];
+    const torch::Tensor& weight = saved[2];
+    const torch::Tensor output_gradient = outer[0].contiguous();
+    const std::vector<std::int64_t> stride = context->saved_data["stride"].toIntVector();
+    const Convolution3d shape = ShapeOf(first, weight, {stride[0], stride[1], stride[2]});
+    torch::Tensor weight_gradient = at::empty_like(weight);
+    torch::Tensor first_gradient;
+    torch::Tensor second_gradient;
+    WithNumberOf(first, [&](auto number) {
+      using Number = decltype(number);
+      ConvolutionWeightGradient(shape, FeaturesOf<const Number>(first, second),
+                                Numbers<const Number>(output_gradient),
+                                Numbers<float>(weight_gradient), LibTorchThreads());
+      if (!first.requires_grad() && !second.requires_grad()) return;
+      first_gradient = at::empty_like(first);
+      second_gradient = at::empty_like(second);
+      ConvolutionInputGradient(
+          shape, Numbers<const Number>(output_gradient), Numbers<float>(weight), nullptr,
+          FeaturesOf<Number>(first_gradient, second_gradient), LibTorchThreads());
+    });
+    return {first_gradient, second_gradient, weight_gradient,
+            BiasGradient(saved[3], output_gradient), torch::Tensor()};
+  }
+};
+
+torch::Tensor UpConvolved(const torch::Tensor& input, const torch::Tensor& weight,
+                          const torch::Tensor& bias) {
+  const Convolution3d shape = UpShapeOf(input, weight);
+  torch::Tensor output = at::empty(
+      {shape.samples, shape.in, shape.size[0], shape.size[1], shape.size[2]}, input.options());
+  WithNumberOf(input, [&](auto number) {
+    using Number = decltype(number);
+    ConvolutionInputGradient(shape, Numbers<const Number>(input), Numbers<float>(weight),
+                             Numbers<float>(bias), Numbers<Number>(output), LibTorchThreads());
+  });
+  return output;
+}
+
+/// The transpose of a convolution: its gradients are that convolution's output and weights'
+/// gradient.
+class UpConvolutionFunction : public torch::autograd::Function<UpConvolutionFunction> {
+ public:
+  static torch::Tensor forward(torch::autograd::AutogradContext* context,
+                               const torch::Tensor& input, const torch::Tensor& weight,
+                               const torch::Tensor& bias) {
+    context->save_for_backward({input, weight, bias});
+    return UpConvolved(input, weight, bias);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -61,19 +161,20 @@ class ConvolutionFunction : public torch::autograd::Function<ConvolutionFunction
     const torch::Tensor& input = saved[0];
     const torch::Tensor& weight = saved[1];
     const torch::Tensor output_gradient = outer[0].contiguous();
-    const Convolution3d shape = ShapeOf(input, weight);
+    const Convolution3d shape = UpShapeOf(input, weight);
     torch::Tensor weight_gradient = at::empty_like(weight);
     torch::Tensor input_gradient;
     WithNumberOf(input, [&](auto number) {
       using Number = decltype(number);
-      ConvolutionWeightGradient(shape, Numbers<Number>(input), Numbers<Number>(output_gradient),
-                                Numbers<float>(weight_gradient), LibTorchThreads());
+      ConvolutionWeightGradient(shape, Numbers<const Number>(output_gradient),
+                                Numbers<const Number>(input), Numbers<float>(weight_gradient),
+                                LibTorchThreads());
       if (!input.requires_grad()) return;
       input_gradient = at::empty_like(input);
-      ConvolutionInputGradient(shape, Numbers<Number>(output_gradient), Numbers<float>(weight),
-                               Numbers<Number>(input_gradient), LibTorchThreads());
+      Convolve(shape, Numbers<const Number>(output_gradient), Numbers<float>(weight), nullptr,
+               Numbers<Number>(input_gradient), LibTorchThreads());
     });
-    return {input_gradient, weight_gradient};
+    return {input_gradient, weight_gradient, BiasGradient(saved[2], output_gradient)};
   }
 };
 
@@ -150,18 +251,30 @@ Parallel LibTorchThreads() {
           }};
 }
 
-bool HasDirectConvolution(const torch::Tensor& input, const torch::Tensor& weight) {
+bool HasDirectConvolution(const torch::Tensor& input) {
+  if (!input.is_cpu()) return false;
   const torch::ScalarType type = input.scalar_type();
-  if (!input.is_cpu() || (type != torch::kFloat32 && type != torch::kBFloat16)) return false;
-  const Convolution3d shape = ShapeOf(input, weight);
-  if (input.requires_grad() && shape.in % 16 != 0) return false;
-  return type == torch::kFloat32 ? HasDirectConvolution<float>(shape)
-                                 : HasDirectConvolution<Bfloat16>(shape);
+  return (type == torch::kFloat32 && HasDirectConvolution<float>()) ||
+         (type == torch::kBFloat16 && HasDirectConvolution<Bfloat16>());
 }
 
-torch::Tensor DirectConvolution(const torch::Tensor& input, const torch::Tensor& weight) {
-  if (!at::GradMode::is_enabled()) return Convolved(input.contiguous(), weight);
-  return ConvolutionFunction::apply(input.contiguous(), weight);
+torch::Tensor DirectConvolution(at::TensorList inputs, const torch::Tensor& weight,
+                                const torch::Tensor& bias, const Stride& stride) {
+  const torch::Tensor none = at::empty({0}, inputs[0].options());
+  const torch::Tensor first = inputs[0].contiguous();
+  const torch::Tensor second = inputs.size() > 1 ? inputs[1].contiguous() : none;
+  const torch::Tensor& added = bias.defined() ? bias : none;
+  TORCH_CHECK(first.size(1) + (inputs.size() > 1 ? second.size(1) : 0) == weight.size(1),
+              "a convolution of ", weight.size(1), " channels was given an input of ",
+              first.sizes());
+  if (!at::GradMode::is_enabled()) return Convolved(first, second, weight, added, stride);
+  return ConvolutionFunction::apply(first, second, weight, added, stride);
+}
+
+torch::Tensor DirectUpConvolution(const torch::Tensor& input, const torch::Tensor& weight,
+                                  const torch::Tensor& bias) {
+  if (!at::GradMode::is_enabled()) return UpConvolved(input.contiguous(), weight, bias);
+  return UpConvolutionFunction::apply(input.contiguous(), weight, bias);
 }
 
 torch::Tensor NormalizeAndActivate(const torch::Tensor& input, const torch::Tensor& scale,

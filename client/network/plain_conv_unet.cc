@@ -16,22 +16,6 @@ constexpr double kNormEpsilon = 1e-5;
 constexpr double kNormMomentum = 0.1;
 constexpr std::int64_t kMostGroups = 8;
 constexpr Triple kOnes{1, 1, 1};
-/// Rows from which on our own convolution is ahead of LibTorch's, which leaves out more of the
-/// zeros around a volume: these count for more where rows are short (docs/performance.md).
-constexpr std::int64_t kNarrowestDirect = 8;
-
-/// The type to convolve `input` in. In bfloat16 on the CPU, oneDNN's gradient of the weights reads
-/// memory that nobody wrote, now and then beyond its end, when an axis is shorter than the kernel
-/// (found in 2.6 and 3.x, tests/unit/client/network): these layers, small ones, are done in
-/// float32.
-torch::ScalarType SafeType(const torch::Tensor& input, const torch::Tensor& weight) {
-  const torch::ScalarType type = input.scalar_type();
-  if (input.is_cuda() || type == torch::kFloat32) return type;
-  for (std::int64_t axis = 2; axis < 5; ++axis) {
-    if (input.size(axis) < weight.size(axis)) return torch::kFloat32;
-  }
-  return type;
-}
 
 }  // namespace
 
@@ -42,25 +26,13 @@ ConvolutionImpl::ConvolutionImpl(std::int64_t in, std::int64_t out, const Triple
   if (has_bias == HasBias::kYes) bias_ = register_parameter("bias", torch::zeros({out}));
 }
 
-torch::Tensor ConvolutionImpl::forward(const torch::Tensor& input, Bias use) {
-  // In bfloat16, LibTorch's with weights in order is 5 % ahead of ours.
-  const bool has_better = keeps_packed_ && input.scalar_type() == torch::kBFloat16;
-  if (use == Bias::kSkip && stride_ == kOnes && input.size(4) >= kNarrowestDirect && !has_better &&
-      HasDirectConvolution(input, weight_)) {
-    return DirectConvolution(input, weight_);
-  }
-  const torch::ScalarType type = SafeType(input, weight_);
-  const bool add_bias = use == Bias::kApply && bias_.defined();
-  const torch::Tensor bias = add_bias ? bias_.to(type) : torch::Tensor();
-  if (keeps_packed_ && type == input.scalar_type()) {
-    if (!packed_.defined() || packed_.scalar_type() != type) {
-      packed_ = at::mkldnn_reorder_conv3d_weight(weight_.to(type).to_mkldnn(), padding_, stride_,
-                                                 kOnes, /*groups=*/1);
-    }
-    return at::mkldnn_convolution(input, packed_, bias, padding_, stride_, kOnes, /*groups=*/1);
-  }
-  return at::conv3d(input.to(type), weight_.to(type), bias, stride_, padding_)
-      .to(input.scalar_type());
+torch::Tensor ConvolutionImpl::forward(at::TensorList inputs, Bias use) {
+  torch::Tensor bias = use == Bias::kApply ? bias_ : torch::Tensor();
+  if (HasDirectConvolution(inputs[0])) return DirectConvolution(inputs, weight_, bias, stride_);
+  const torch::Tensor input = inputs.size() == 1 ? inputs[0] : at::cat(inputs, 1);
+  const torch::ScalarType type = input.scalar_type();
+  if (bias.defined()) bias = bias.to(type);
+  return at::conv3d(input, weight_.to(type), bias, stride_, padding_);
 }
 
 UpConvolutionImpl::UpConvolutionImpl(std::int64_t in, std::int64_t out, const Triple& stride)
@@ -70,6 +42,7 @@ UpConvolutionImpl::UpConvolutionImpl(std::int64_t in, std::int64_t out, const Tr
 }
 
 torch::Tensor UpConvolutionImpl::forward(const torch::Tensor& input) {
+  if (HasDirectConvolution(input)) return DirectUpConvolution(input, weight_, bias_);
   const auto type = input.scalar_type();
   if (input.is_cuda()) {
     return at::conv_transpose3d(input, weight_.to(type), bias_.to(type), stride_);
@@ -134,8 +107,8 @@ ConvolutionBlockImpl::ConvolutionBlockImpl(std::int64_t in, std::int64_t out, co
       conv_(register_module("conv", Convolution(in, out, kernel, stride))),
       norm_(register_module("norm", FeatureNorm(out, norm))) {}
 
-torch::Tensor ConvolutionBlockImpl::forward(const torch::Tensor& input) {
-  return norm_(conv_(input, bias_use_), slope_);
+torch::Tensor ConvolutionBlockImpl::forward(at::TensorList inputs) {
+  return norm_(conv_(inputs, bias_use_), slope_);
 }
 
 ConvolutionStackImpl::ConvolutionStackImpl(std::int64_t blocks, std::int64_t in, std::int64_t out,
@@ -148,9 +121,9 @@ ConvolutionStackImpl::ConvolutionStackImpl(std::int64_t blocks, std::int64_t in,
   }
 }
 
-torch::Tensor ConvolutionStackImpl::forward(torch::Tensor features) {
-  for (const auto& block : *convs_) features = block->as<ConvolutionBlock>()->forward(features);
-  return features;
+torch::Tensor ConvolutionStackImpl::forward(std::vector<torch::Tensor> inputs) {
+  for (const auto& block : *convs_) inputs = {block->as<ConvolutionBlock>()->forward(inputs)};
+  return inputs.front();
 }
 
 UNetDecoderImpl::UNetDecoderImpl(std::int64_t classes, const NetworkPlan& plan) {
@@ -181,8 +154,9 @@ std::vector<torch::Tensor> UNetDecoderImpl::forward(std::vector<torch::Tensor> s
   std::vector<torch::Tensor> scores;
   const std::size_t levels = stages_.size();
   for (std::size_t d = 0; d < levels; ++d) {
-    features = stages_[d](at::cat({up_convolutions_[d](features), skips.back()}, 1));
+    torch::Tensor skip = std::move(skips.back());
     skips.pop_back();
+    features = stages_[d]->forward({up_convolutions_[d](features), std::move(skip)});
     if (levels - d <= static_cast<std::size_t>(heads)) {
       scores.insert(scores.begin(), heads_[d](features));
     }
@@ -217,10 +191,6 @@ void SegmentationNetwork::PrepareInference(const torch::Device& device, torch::S
     parameter.set_data(parameter.to(device, half ? type : torch::kFloat32));
   }
   for (torch::Tensor& buffer : buffers()) buffer.set_data(buffer.to(device));
-  if (!device.is_cpu() || !at::hasMKLDNN()) return;
-  apply([](torch::nn::Module& module) {
-    if (auto* convolution = module.as<Convolution>()) convolution->KeepPackedWeights();
-  });
 }
 
 std::vector<torch::Tensor> PlainConvUNetImpl::forward(const torch::Tensor& input,
@@ -228,7 +198,7 @@ std::vector<torch::Tensor> PlainConvUNetImpl::forward(const torch::Tensor& input
   std::vector<torch::Tensor> skips;
   torch::Tensor features = input;
   for (ConvolutionStack& stage : encoder_stages_) {
-    features = stage(features);
+    features = stage->forward({features});
     skips.push_back(features);
   }
   features.reset();

@@ -18,8 +18,8 @@ constexpr double kLeakySlope = 0.01;
 /// A convolution with "same" padding and, unless HasBias::kNo, a bias. Its parameters are made
 /// empty: weights always come from a model (weights_bridge.h), never from LibTorch's own generator.
 ///
-/// Shapes: input [N, in, D, H, W]; output [N, out, ceil(D / stride), ...]. Computes in the input's
-///         type; parameters stay float32.
+/// Shapes: inputs [N, in, D, H, W], one, or two whose features follow each other; output [N, out,
+///         ceil(D / stride), ...]. Computes in the input's type; parameters stay float32.
 class ConvolutionImpl : public torch::nn::Module {
  public:
   enum class HasBias { kNo, kYes };
@@ -27,17 +27,11 @@ class ConvolutionImpl : public torch::nn::Module {
                   HasBias has_bias = HasBias::kYes);
 
   enum class Bias { kApply, kSkip };
-  torch::Tensor forward(const torch::Tensor& input, Bias use = Bias::kApply);
-
-  /// From now on oneDNN's order of the weights is kept for the next call. They must not change any
-  /// more.
-  void KeepPackedWeights() { keeps_packed_ = true; }
+  torch::Tensor forward(at::TensorList inputs, Bias use = Bias::kApply);
 
  private:
   torch::Tensor weight_;
   torch::Tensor bias_;
-  bool keeps_packed_ = false;
-  torch::Tensor packed_;  ///< Of the type that was computed in last.
   Triple stride_;
   Triple padding_;
 };
@@ -45,8 +39,8 @@ TORCH_MODULE(Convolution);
 
 /// A transposed convolution whose kernel is its stride: each voxel becomes a block of its own.
 ///
-/// On the CPU it is a 1x1x1 convolution and a rearrangement: 1.5 to 2 times as fast as
-/// at::conv_transpose3d in LibTorch 1.13, which refuses bfloat16 there (docs/performance.md).
+/// On a CPU without AVX-512 it is a 1x1x1 convolution and a rearrangement: 1.5 to 2 times as fast
+/// as at::conv_transpose3d in LibTorch 1.13, which refuses bfloat16 there (docs/performance.md).
 /// Shapes: input [N, in, D, H, W]; output [N, out, D * stride, ...].
 class UpConvolutionImpl : public torch::nn::Module {
  public:
@@ -90,7 +84,7 @@ class ConvolutionBlockImpl : public torch::nn::Module {
  public:
   ConvolutionBlockImpl(std::int64_t in, std::int64_t out, const Triple& kernel,
                        const Triple& stride, NetworkPlan::Norm norm, double slope = kLeakySlope);
-  torch::Tensor forward(const torch::Tensor& input);
+  torch::Tensor forward(at::TensorList inputs);
 
  private:
   double slope_;
@@ -105,7 +99,8 @@ class ConvolutionStackImpl : public torch::nn::Module {
  public:
   ConvolutionStackImpl(std::int64_t blocks, std::int64_t in, std::int64_t out, const Triple& kernel,
                        const Triple& stride, NetworkPlan::Norm norm);
-  torch::Tensor forward(torch::Tensor features);
+  /// As Convolution's; each block's inputs are let go of when it is done.
+  torch::Tensor forward(std::vector<torch::Tensor> inputs);
 
  private:
   torch::nn::ModuleList convs_;
@@ -146,9 +141,8 @@ class SegmentationNetwork : public torch::nn::Module {
   virtual std::vector<torch::Tensor> forward(const torch::Tensor& input,
                                              std::int64_t heads = 1) = 0;
 
-  /// Makes it ready to predict on `device` with inputs of `type`, and for nothing else: what
-  /// LibTorch does to the weights of a convolution at each call (on a GPU their type, on the CPU
-  /// also oneDNN's order) is done once. Load the weights before.
+  /// Makes it ready to predict on `device` with inputs of `type`, and for nothing else: on a GPU,
+  /// the weights of its convolutions are of that type from then on. Load the weights before.
   void PrepareInference(const torch::Device& device, torch::ScalarType type);
 };
 

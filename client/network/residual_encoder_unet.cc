@@ -72,7 +72,7 @@ ResidualEncoderUNetImpl::ResidualEncoderUNetImpl(std::int64_t channels, std::int
 std::vector<torch::Tensor> ResidualEncoderUNetImpl::forward(const torch::Tensor& input,
                                                             std::int64_t heads) {
   std::vector<torch::Tensor> skips;
-  torch::Tensor features = stem_(input);
+  torch::Tensor features = stem_->forward({input});
   for (std::vector<ResidualBlock>& blocks : stages_) {
     for (ResidualBlock& block : blocks) features = block(features);
     skips.push_back(features);

@@ -124,7 +124,7 @@ Run Convolutions(TrainingPlan::Precision precision, bool ours) {
     for (int turn = 0; turn < 4; ++turn) {
       torch::Tensor output;
       forward.push_back(Milliseconds([&] {
-        output = ours ? DirectConvolution(input, weight)
+        output = ours ? DirectConvolution(input, weight, {}, {1, 1, 1})
                       : at::conv3d(input, weight.to(device.type), {}, 1, 1);
       }));
       backward.push_back(Milliseconds([&] { output.backward(outer); }));
