@@ -192,8 +192,8 @@ HarmonizationPlan ReadHarmonization(ConfigReader table, const std::vector<std::s
 
 PlanningRule ReadPlanning(ConfigReader table) {
   PlanningRule rule;
-  // PlanToml() does not write the residual presets yet.
-  rule.preset = OneOf<PlanPreset>(table, "preset", {PlanPreset::kPlain});
+  rule.preset = OneOf<PlanPreset>(
+      table, "preset", {PlanPreset::kPlain, PlanPreset::kResidualM, PlanPreset::kResidualL});
   rule.memory_gb = table.Number("memory_gb", {.minimum = 0.001, .maximum = 10'000},
                                 DefaultMemoryGb(rule.preset));
   return rule;
@@ -215,7 +215,9 @@ NetworkPlan ReadNetwork(ConfigReader table, bool required) {
   plan.convolutions_per_stage =
       table.Integer("convolutions_per_stage", {.minimum = 1, .maximum = 8}, residual ? 1 : 2);
   if (residual) {
-    plan.blocks_per_stage = table.Integers("blocks_per_stage", {.minimum = 1, .maximum = 16});
+    plan.blocks_per_stage =
+        table.Integers("blocks_per_stage", {.minimum = 1, .maximum = 16},
+                       required ? std::nullopt : std::optional(plan.blocks_per_stage));
   }
   plan.norm = OneOf<NetworkPlan::Norm>(table, "norm",
                                        {{"instance", NetworkPlan::Norm::kInstance},
@@ -485,7 +487,8 @@ void CheckPatch(const Study& study, ConfigReader table) {
 void CheckLeftToThePlan(ConfigReader& reader) {
   const std::vector<std::pair<const char*, std::vector<const char*>>> planned = {
       {"harmonization", {"spacing_mm"}},
-      {"network", {"features", "strides", "kernels", "convolutions_per_stage"}},
+      {"network",
+       {"kind", "features", "strides", "kernels", "convolutions_per_stage", "blocks_per_stage"}},
       {"training", {"patch_size"}}};
   for (const auto& [name, keys] : planned) {
     ConfigReader table = reader.Table(name);

@@ -1,5 +1,3 @@
-#include "common/study/study.h"
-
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "common/study/study.h"
 #include "common/weights/sha256.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
@@ -420,6 +419,17 @@ TEST(ParseStudy, TakesADraftWhoseNetworkIsToBePlanned) {
   EXPECT_OK(CheckPlanned(study));
 }
 
+TEST(ParseStudy, GivesEachPresetNnunetsMemory) {
+  for (const PlanPreset preset :
+       {PlanPreset::kPlain, PlanPreset::kResidualM, PlanPreset::kResidualL}) {
+    ASSERT_OK_AND_ASSIGN(
+        const Study draft,
+        ParseStudy(fmt::format("{}preset = \"{}\"\n", kDraft, ToString(preset)), "draft.toml"));
+    EXPECT_EQ(draft.planning->preset, preset);
+    EXPECT_EQ(draft.planning->memory_gb, DefaultMemoryGb(preset));
+  }
+}
+
 TEST(ParseStudy, LeavesToADraftWhatIsNoPartOfThePlan) {
   ASSERT_OK_AND_ASSIGN(const Study draft, ParseStudy(std::string(kDraft) + R"(memory_gb = 4.5
 [harmonization]
@@ -443,13 +453,14 @@ TEST(ParseStudy, RefusesInADraftWhatThePlanFinds) {
   for (const char* const by_hand :
        {"[harmonization]\nspacing_mm = [1, 1, 1]\n", "[network]\nfeatures = [8, 16]\n",
         "[network]\nstrides = [[1,1,1],[2,2,2]]\n", "[network]\nkernels = []\n",
-        "[network]\nconvolutions_per_stage = 2\n", "[training]\npatch_size = [8, 8, 8]\n"}) {
+        "[network]\nconvolutions_per_stage = 2\n", "[network]\nkind = \"residual\"\n",
+        "[training]\npatch_size = [8, 8, 8]\n"}) {
     EXPECT_THAT(ParseStudy(std::string(kDraft) + by_hand, "draft.toml"),
                 StatusIs(StatusCode::kInvalidArgument,
                          AllOf(HasSubstr("draft.toml:7: "), HasSubstr("[planning] asks for"))))
         << by_hand;
   }
-  EXPECT_THAT(ParseStudy(std::string(kDraft) + "preset = \"residual_l\"\n", "draft.toml"),
+  EXPECT_THAT(ParseStudy(std::string(kDraft) + "preset = \"residual_xl\"\n", "draft.toml"),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("planning.preset")));
   EXPECT_THAT(ParseStudy(std::string(kDraft) + "memory_gb = 0\n", "draft.toml"),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("planning.memory_gb is 0")));
