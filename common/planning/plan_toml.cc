@@ -17,14 +17,15 @@ std::string Lists(const std::vector<Triple>& triples) {
 
 }  // namespace
 
-absl::StatusOr<std::string> PlanToml(const CohortPlan& plan) {
-  if (plan.preset != PlanPreset::kPlain) {
-    return absl::FailedPreconditionError(
-        fmt::format("the plan is for a residual encoder ({}), which is not written as a study yet: "
-                    "plan with the preset {}",
-                    ToString(plan.preset), ToString(PlanPreset::kPlain)));
-  }
+std::string PlanToml(const CohortPlan& plan) {
   const GridPlan& grid = plan.full_resolution;
+  // Every preset has as many convolutions in each stage of the decoder.
+  std::string blocks =
+      fmt::format("convolutions_per_stage = {}\n", grid.decoder_convolutions.front());
+  if (plan.preset != PlanPreset::kPlain) {
+    blocks = fmt::format("kind = \"residual\"\n{}blocks_per_stage = [{}]\n", blocks,
+                         fmt::join(grid.encoder_blocks, ", "));
+  }
   return fmt::format(
       "# Planned by nnU-Net's rules for {} GB. The median case has {} voxels on this grid.\n"
       "\n"
@@ -35,14 +36,14 @@ absl::StatusOr<std::string> PlanToml(const CohortPlan& plan) {
       "features = [{}]\n"
       "strides = {}\n"
       "kernels = {}\n"
-      "convolutions_per_stage = {}\n"
+      "{}"
       "\n"
       "[training]\n"
       "patch_size = [{}]\n"
       "batch_size = {}\n",
       plan.memory_gb, fmt::join(grid.median_size, " x "), fmt::join(grid.spacing_mm, ", "),
-      fmt::join(grid.features, ", "), Lists(grid.strides), Lists(grid.kernels),
-      grid.encoder_blocks.front(), fmt::join(grid.patch_size, ", "), grid.batch_size);
+      fmt::join(grid.features, ", "), Lists(grid.strides), Lists(grid.kernels), blocks,
+      fmt::join(grid.patch_size, ", "), grid.batch_size);
 }
 
 }  // namespace isoscan

@@ -2,8 +2,6 @@
 
 #include <string>
 
-#include "absl/status/statusor.h"
-
 #include "common/planning/network_planner.h"
 
 namespace isoscan {
@@ -12,8 +10,6 @@ namespace isoscan {
 /// [harmonization], [network], patch_size and batch_size of [training]. It completes a study that
 /// lacks these tables, or is laid over one (WithOverlay); what a study allows is ParseStudy's to
 /// say.
-///
-/// Errors: FAILED_PRECONDITION a residual encoder, which is not written yet.
-absl::StatusOr<std::string> PlanToml(const CohortPlan& plan);
+std::string PlanToml(const CohortPlan& plan);
 
 }  // namespace isoscan

@@ -17,10 +17,9 @@ absl::StatusOr<Study> PlannedStudy(const Study& draft,
       const Fingerprint pooled,
       PooledFingerprint(sites, static_cast<std::int64_t>(draft.channels.size()), draft.classes()));
   ASSIGN_OR_RETURN(const CohortPlan plan, PlanNetwork(pooled, rule.preset, rule.memory_gb));
-  ASSIGN_OR_RETURN(const std::string plan_toml, PlanToml(plan));
   ASSIGN_OR_RETURN(const std::string own, WithoutKey(draft.toml, "planning"));
   // What the draft gives by hand wins.
-  ASSIGN_OR_RETURN(const std::string merged, WithOverlay(plan_toml, own));
+  ASSIGN_OR_RETURN(const std::string merged, WithOverlay(PlanToml(plan), own));
   // A merged text has lost the comments of both.
   const std::string origin = fmt::format(
       "# Planned by nnU-Net's rules (preset {}, {} GB) for the draft of SHA-256\n"

@@ -14,9 +14,8 @@ namespace isoscan {
 /// more. Comments say what it was planned from. A pure function of the draft and of the set of
 /// cases that the fingerprints describe: who has which of them does not change a byte.
 ///
-/// Errors: those of PooledFingerprint, PlanNetwork and PlanToml; FAILED_PRECONDITION the plan is
-/// one
-///         that no study may have (ParseStudy says why).
+/// Errors: those of PooledFingerprint and PlanNetwork; FAILED_PRECONDITION the plan is one that no
+///         study may have (ParseStudy says why).
 absl::StatusOr<Study> PlannedStudy(const Study& draft,
                                    const std::map<std::string, Fingerprint>& sites);
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/study/exchanged_tensors.h"
 #include "common/study/initial_weights.h"
 
 namespace isoscan {
@@ -33,14 +34,51 @@ std::string DraftWords(const PlanningRule& planning) {
       ToString(planning.preset), planning.memory_gb);
 }
 
+std::string StepWords(const TrainingPlan& training) {
+  return training.passes_per_round > 0
+             ? fmt::format("{} passes over a site's own cases", training.passes_per_round)
+             : fmt::format("{} steps", training.steps_per_round);
+}
+
+// What goes beyond a plain mean of what each site has trained.
+std::string StrategyWords(const Study& study) {
+  std::string words;
+  switch (study.rounds.aggregation) {
+    case RoundsPlan::Aggregation::kFedAvg:
+      break;
+    case RoundsPlan::Aggregation::kFedNova:
+      words += "  mean        of what each site changes per step (FedNova)\n";
+      break;
+    case RoundsPlan::Aggregation::kScaffold:
+      words +=
+          "  mean        with control variates (SCAFFOLD): twice the bytes are sent, and this\n"
+          "              site keeps some of its own between rounds\n";
+      break;
+  }
+  if (study.training.personal > 0) {
+    words +=
+        "  besides     a model of this site's own (Ditto), which is not sent: each round trains "
+        "twice\n";
+  }
+  return words;
+}
+
+std::string LocalWords(const Study& study) {
+  if (study.network.local_layers.empty()) return "";
+  std::int64_t sent = 0;
+  for (const auto& [name, shape] : ExchangedShapes(study)) sent += ElementCount(shape);
+  return fmt::format("  stays here  {}: {} weights are sent, and each site has its own model\n",
+                     fmt::join(study.network.local_layers, ", "), sent);
+}
+
 }  // namespace
 
 std::string PlanInWords(const Study& study) {
   const RoundsPlan& rounds = study.rounds;
   const TrainingPlan& training = study.training;
   if (study.planning.has_value()) {
-    return DraftWords(*study.planning) + fmt::format("  training    {} rounds of {} steps\n",
-                                                     rounds.rounds, training.steps_per_round);
+    return DraftWords(*study.planning) + StrategyWords(study) +
+           fmt::format("  training    {} rounds of {}\n", rounds.rounds, StepWords(training));
   }
   const NetworkPlan& network = study.network;
   const auto& spacing = study.harmonization.spacing_mm;
@@ -54,9 +92,10 @@ std::string PlanInWords(const Study& study) {
                      parameters, 4e-6 * static_cast<double>(parameters)) +
          fmt::format("  features    {}\n", fmt::join(network.features, ", ")) +
          fmt::format("  strides     {}\n", TripleWords(network.strides)) +
-         fmt::format("  kernels     {}\n", TripleWords(network.kernels)) +
-         fmt::format("  training    {} rounds of {} steps, {} patches of {} voxels (z, y, x)\n",
-                     rounds.rounds, training.steps_per_round, training.batch_size,
+         fmt::format("  kernels     {}\n", TripleWords(network.kernels)) + LocalWords(study) +
+         StrategyWords(study) +
+         fmt::format("  training    {} rounds of {}, {} patches of {} voxels (z, y, x)\n",
+                     rounds.rounds, StepWords(training), training.batch_size,
                      fmt::join(training.patch_size, " x "));
 }
 

@@ -15,6 +15,7 @@
 #include "common/status/file_error.h"
 #include "common/status/printable.h"
 #include "common/status/status_macros.h"
+#include "common/study/exchanged_tensors.h"
 #include "common/study/initial_weights.h"
 #include "common/study/label_side.h"
 #include "common/study/population_standard.h"
@@ -192,8 +193,8 @@ HarmonizationPlan ReadHarmonization(ConfigReader table, const std::vector<std::s
 
 PlanningRule ReadPlanning(ConfigReader table) {
   PlanningRule rule;
-  // PlanToml() does not write the residual presets yet.
-  rule.preset = OneOf<PlanPreset>(table, "preset", {PlanPreset::kPlain});
+  rule.preset = OneOf<PlanPreset>(
+      table, "preset", {PlanPreset::kPlain, PlanPreset::kResidualM, PlanPreset::kResidualL});
   rule.memory_gb = table.Number("memory_gb", {.minimum = 0.001, .maximum = 10'000},
                                 DefaultMemoryGb(rule.preset));
   return rule;
@@ -215,7 +216,9 @@ NetworkPlan ReadNetwork(ConfigReader table, bool required) {
   plan.convolutions_per_stage =
       table.Integer("convolutions_per_stage", {.minimum = 1, .maximum = 8}, residual ? 1 : 2);
   if (residual) {
-    plan.blocks_per_stage = table.Integers("blocks_per_stage", {.minimum = 1, .maximum = 16});
+    plan.blocks_per_stage =
+        table.Integers("blocks_per_stage", {.minimum = 1, .maximum = 16},
+                       required ? std::nullopt : std::optional(plan.blocks_per_stage));
   }
   plan.norm = OneOf<NetworkPlan::Norm>(table, "norm",
                                        {{"instance", NetworkPlan::Norm::kInstance},
@@ -224,6 +227,7 @@ NetworkPlan ReadNetwork(ConfigReader table, bool required) {
                                         {"none", NetworkPlan::Norm::kNone}},
                                        0);
   plan.initial_weights = table.Text("initial_weights", "");
+  plan.local_layers = table.Texts("local_layers", plan.local_layers);
   return plan;
 }
 
@@ -237,6 +241,8 @@ TrainingPlan ReadTraining(ConfigReader table, const std::vector<std::string>& la
   plan.batch_size = table.Integer("batch_size", {.minimum = 1, .maximum = 256}, plan.batch_size);
   plan.steps_per_round =
       table.Integer("steps_per_round", {.minimum = 1, .maximum = 1'000'000}, plan.steps_per_round);
+  plan.passes_per_round =
+      table.Number("passes_per_round", {.minimum = 0, .maximum = 10'000}, plan.passes_per_round);
   plan.optimizer = OneOf<TrainingPlan::Optimizer>(
       table, "optimizer",
       {{"sgd", TrainingPlan::Optimizer::kSgd}, {"adamw", TrainingPlan::Optimizer::kAdamW}}, 0);
@@ -250,6 +256,7 @@ TrainingPlan ReadTraining(ConfigReader table, const std::vector<std::string>& la
       table.Number("foreground_fraction", {.minimum = 0, .maximum = 1}, plan.foreground_fraction);
   plan.deep_supervision = table.Flag("deep_supervision", plan.deep_supervision);
   plan.proximal = table.Number("proximal", {.minimum = 0, .maximum = 1000}, plan.proximal);
+  plan.personal = table.Number("personal", {.minimum = 0, .maximum = 1000}, plan.personal);
   plan.augmentation =
       OneOf<TrainingPlan::Augmentation>(table, "augmentation",
                                         {{"intensity", TrainingPlan::Augmentation::kIntensity},
@@ -298,7 +305,10 @@ Quorum ReadQuorum(ConfigReader table) {
 RoundsPlan ReadRounds(ConfigReader table) {
   RoundsPlan plan;
   plan.rounds = table.Integer("rounds", {.minimum = 1, .maximum = 10'000}, plan.rounds);
-  plan.aggregation = table.Choice("aggregation", {"fedavg"}, plan.aggregation);
+  plan.aggregation = OneOf<RoundsPlan::Aggregation>(
+      table, "aggregation",
+      {RoundsPlan::Aggregation::kFedAvg, RoundsPlan::Aggregation::kFedNova,
+       RoundsPlan::Aggregation::kScaffold});
   plan.maximum_site_weight = table.Number("maximum_site_weight", {.minimum = 0.001, .maximum = 1},
                                           plan.maximum_site_weight);
   plan.no_progress_limit = Minutes(table, "no_progress_minutes", plan.no_progress_limit);
@@ -485,7 +495,8 @@ void CheckPatch(const Study& study, ConfigReader table) {
 void CheckLeftToThePlan(ConfigReader& reader) {
   const std::vector<std::pair<const char*, std::vector<const char*>>> planned = {
       {"harmonization", {"spacing_mm"}},
-      {"network", {"features", "strides", "kernels", "convolutions_per_stage"}},
+      {"network",
+       {"kind", "features", "strides", "kernels", "convolutions_per_stage", "blocks_per_stage"}},
       {"training", {"patch_size"}}};
   for (const auto& [name, keys] : planned) {
     ConfigReader table = reader.Table(name);
@@ -493,6 +504,55 @@ void CheckLeftToThePlan(ConfigReader& reader) {
       if (!table.Has(key)) continue;
       table.Refuse(key, "is found by the plan that [planning] asks for: leave one of the two out");
     }
+  }
+}
+
+// Every entry keeps something, and something is left to learn together.
+void CheckLocalLayers(const Study& study, const TensorShapes& shapes, ConfigReader& table) {
+  for (const std::string& layer : study.network.local_layers) {
+    NetworkPlan alone;
+    alone.local_layers = {layer};
+    if (std::any_of(shapes.begin(), shapes.end(),
+                    [&](const auto& tensor) { return StaysAtSite(alone, tensor.first); })) {
+      continue;
+    }
+    table.Refuse("local_layers",
+                 fmt::format("has '{}', and no tensor of this network is called so or begins so: "
+                             "\"norm\", or the start of a name such as decoder.seg_layers",
+                             layer));
+  }
+  if (!study.network.local_layers.empty() && ExchangedShapes(study).empty()) {
+    table.Refuse("local_layers", "keeps the whole network at each site: nothing is left to share");
+  }
+}
+
+// What a strategy's mathematics needs of the optimiser, and strategies that would each have a model
+// of the site's own.
+void CheckStrategy(const Study& study, ConfigReader& reader) {
+  using Aggregation = RoundsPlan::Aggregation;
+  ConfigReader training = reader.Table("training");
+  ConfigReader rounds = reader.Table("rounds");
+  const TrainingPlan& plan = study.training;
+  const Aggregation aggregation = study.rounds.aggregation;
+  const bool sgd = plan.optimizer == TrainingPlan::Optimizer::kSgd;
+  if (plan.passes_per_round > 0 && training.Has("steps_per_round")) {
+    training.Refuse("steps_per_round", "goes without passes_per_round only: set one of the two");
+  }
+  if (aggregation == Aggregation::kFedNova && (!sgd || plan.proximal > 0)) {
+    rounds.Refuse("aggregation",
+                  "is 'fednova', which counts the steps of SGD with or without momentum: set "
+                  "optimizer = \"sgd\" and proximal = 0");
+  }
+  if (aggregation == Aggregation::kScaffold && (!sgd || plan.momentum > 0 || plan.proximal > 0)) {
+    rounds.Refuse("aggregation",
+                  "is 'scaffold', whose control variates are mean gradients of plain SGD: set "
+                  "optimizer = \"sgd\", momentum = 0 and proximal = 0");
+  }
+  if (plan.personal > 0 &&
+      (aggregation == Aggregation::kScaffold || !study.network.local_layers.empty())) {
+    training.Refuse("personal",
+                    "gives each site a model of its own beside the shared one, and goes with "
+                    "aggregation = \"fedavg\" or \"fednova\" and local_layers = [] only");
   }
 }
 
@@ -520,6 +580,13 @@ void CheckTraining(const Study& study, ConfigReader& reader) {
                    "is no SHA-256 of weights: 64 lower-case hexadecimal digits, as `isoscan-client "
                    "import` prints them");
   }
+  CheckList(network, "local_layers", study.network.local_layers, kMaximumLabels, IsLabel,
+            kLabelForm);
+  if (!initial.empty() && !study.network.local_layers.empty()) {
+    network.Refuse("initial_weights",
+                   "goes with local_layers = [] only: a site has the layers of the seed to begin "
+                   "its own with");
+  }
   if (study.planning.has_value()) {
     if (!initial.empty()) {
       network.Refuse("initial_weights",
@@ -531,12 +598,14 @@ void CheckTraining(const Study& study, ConfigReader& reader) {
   if (!CheckStages(study.network, network)) return;
 
   CheckPatch(study, training);
+  const TensorShapes shapes = NetworkShapes(study);
   std::int64_t parameters = 0;
-  for (const auto& [name, shape] : NetworkShapes(study)) parameters += ElementCount(shape);
+  for (const auto& [name, shape] : shapes) parameters += ElementCount(shape);
   if (parameters > kMaximumParameters) {
     network.Refuse("features", fmt::format("makes a network of {} parameters, allowed are {}",
                                            parameters, kMaximumParameters));
   }
+  CheckLocalLayers(study, shapes, network);
 }
 
 void CheckQuorum(const Study& study, ConfigReader table) {
@@ -582,6 +651,7 @@ absl::StatusOr<Study> ParseStudy(std::string toml, const std::string& source) {
   CheckWords(study, reader);
   CheckHarmonizationPlan(study.harmonization, reader.Table("harmonization"));
   CheckTraining(study, reader);
+  CheckStrategy(study, reader);
   CheckQuorum(study, reader.Table("rounds").Table("quorum"));
   RETURN_IF_ERROR(reader.Finish());
 
@@ -601,6 +671,18 @@ absl::StatusOr<Study> LoadStudy(const std::filesystem::path& path) {
   }
   text.resize(static_cast<std::size_t>(file.gcount()));
   return ParseStudy(std::move(text), path.string());
+}
+
+std::string_view ToString(RoundsPlan::Aggregation aggregation) {
+  switch (aggregation) {
+    case RoundsPlan::Aggregation::kFedAvg:
+      return "fedavg";
+    case RoundsPlan::Aggregation::kFedNova:
+      return "fednova";
+    case RoundsPlan::Aggregation::kScaffold:
+      break;
+  }
+  return "scaffold";
 }
 
 absl::Status CheckPlanned(const Study& study) {

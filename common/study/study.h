@@ -65,6 +65,9 @@ struct NetworkPlan {
   Norm norm = Norm::kInstance;
   /// WeightsDigest() of what the study starts from; empty: InitialWeights().
   std::string initial_weights = "";
+  /// What stays at each site (FedBN): "norm" for all normalisation layers, or how tensors' names
+  /// begin. common/study/exchanged_tensors.h.
+  std::vector<std::string> local_layers = {};
 
   std::size_t stages() const { return features.size(); }
 };
@@ -88,6 +91,8 @@ struct TrainingPlan {
   Triple patch_size{};
   std::int64_t batch_size = 2;
   std::int64_t steps_per_round = 50;
+  double passes_per_round =
+      0;  ///< Over a site's own cases, in place of steps_per_round; 0: not so.
   Optimizer optimizer = Optimizer::kSgd;
   double learning_rate = 0.01;  ///< At first; falls as (1 - step/steps)^0.9 over the study.
   double momentum = 0.99;       ///< Nesterov; SGD only.
@@ -96,6 +101,7 @@ struct TrainingPlan {
   double foreground_fraction = 0.33;  ///< Of a batch, patches centred on a labelled voxel.
   bool deep_supervision = false;
   double proximal = 0;  ///< FedProx's mu: how strongly weights are drawn to the global model's.
+  double personal = 0;  ///< Ditto's lambda, of a model that each site has beside it; 0: none.
   std::vector<std::int64_t> mirror_axes;  ///< 0 = z, 1 = y, 2 = x.
   Augmentation augmentation = Augmentation::kIntensity;
   double intensity_augmentation = 1;  ///< Of nnU-Net's probabilities of changing intensities.
@@ -121,13 +127,22 @@ struct Quorum {
 };
 
 struct RoundsPlan {
+  enum class Aggregation {
+    kFedAvg,    ///< Mean of the updates by training cases.
+    kFedNova,   ///< Of what each changed per effective step.
+    kScaffold,  ///< As kFedAvg, with control variates.
+  };
+
   std::int64_t rounds = 10;
-  std::string aggregation = "fedavg";
+  Aggregation aggregation = Aggregation::kFedAvg;
   double maximum_site_weight = 1;  ///< No site counts for more than this fraction of a mean.
   Quorum quorum;
   std::chrono::milliseconds no_progress_limit{std::chrono::minutes(30)};
   std::chrono::milliseconds round_deadline{std::chrono::hours(24)};
 };
+
+/// "fedavg", "fednova", "scaffold".
+std::string_view ToString(RoundsPlan::Aggregation aggregation);
 
 /// What all sites agree to do together: read from study.toml, whose SHA-256 the sites approve. The
 /// text itself travels, so every site can read what it approved. docs/study.md is the schema.

@@ -114,6 +114,12 @@ absl::Status CheckCohorts(const Comparison& comparison) {
 absl::Status ScoreUnseen(const std::string& arm, const FederationRun& run,
                          const std::vector<SandboxSite>& unseen, std::stop_token stop,
                          CaseScores& scores) {
+  if (unseen.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Study study, ParseStudy(run.study_toml, "the study"));
+  if (!study.network.local_layers.empty()) {
+    std::cerr << arm << ": has no model for cohorts that took no part (local_layers)\n";
+    return absl::OkStatus();
+  }
   for (const SandboxSite& site : unseen) {
     const fs::path file = run.out / fmt::format("unseen-{}.json", site.name);
     if (!fs::exists(file)) {

@@ -33,6 +33,7 @@ ReportedResults::Site SiteOf(const json& site) {
   row.before = MeanDice(site.at("before"));
   row.after = MeanDice(site);
   row.local_only = MeanDice(site.at("local_only"));
+  row.personal = MeanDice(site.value("personal", json()));  // Absent in an older report.
   for (const json& label : site.at("labels")) {
     row.labels.emplace_back(label.at("name").get<std::string>(), MeanDice(label));
   }
@@ -129,6 +130,9 @@ std::string ResultsTable(const ReportedResults& results) {
                                  [](const auto& site) { return !std::isnan(site.local_only); });
   std::vector<std::vector<std::string>> rows{{"site", "held out", "Dice before", "after"}};
   if (local) rows[0].push_back("local only");
+  const bool personal = std::any_of(results.sites.begin(), results.sites.end(),
+                                    [](const auto& site) { return !std::isnan(site.personal); });
+  if (personal) rows[0].push_back("own");
   if (!results.sites.empty()) {
     for (const auto& [label, dice] : results.sites[0].labels) rows[0].push_back(label);
   }
@@ -136,6 +140,7 @@ std::string ResultsTable(const ReportedResults& results) {
     std::vector<std::string> row{site.name, std::to_string(site.held_out_cases),
                                  DiceText(site.before), DiceText(site.after)};
     if (local) row.push_back(DiceText(site.local_only));
+    if (personal) row.push_back(DiceText(site.personal));
     for (const auto& [label, dice] : site.labels) row.push_back(DiceText(dice));
     rows.push_back(std::move(row));
   }

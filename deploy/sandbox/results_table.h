@@ -18,6 +18,7 @@ struct ReportedResults {
     double before = 0;      ///< Mean Dice of the model before training; NaN without.
     double after = 0;       ///< Of the last model.
     double local_only = 0;  ///< NaN when the study had no local-only arm.
+    double personal = 0;    ///< NaN when the study had no model of each site's own.
     std::vector<std::pair<std::string, double>> labels;  ///< Mean Dice, in the study's order.
     std::vector<double> cases;  ///< Dice of each held-out case; NaN without a label on either side.
     std::map<std::string, std::vector<double>> cohorts;  ///< The same by cohort folder, of those

@@ -95,6 +95,8 @@ absl::StatusOr<std::string> WithSeedMoved(const std::string& study_toml, std::in
 absl::StatusOr<std::string> WithStepsMultiplied(const std::string& study_toml,
                                                 std::int64_t factor) {
   ASSIGN_OR_RETURN(const Study study, ParseStudy(study_toml, "the study"));
+  // A pass over more cases is so many steps more already.
+  if (study.training.passes_per_round > 0) return study_toml;
   return WithOverlay(study_toml, fmt::format("training.steps_per_round = {}",
                                              study.training.steps_per_round * factor));
 }

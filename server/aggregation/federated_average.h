@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 
 #include "common/weights/named_tensors.h"
+#include "server/aggregation/tensor_sums.h"
 
 namespace isoscan {
 
@@ -20,15 +21,8 @@ struct StagedUpdate {
   double weight = 0;  ///< Relative; need not sum to 1.
 };
 
-/// How the work is cut; neither shows in the bytes of the result.
-struct AveragingOptions {
-  int threads = 0;                        ///< 0: every core that this process may use.
-  std::int64_t block_values = 64 * 1024;  ///< Values of one tensor that are averaged at a time.
-};
-
-/// FedAvg: the weighted mean of the updates, read block by block in site-name order with double
-/// accumulators and rounded to float once. Arrival order, thread count and restarts do not show in
-/// the bytes; memory is O(threads x block), never O(sites x model).
+/// FedAvg: the weighted mean of the updates, summed (SumTensors) in site-name order. Arrival order,
+/// thread count and restarts do not show in the bytes.
 ///
 /// Writes the mean to `output` (atomically) with `metadata`. On an error nothing is written.
 /// Errors: INVALID_ARGUMENT no update, a site twice, a weight that is not positive and finite,
@@ -40,6 +34,10 @@ absl::Status FederatedAverage(std::vector<StagedUpdate> updates,
                               const std::filesystem::path& output,
                               const std::map<std::string, std::string>& metadata,
                               const AveragingOptions& options = {});
+
+/// OK for updates that can be averaged; they are sorted by site then.
+/// Errors: INVALID_ARGUMENT no update, a site twice, a weight that is not positive and finite.
+absl::Status CheckStagedUpdates(std::vector<StagedUpdate>& updates);
 
 /// Weights of a mean by training cases, where no site exceeds `maximum` of the whole; what a capped
 /// site loses goes to the others in proportion. In the order given; sums to 1. Where `maximum` is

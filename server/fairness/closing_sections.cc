@@ -98,6 +98,13 @@ std::string LimitsSection(const ReportContent& content) {
         "between the hospitals is missing, and no single pair of numbers fits hospitals of "
         "different scale.");
   }
+  if (!study.network.local_layers.empty()) {
+    item(fmt::format(
+        "<b>A model each:</b> the layers called {} stay at each hospital. What is scored here is "
+        "the shared rest with each hospital's own layers; the model on the server cannot be used "
+        "without them, and there is none for a hospital that took no part.",
+        EscapeMarkup(Joined(study.network.local_layers))));
+  }
   item(
       fmt::format("<b>How sure:</b> there are no intervals and no tests in this report. With "
                   "fewer than {} held-out cases a mean says little; differences between "
@@ -140,10 +147,14 @@ std::string ProvenanceSection(const ReportContent& content) {
   row("Held out", HeldOutInWords(study.held_out));
   row("Harmonisation", InWords(study.harmonization));
   row("Network", NetworkInWords(study.network));
-  row("Training",
-      fmt::format("{} per round and hospital, batches of {}",
-                  FormatCount(study.training.steps_per_round, "step"), study.training.batch_size));
-  row("Aggregation", study.rounds.aggregation);
+  row("Stays at each hospital", Joined(study.network.local_layers));
+  row("Training", fmt::format("{} per round and hospital, batches of {}",
+                              study.training.passes_per_round > 0
+                                  ? fmt::format("{} passes over its own cases",
+                                                FormatTick(study.training.passes_per_round))
+                                  : FormatCount(study.training.steps_per_round, "step"),
+                              study.training.batch_size));
+  row("Aggregation", std::string(ToString(study.rounds.aggregation)));
   row("A round needs", QuorumInWords(study.rounds.quorum));
   row("Seed", std::to_string(study.seed));
   row("Created", FormatTime(record.created));

@@ -21,6 +21,7 @@ using Model = ModelScoresRecord::Model;
 struct ScoresOfSite {
   std::map<int, const ModelScoresRecord*> by_round;
   const ModelScoresRecord* local_only = nullptr;
+  const ModelScoresRecord* personal = nullptr;
 };
 
 absl::Status CheckLabels(const ModelScoresRecord& scores, std::size_t labels) {
@@ -213,6 +214,8 @@ absl::StatusOr<StudyStatistics> Summarize(const StudyRecord& record) {
     ScoresOfSite& of_site = scores_of_sites[scores.site];
     if (scores.model == Model::kLocalOnly) {
       of_site.local_only = &scores;
+    } else if (scores.model == Model::kPersonal) {
+      of_site.personal = &scores;
     } else {
       of_site.by_round[scores.after_round] = &scores;
     }
@@ -251,6 +254,10 @@ absl::StatusOr<StudyStatistics> Summarize(const StudyRecord& record) {
     if (scores.local_only) statistics.local_only = Summarize(scores.local_only->cases, labels);
     if (statistics.after && statistics.local_only) {
       statistics.joining = Compare(*statistics.after, *statistics.local_only);
+    }
+    if (scores.personal) statistics.personal = Summarize(scores.personal->cases, labels);
+    if (statistics.after && statistics.personal) {
+      statistics.owning = Compare(*statistics.personal, *statistics.after);
     }
     AddParticipation(record.rounds, statistics);
     study.sites.push_back(std::move(statistics));

@@ -99,9 +99,11 @@ struct SiteStatistics {
   std::optional<ModelStatistics> before;      ///< The model before training.
   std::optional<ModelStatistics> after;       ///< The model after StudyStatistics::scored_round.
   std::optional<ModelStatistics> local_only;  ///< The model that the site trained alone.
+  std::optional<ModelStatistics> personal;    ///< The site's own model beside the federated one.
   /// Of the model after StudyStatistics::scored_round.
   std::optional<InvarianceCertificate> certificate;
   std::optional<PairedDifference> joining;  ///< `after` minus `local_only`, by case.
+  std::optional<PairedDifference> owning;   ///< `personal` minus `after`, by case.
   std::vector<double> mean_by_round;  ///< Site score after 0, 1, ... rounds; NaN where not scored.
   std::int64_t contributed_rounds = 0;
   TimeUse time;

@@ -40,10 +40,10 @@ std::string RenderPage(const ReportContent& content) {
       "<title>{} – Isoscan fairness report</title>\n<style>\n{}</style>\n</head>\n"
       "<body>\n<main>\n{}{}{}{}{}{}{}{}{}{}{}{}{}</main>\n</body>\n</html>\n",
       EscapeMarkup(content.record.study.name), PageStyle(), Masthead(content), Overview(content),
-      ScoresBySite(content), JoiningSection(content), LearningCurves(content),
-      ScoresByLabel(content), LowestScoringCases(content), IntensitySection(content),
-      CertificateSection(content), ParticipationSection(content), TimeSection(content),
-      LimitsSection(content), ProvenanceSection(content));
+      ScoresBySite(content), JoiningSection(content), PersonalSection(content),
+      LearningCurves(content), ScoresByLabel(content), LowestScoringCases(content),
+      IntensitySection(content), CertificateSection(content), ParticipationSection(content),
+      TimeSection(content), LimitsSection(content), ProvenanceSection(content));
 }
 
 }  // namespace isoscan

@@ -28,6 +28,8 @@ std::string Overview(const ReportContent& content);
 std::string ScoresBySite(const ReportContent& content);
 /// Federated beside local-only, where the study asked for it.
 std::string JoiningSection(const ReportContent& content);
+/// Each site's own model beside the federated one, where the study has these.
+std::string PersonalSection(const ReportContent& content);
 std::string LearningCurves(const ReportContent& content);
 std::string ScoresByLabel(const ReportContent& content);
 std::string LowestScoringCases(const ReportContent& content);

@@ -97,6 +97,14 @@ Json ToJson(const SiteStatistics& site, const std::vector<std::string>& labels) 
     json["local_only"]["cases_better_federated"] = joining.better;
     json["local_only"]["cases_worse_federated"] = joining.worse;
   }
+  json["personal"] = nullptr;
+  if (site.personal) {
+    json["personal"] = ToJson(PointerTo(site.personal), labels);
+    const PairedDifference owning = site.owning.value_or(PairedDifference{});
+    json["personal"]["personal_minus_federated"] = ToJson(owning.difference);
+    json["personal"]["cases_better_personal"] = owning.better;
+    json["personal"]["cases_worse_personal"] = owning.worse;
+  }
   json["rounds"] = Json::array();
   for (std::size_t round = 1; round < site.mean_by_round.size(); ++round) {
     json["rounds"].push_back(NumberOrNull(site.mean_by_round[round]));

@@ -162,6 +162,34 @@ std::string JoiningSection(const ReportContent& content) {
   return fmt::format("<section>\n<h2>Together or alone</h2>\n{}</section>\n", table.Html());
 }
 
+std::string PersonalSection(const ReportContent& content) {
+  const StudyStatistics& study = content.statistics;
+  Table table(
+      "personal",
+      "The model that each hospital has of its own, trained beside the federated one and drawn to "
+      "it, on the same held-out cases. The difference is the hospital's own minus federated, case "
+      "by case.",
+      {"Hospital", "Own", "Federated", "Mean difference", "Median difference", "Cases better",
+       "Cases worse"});
+  bool any = false;
+  for (std::size_t i = 0; i < study.sites.size(); ++i) {
+    const SiteStatistics& site = study.sites[i];
+    if (!site.owning) continue;
+    any = true;
+    table.Row(RowHeader(site),
+              {Score(site.personal->dice.mean, Pointer(i, "personal/dice/mean")),
+               Score(site.after->dice.mean, Pointer(i, "dice/mean")),
+               {FormatDifference(site.owning->difference.mean),
+                Pointer(i, "personal/personal_minus_federated/mean"), "strong"},
+               Difference(site.owning->difference.median,
+                          Pointer(i, "personal/personal_minus_federated/median")),
+               Count(site.owning->better, Pointer(i, "personal/cases_better_personal")),
+               Count(site.owning->worse, Pointer(i, "personal/cases_worse_personal"))});
+  }
+  if (!any) return "";
+  return fmt::format("<section>\n<h2>A model of its own</h2>\n{}</section>\n", table.Html());
+}
+
 std::string LearningCurves(const ReportContent& content) {
   const StudyStatistics& study = content.statistics;
   if (study.rounds == 0 || !AnyScored(study)) return "";

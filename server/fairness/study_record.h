@@ -36,9 +36,13 @@ struct CaseScoreRecord {
 
 /// Scores of one model on one site's held-out cases.
 struct ModelScoresRecord {
-  enum class Model { kGlobal, kLocalOnly };
+  enum class Model {
+    kGlobal,
+    kLocalOnly,
+    kPersonal,  ///< The site's own, after the last round (Ditto).
+  };
   Model model = Model::kGlobal;
-  /// kGlobal: rounds aggregated so far; 0 is the model before training. kLocalOnly: unused.
+  /// kGlobal: rounds aggregated so far; 0 is the model before training. Others: unused.
   int after_round = 0;
   std::string site;
   std::vector<CaseScoreRecord> cases;

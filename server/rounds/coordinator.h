@@ -136,10 +136,12 @@ class Coordinator {
   absl::Status SubmitUpdate(const std::string& site, const SiteUpdate& update);
 
   /// Scores of the final model, with its certificate on this site's scans where the study asks for
-  /// one, or of the site's local-only model. Repeating is OK.
+  /// one and those of the site's personal model where the study has these; or of the site's
+  /// local-only model. Repeating is OK.
   absl::Status SubmitScores(const std::string& site, const std::string& study,
                             Assignment::Kind kind, const std::vector<CaseScoreRecord>& scores,
-                            const std::optional<InvarianceCertificate>& certificate = std::nullopt);
+                            const std::optional<InvarianceCertificate>& certificate = std::nullopt,
+                            const std::vector<CaseScoreRecord>& personal = {});
 
   // --- Time
   // ----------------------------------------------------------------------------------------

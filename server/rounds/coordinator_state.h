@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 
+#include "server/aggregation/federated_average.h"
 #include "server/rounds/coordinator.h"
 #include "server/rounds/model_folder.h"
 #include "server/rounds/study_course.h"
@@ -77,6 +78,9 @@ struct Coordinator::State {
   /// Aggregates and journals; true unless it failed.
   absl::StatusOr<bool> CloseRound(const Closing& closing) ABSL_LOCKS_EXCLUDED(mutex);
   absl::StatusOr<GlobalModelRecord> Aggregate(const Closing& closing) const;
+  /// The aggregation that the study has.
+  absl::Status WriteMean(const Closing& closing, std::vector<StagedUpdate> staged,
+                         const std::filesystem::path& draft) const;
   /// Forgets updates whose staged file is not what was taken; true: there were any.
   absl::StatusOr<bool> DropLostUpdates(const Closing& closing) ABSL_LOCKS_EXCLUDED(mutex);
   std::filesystem::path WeightsOf(const Closing& closing, const std::string& site) const;

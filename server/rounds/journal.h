@@ -44,6 +44,7 @@ struct JournaledUpdate {
   std::string site;
   std::string weights_digest;
   std::int64_t training_cases = 0;
+  std::int64_t steps = 0;
   double mean_loss = 0;
   double seconds_training = 0;
   double seconds_scoring = 0;
@@ -86,7 +87,7 @@ class Journal {
   virtual absl::StatusOr<std::vector<JournaledStudy>> Studies() const = 0;
   /// Closed rounds with who took part, in order.
   virtual absl::StatusOr<std::vector<RoundRecord>> ClosedRounds(const std::string& study) const = 0;
-  /// All scores, by site, then global models by round, then local-only.
+  /// All scores, by site, then global models by round, then the site's own ones.
   virtual absl::StatusOr<std::vector<ModelScoresRecord>> Scores(const std::string& study) const = 0;
   /// Digest of the weights that were taken from this site in this round; nullopt: none were.
   virtual absl::StatusOr<std::optional<std::string>> TakenWeights(

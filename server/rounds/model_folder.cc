@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "common/status/status_macros.h"
+#include "common/study/exchanged_tensors.h"
 #include "common/study/initial_weights.h"
 #include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
@@ -24,17 +25,29 @@ std::filesystem::path ModelFolder::DraftOf(const std::string& study) const {
 
 absl::StatusOr<NamedTensors> ModelFolder::StartingWeights(const Study& study) const {
   const std::string& digest = study.network.initial_weights;
-  if (digest.empty()) return InitialWeights(study);
-  const absl::StatusOr<SafetensorsFile> file = SafetensorsFile::Open(PathOf(digest));
-  if (absl::IsNotFound(file.status())) {
-    return absl::FailedPreconditionError(
-        fmt::format("study {} starts from the weights {}, which this server does not have: "
-                    "isoscan-server import WEIGHTS --state FOLDER, where it runs",
-                    study.name, digest));
+  NamedTensors weights;
+  if (digest.empty()) {
+    weights = InitialWeights(study);
+    TakeLocal(study.network, weights);  // Every site draws these itself.
+  } else {
+    const absl::StatusOr<SafetensorsFile> file = SafetensorsFile::Open(PathOf(digest));
+    if (absl::IsNotFound(file.status())) {
+      return absl::FailedPreconditionError(
+          fmt::format("study {} starts from the weights {}, which this server does not have: "
+                      "isoscan-server import WEIGHTS --state FOLDER, where it runs",
+                      study.name, digest));
+    }
+    RETURN_IF_ERROR(file.status());
+    weights = file->ReadAll();
+    RETURN_IF_ERROR(CheckStartingWeights(study, digest, weights));
   }
-  RETURN_IF_ERROR(file.status());
-  NamedTensors weights = file->ReadAll();
-  RETURN_IF_ERROR(CheckStartingWeights(study, digest, weights));
+  // SCAFFOLD's control variates start at 0.
+  for (auto& [name, shape] : ExchangedShapes(study)) {
+    const auto [tensor, missing] = weights.try_emplace(name);
+    if (!missing) continue;
+    tensor->second = {.shape = shape,
+                      .values = std::vector<float>(static_cast<std::size_t>(ElementCount(shape)))};
+  }
   return weights;
 }
 

@@ -20,7 +20,8 @@ class ModelFolder {
 
   std::filesystem::path PathOf(const std::string& digest) const;
 
-  /// What the study starts from: drawn from its seed, or imported under the digest that it names.
+  /// What the study starts from: drawn from its seed, or imported under the digest that it names;
+  /// the tensors of ExchangedShapes().
   /// Errors: FAILED_PRECONDITION weights that were not imported; those of SafetensorsFile::Open and
   ///         CheckStartingWeights.
   absl::StatusOr<NamedTensors> StartingWeights(const Study& study) const;

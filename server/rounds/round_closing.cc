@@ -8,8 +8,10 @@
 #include <system_error>
 
 #include "common/status/status_macros.h"
+#include "common/study/schedule.h"
 #include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
+#include "server/aggregation/corrected_average.h"
 #include "server/aggregation/federated_average.h"
 #include "server/rounds/coordinator.h"
 #include "server/rounds/coordinator_state.h"
@@ -17,6 +19,21 @@
 
 namespace isoscan {
 namespace {
+
+// Of each site that is asked, by the training cases that it declared; capped as the mean's weights.
+std::map<std::string, double> SharesOf(const RoundsPlan& plan, const RoundSituation& situation) {
+  std::vector<std::string> sites;
+  std::vector<std::int64_t> cases;
+  for (const Standing& site : situation.sites) {
+    if (!site.asked()) continue;
+    sites.push_back(site.site);
+    cases.push_back(site.training_cases);
+  }
+  const std::vector<double> weights = SiteWeights(cases, plan.maximum_site_weight);
+  std::map<std::string, double> shares;
+  for (std::size_t i = 0; i < sites.size(); ++i) shares[sites[i]] = weights[i];
+  return shares;
+}
 
 // How long after a failure (a full disk) the next attempt waits.
 constexpr std::chrono::seconds kRetryAfter(10);
@@ -32,7 +49,12 @@ double SecondsSince(std::chrono::steady_clock::time_point start) {
 struct Coordinator::State::Closing {
   std::string study;
   int round = 0;
-  WeightsMetadata metadata;  ///< Of the model that comes out.
+  RoundsPlan::Aggregation aggregation = RoundsPlan::Aggregation::kFedAvg;
+  TrainingPlan training;
+  std::int64_t rounds = 0;               ///< Of the study.
+  std::string global_model;              ///< Digest of the one that the updates were trained from.
+  std::map<std::string, double> shares;  ///< Of every site that takes part, by training cases.
+  WeightsMetadata metadata;              ///< Of the model that comes out.
   std::map<std::string, JournaledUpdate> updates;
   std::vector<ParticipationRecord> participation;
 };
@@ -50,8 +72,39 @@ absl::StatusOr<GlobalModelRecord> Coordinator::State::Aggregate(const Closing& c
     staged.push_back({site.site, WeightsOf(closing, site.site), site.weight});
   }
   const std::filesystem::path draft = models.DraftOf(closing.study);
-  RETURN_IF_ERROR(FederatedAverage(std::move(staged), draft, closing.metadata));
+  RETURN_IF_ERROR(WriteMean(closing, std::move(staged), draft));
   return models.Keep(draft, closing.round);
+}
+
+absl::Status Coordinator::State::WriteMean(const Closing& closing, std::vector<StagedUpdate> staged,
+                                           const std::filesystem::path& draft) const {
+  const std::filesystem::path global_model = models.PathOf(closing.global_model);
+  switch (closing.aggregation) {
+    case RoundsPlan::Aggregation::kFedAvg:
+      break;
+    case RoundsPlan::Aggregation::kFedNova: {
+      std::vector<SteppedUpdate> updates;
+      for (StagedUpdate& update : staged) {
+        // Every site takes as many steps in each round.
+        const std::int64_t steps = closing.updates.at(update.site).steps;
+        updates.push_back({.update = std::move(update),
+                           .effective_steps = EffectiveSteps(closing.training,
+                                                             {.first = (closing.round - 1) * steps,
+                                                              .count = steps,
+                                                              .total = closing.rounds * steps})});
+      }
+      return NormalizedAverage(global_model, std::move(updates), draft, closing.metadata);
+    }
+    case RoundsPlan::Aggregation::kScaffold: {
+      std::vector<ControlledUpdate> updates;
+      for (StagedUpdate& update : staged) {
+        const double share = closing.shares.at(update.site);
+        updates.push_back({.update = std::move(update), .share = share});
+      }
+      return ScaffoldAverage(global_model, std::move(updates), draft, closing.metadata);
+    }
+  }
+  return FederatedAverage(std::move(staged), draft, closing.metadata);
 }
 
 absl::StatusOr<bool> Coordinator::State::DropLostUpdates(const Closing& closing) {
@@ -142,6 +195,11 @@ absl::StatusOr<bool> Coordinator::State::AdvanceStudy(const std::string& study) 
     }
     closing = {.study = study,
                .round = course.round,
+               .aggregation = course.study.rounds.aggregation,
+               .training = course.study.training,
+               .rounds = course.study.rounds.rounds,
+               .global_model = course.models.back().digest,
+               .shares = SharesOf(course.study.rounds, situation),
                .metadata = WeightsMetadataOf(course.study, course.round),
                .updates = course.updates,
                .participation = ParticipationOf(course.study.rounds, situation, course.updates)};

@@ -46,6 +46,7 @@ JournaledUpdate WithoutScores(const std::string& site, const SiteUpdate& update)
   return {.site = site,
           .weights_digest = update.weights_digest,
           .training_cases = update.training_cases,
+          .steps = update.steps,
           .mean_loss = update.mean_loss,
           .seconds_training = update.seconds_training,
           .seconds_scoring = update.seconds_scoring};
@@ -314,7 +315,8 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
 absl::Status Coordinator::SubmitScores(const std::string& site, const std::string& study,
                                        Assignment::Kind kind,
                                        const std::vector<CaseScoreRecord>& scores,
-                                       const std::optional<InvarianceCertificate>& certificate) {
+                                       const std::optional<InvarianceCertificate>& certificate,
+                                       const std::vector<CaseScoreRecord>& personal) {
   const bool local_only = kind == Assignment::Kind::kLocalOnly;
   if (!local_only && kind != Assignment::Kind::kScore) {
     return absl::InvalidArgumentError(
@@ -348,6 +350,16 @@ absl::Status Coordinator::SubmitScores(const std::string& site, const std::strin
       RETURN_IF_ERROR(CheckCertificate(participant.cohort, *certificate));
     }
     using Model = ModelScoresRecord::Model;
+    if (!personal.empty()) {
+      if (local_only || course->study.training.personal == 0) {
+        return absl::InvalidArgumentError(
+            fmt::format("{} sent scores of a personal model that {} does not have", site, study));
+      }
+      RETURN_IF_ERROR(CheckScores(course->study, participant.cohort, personal));
+      // The final model's come last: with them the site is done.
+      RETURN_IF_ERROR(state_->journal.TakeScores(
+          study, {.model = Model::kPersonal, .after_round = 0, .site = site, .cases = personal}));
+    }
     RETURN_IF_ERROR(
         state_->journal.TakeScores(study, {.model = local_only ? Model::kLocalOnly : Model::kGlobal,
                                            .after_round = local_only ? 0 : course->rounds(),

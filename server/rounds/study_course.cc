@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "common/status/status_macros.h"
-#include "common/study/initial_weights.h"
+#include "common/study/exchanged_tensors.h"
 
 namespace isoscan {
 
@@ -16,7 +16,7 @@ absl::StatusOr<StudyCourse> StudyCourse::FromJournal(JournaledStudy journaled, T
                    ParseStudy(std::move(journaled.toml),
                               fmt::format("study {} of the journal", journaled.name)));
   course.draft_digest = std::move(journaled.draft_digest);
-  course.shapes = NetworkShapes(course.study);
+  course.shapes = ExchangedShapes(course.study);
   course.phase = journaled.phase;
   course.created = journaled.created;
   course.phase_since = journaled.phase_since;

@@ -9,7 +9,7 @@
 
 #include "common/planning/planned_study.h"
 #include "common/status/status_macros.h"
-#include "common/study/initial_weights.h"
+#include "common/study/exchanged_tensors.h"
 #include "server/rounds/coordinator.h"
 #include "server/rounds/coordinator_state.h"
 
@@ -66,7 +66,7 @@ absl::StatusOr<StudyStatus> Coordinator::PlanStudy(const std::string& study) {
                  draft.digest, planned.digest, fingerprints.size(), initial.bytes);
     state_->models.Remove(course->models.front().digest);
     course->models = {initial};
-    course->shapes = NetworkShapes(planned);
+    course->shapes = ExchangedShapes(planned);
     course->study = std::move(planned);
     course->draft_digest = draft.digest;
     // They approved another text.

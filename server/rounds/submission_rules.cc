@@ -10,6 +10,7 @@
 #include "common/status/printable.h"
 #include "common/status/status_macros.h"
 #include "common/study/population_standard.h"
+#include "common/study/schedule.h"
 #include "common/weights/safetensors.h"
 
 namespace isoscan {
@@ -243,6 +244,15 @@ absl::Status CheckUpdate(const Study& study, const SiteRecord& cohort, const Sit
   }
   if (update.steps < 0) {
     return absl::InvalidArgumentError(fmt::format("{} sent steps = {}", cohort.name, update.steps));
+  }
+  // There the number of steps decides how much the update counts for.
+  if (study.rounds.aggregation == RoundsPlan::Aggregation::kFedNova) {
+    const std::int64_t steps = StepsPerRound(study.training, update.training_cases);
+    if (update.steps != steps) {
+      return absl::InvalidArgumentError(
+          fmt::format("{} took {} steps, the study asks for {} with {} training cases", cohort.name,
+                      update.steps, steps, update.training_cases));
+    }
   }
   if (!std::isfinite(update.mean_loss)) {
     return absl::InvalidArgumentError(fmt::format("{} sent mean_loss = {}: its training diverged",

@@ -31,8 +31,8 @@ absl::Status CheckScores(const Study& study, const SiteRecord& cohort,
 /// point; amounts of PerturbationTable, each once; shares and Dice in [0, 1], or a Dice of NaN.
 absl::Status CheckCertificate(const SiteRecord& cohort, const InvarianceCertificate& certificate);
 
-/// Training cases between 1 and the declared count, other numbers finite and not negative, and
-/// CheckScores.
+/// Training cases between 1 and the declared count, other numbers finite and not negative, with
+/// FedNova as many steps as the study asks for, and CheckScores.
 absl::Status CheckUpdate(const Study& study, const SiteRecord& cohort, const SiteUpdate& update);
 
 /// The weights say that they are for the study's harmonisation (docs/wire-format.md); the message

@@ -257,7 +257,7 @@ grpc::ServerUnaryReactor* FederationService::SubmitScores(grpc::CallbackServerCo
       ASSIGN_OR_RETURN(certificate, FromMessage(request->certificate()));
     }
     return coordinator_.SubmitScores(site, request->study(), kind, FromMessage(request->scores()),
-                                     certificate);
+                                     certificate, FromMessage(request->personal()));
   });
 }
 

@@ -12,7 +12,9 @@ namespace isoscan {
 namespace {
 
 // label_scores.after_round of a model that a site trained alone.
+// Values of label_scores.after_round that are no round.
 constexpr int kLocalOnlyModel = -1;
+constexpr int kPersonalModel = -2;
 
 absl::Status RemoveScores(Database& database, const std::string& study, const std::string& site,
                           int after_round) {
@@ -249,8 +251,9 @@ absl::Status SqliteJournal::Withdraw(const std::string& study, const std::string
       "UPDATE participants SET withdrawn = 1 WHERE study = ?1 AND site = ?2", study, site));
   RETURN_IF_ERROR(RemoveFingerprint(*database_, study, site));
   RETURN_IF_ERROR(RemoveUpdate(*database_, study, open_round, site));
-  // A model trained alone is scored in the last round only, which is open.
+  // A site's own models are scored in the last round only, which is open.
   RETURN_IF_ERROR(RemoveScores(*database_, study, site, kLocalOnlyModel));
+  RETURN_IF_ERROR(RemoveScores(*database_, study, site, kPersonalModel));
   return std::move(transaction).Commit();
 }
 
@@ -278,8 +281,10 @@ absl::Status SqliteJournal::DropUpdate(const std::string& study, int round,
 }
 
 absl::Status SqliteJournal::TakeScores(const std::string& study, const ModelScoresRecord& scores) {
-  const int after_round =
-      scores.model == ModelScoresRecord::Model::kLocalOnly ? kLocalOnlyModel : scores.after_round;
+  using Model = ModelScoresRecord::Model;
+  const int after_round = scores.model == Model::kLocalOnly  ? kLocalOnlyModel
+                          : scores.model == Model::kPersonal ? kPersonalModel
+                                                             : scores.after_round;
   absl::MutexLock lock(&database_->mutex());
   ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
   RETURN_IF_ERROR(ReplaceScores(*database_, study, scores.site, after_round, scores.cases));

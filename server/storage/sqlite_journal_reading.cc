@@ -121,11 +121,13 @@ absl::Status ReadUpdates(Database& database, const std::string& study, int round
         updates.push_back({.site = row.Text(0),
                            .weights_digest = row.Text(1),
                            .training_cases = row.Integer(2),
-                           .mean_loss = row.Number(3),
-                           .seconds_training = row.Number(4),
-                           .seconds_scoring = row.Number(5)});
+                           .steps = row.Integer(3),
+                           .mean_loss = row.Number(4),
+                           .seconds_training = row.Number(5),
+                           .seconds_scoring = row.Number(6)});
       },
-      "SELECT site, weights_digest, training_cases, mean_loss, seconds_training, seconds_scoring "
+      "SELECT site, weights_digest, training_cases, steps, mean_loss, seconds_training, "
+      "seconds_scoring "
       "FROM updates WHERE study = ?1 AND round = ?2 ORDER BY site",
       study, round);
 }
@@ -283,10 +285,11 @@ absl::StatusOr<std::vector<ModelScoresRecord>> SqliteJournal::Scores(
         const int after_round = row.Small(1);
         if (scores.empty() || scores.back().site != site || current != after_round) {
           current = after_round;
-          const bool local_only = after_round < 0;
-          scores.push_back({.model = local_only ? ModelScoresRecord::Model::kLocalOnly
-                                                : ModelScoresRecord::Model::kGlobal,
-                            .after_round = local_only ? 0 : after_round,
+          using Model = ModelScoresRecord::Model;
+          scores.push_back({.model = after_round == -1   ? Model::kLocalOnly
+                                     : after_round == -2 ? Model::kPersonal
+                                                         : Model::kGlobal,
+                            .after_round = std::max(after_round, 0),
                             .site = site,
                             .cases = {}});
         }

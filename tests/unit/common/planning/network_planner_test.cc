@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "common/planning/plan_toml.h"
+#include "common/study/study.h"
 #include "tests/support/status_matchers.h"
 
 namespace isoscan {
@@ -138,6 +140,28 @@ TEST_P(NnUnet, AnswersTheSame) {
     ExpectGrid(*plan.low_resolution, expected["low_resolution"], plan.transpose_forward,
                golden.rounded());
   }
+}
+
+TEST_P(NnUnet, BecomesAStudy) {
+  const Golden& golden = GetParam();
+  ASSERT_OK_AND_ASSIGN(const CohortPlan plan,
+                       PlanNetwork(golden.ToFingerprint(), PresetOf(golden.plan["preset"]),
+                                   golden.plan["memory_gb"]));
+  const GridPlan& grid = plan.full_resolution;
+  if (grid.batch_size > 256) GTEST_SKIP() << "more patches than a study may have in a batch";
+
+  ASSERT_OK_AND_ASSIGN(
+      const Study study,
+      ParseStudy("name = \"s\"\nchannels = [\"a\"]\nlabels = [\"b\"]\n" + PlanToml(plan),
+                 "study.toml"));
+
+  const bool residual = plan.preset != PlanPreset::kPlain;
+  EXPECT_EQ(study.network.kind == NetworkPlan::Kind::kResidual, residual);
+  EXPECT_EQ(study.network.strides, grid.strides);
+  EXPECT_EQ(study.network.blocks_per_stage,
+            residual ? grid.encoder_blocks : std::vector<std::int64_t>());
+  EXPECT_EQ(study.network.convolutions_per_stage, residual ? 1 : 2);
+  EXPECT_EQ(study.training.batch_size, grid.batch_size);
 }
 
 // --- What must hold of every plan

@@ -35,7 +35,7 @@ void ExpectPlan(const Study& study, const GridPlan& grid) {
   EXPECT_EQ(study.network.features, grid.features);
   EXPECT_EQ(study.network.strides, grid.strides);
   EXPECT_EQ(study.network.kernels, grid.kernels);
-  EXPECT_EQ(study.network.convolutions_per_stage, 2);
+  EXPECT_EQ(study.network.convolutions_per_stage, grid.decoder_convolutions.front());
   EXPECT_EQ(study.training.patch_size, grid.patch_size);
   EXPECT_EQ(study.training.batch_size, grid.batch_size);
   EXPECT_EQ(study.harmonization.spacing_mm, grid.spacing_mm);
@@ -43,7 +43,7 @@ void ExpectPlan(const Study& study, const GridPlan& grid) {
 
 TEST(PlanToml, CompletesAStudy) {
   const CohortPlan plan = Prostate();
-  ASSERT_OK_AND_ASSIGN(const std::string toml, PlanToml(plan));
+  const std::string toml = PlanToml(plan);
   EXPECT_THAT(toml, HasSubstr("spacing_mm = [3.6, 0.625, 0.625]\n"));
 
   ASSERT_OK_AND_ASSIGN(const Study study, ParseStudy(kHead + toml, "study.toml"));
@@ -53,7 +53,7 @@ TEST(PlanToml, CompletesAStudy) {
 
 TEST(PlanToml, LiesOverAStudyAndLeavesTheRest) {
   const CohortPlan plan = PlanOf({1, 1, 1}, {36, 50, 35}, PlanPreset::kPlain);
-  ASSERT_OK_AND_ASSIGN(const std::string toml, PlanToml(plan));
+  const std::string toml = PlanToml(plan);
   const std::string base = std::string(kHead) + R"(
 [harmonization]
 mask = "otsu"
@@ -77,9 +77,16 @@ steps_per_round = 7
   EXPECT_THAT(study.harmonization.spacing_mm, ElementsAre(1, 1, 1));
 }
 
-TEST(PlanToml, HasNoWordsForAResidualEncoder) {
-  EXPECT_THAT(PlanToml(PlanOf({1, 1, 1}, {64, 64, 64}, PlanPreset::kResidualM)),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("(residual_m)")));
+TEST(PlanToml, DeclaresAResidualEncoder) {
+  for (const PlanPreset preset : {PlanPreset::kResidualM, PlanPreset::kResidualL}) {
+    const CohortPlan plan = PlanOf({1, 1, 1}, {138, 169, 138}, preset);
+    ASSERT_OK_AND_ASSIGN(const Study study, ParseStudy(kHead + PlanToml(plan), "study.toml"));
+
+    ExpectPlan(study, plan.full_resolution);
+    EXPECT_EQ(study.network.kind, NetworkPlan::Kind::kResidual);
+    EXPECT_THAT(study.network.blocks_per_stage, ElementsAre(1, 3, 4, 6, 6, 6));
+    EXPECT_EQ(study.network.convolutions_per_stage, 1);
+  }
 }
 
 }  // namespace

@@ -69,6 +69,23 @@ TEST(PlannedStudy, IsTheDraftWithNnunetsPlan) {
                                   HasSubstr("36 x 50 x 35 voxels")));
 }
 
+TEST(PlannedStudy, HasTheResidualEncoderThatItsDraftAsksFor) {
+  ASSERT_OK_AND_ASSIGN(
+      const Study draft,
+      ParseStudy("name = \"hippocampus\"\nchannels = [\"T1w\"]\nlabels = [\"a\", \"b\"]\n"
+                 "[planning]\npreset = \"residual_m\"\n",
+                 "draft.toml"));
+
+  ASSERT_OK_AND_ASSIGN(const Study planned, PlannedStudy(draft, Sites(3, 260)));
+
+  // docs/planning.md: nnU-Net's own plan of the Decathlon's hippocampi.
+  EXPECT_EQ(planned.network.kind, NetworkPlan::Kind::kResidual);
+  EXPECT_EQ(planned.network.blocks_per_stage, (std::vector<std::int64_t>{1, 3, 4, 6}));
+  EXPECT_EQ(planned.training.patch_size, (Triple{40, 56, 40}));
+  EXPECT_EQ(planned.training.batch_size, 58);
+  EXPECT_THAT(planned.toml, HasSubstr("preset residual_m, 8 GB"));
+}
+
 TEST(PlannedStudy, DoesNotDependOnWhoHasWhichCase) {
   ASSERT_OK_AND_ASSIGN(const Study alone, PlannedStudy(Draft(), Sites(1, 90)));
 

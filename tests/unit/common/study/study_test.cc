@@ -139,7 +139,7 @@ TEST(ParseStudy, FillsInTheDefaults) {
   EXPECT_EQ(study->training.augmentation, TrainingPlan::Augmentation::kIntensity);
   EXPECT_EQ(study->training.proximal, 0);
   EXPECT_EQ(study->rounds.rounds, 10);
-  EXPECT_EQ(study->rounds.aggregation, "fedavg");
+  EXPECT_EQ(study->rounds.aggregation, RoundsPlan::Aggregation::kFedAvg);
   EXPECT_TRUE(study->rounds.quorum.all);
   EXPECT_EQ(study->rounds.no_progress_limit, std::chrono::minutes(30));
   EXPECT_EQ(study->rounds.round_deadline, std::chrono::hours(24));
@@ -396,6 +396,59 @@ TEST(ParseStudy, ReadsEveryNormaliser) {
   }
 }
 
+// kSmallest ends with its [training].
+std::string WithStrategy(const std::string& training, const std::string& rounds,
+                         const std::string& network = "") {
+  return With(kSmallest, "[training]\n", network + "[training]\n") + training + "[rounds]\n" +
+         rounds;
+}
+
+TEST(ParseStudy, ReadsStrategies) {
+  using Aggregation = RoundsPlan::Aggregation;
+  const auto parse = [](const std::string& text) {
+    absl::StatusOr<Study> study = ParseStudy(text, "study.toml");
+    EXPECT_OK(study);
+    return study.ok() ? *study : Study();
+  };
+  const Study nova = parse(
+      WithStrategy("passes_per_round = 1.5\npersonal = 0.1\n", "aggregation = \"fednova\"\n"));
+  EXPECT_EQ(nova.rounds.aggregation, Aggregation::kFedNova);
+  EXPECT_EQ(nova.training.passes_per_round, 1.5);
+  EXPECT_EQ(nova.training.personal, 0.1);
+  const Study scaffold = parse(WithStrategy("momentum = 0\n", "aggregation = \"scaffold\"\n",
+                                            "local_layers = [\"norm\"]\n"));
+  EXPECT_EQ(scaffold.rounds.aggregation, Aggregation::kScaffold);
+  EXPECT_EQ(scaffold.network.local_layers, std::vector<std::string>{"norm"});
+  EXPECT_EQ(parse(kSmallest).training.personal, 0);
+  for (const auto aggregation :
+       {Aggregation::kFedAvg, Aggregation::kFedNova, Aggregation::kScaffold}) {
+    const std::string word(ToString(aggregation));
+    EXPECT_EQ(parse(WithStrategy("momentum = 0\n", "aggregation = \"" + word + "\"\n"))
+                  .rounds.aggregation,
+              aggregation);
+  }
+}
+
+TEST(ParseStudy, RefusesStrategiesThatDoNotGoTogether) {
+  const auto refuses = [](const std::string& text, const std::string& why) {
+    EXPECT_THAT(ParseStudy(text, "study.toml"),
+                StatusIs(StatusCode::kInvalidArgument, HasSubstr(why)))
+        << text;
+  };
+  const std::string nova = "aggregation = \"fednova\"\n";
+  const std::string scaffold = "aggregation = \"scaffold\"\n";
+  refuses(WithStrategy("optimizer = \"adamw\"\n", nova), "aggregation is 'fednova'");
+  refuses(WithStrategy("proximal = 0.1\n", nova), "aggregation is 'fednova'");
+  refuses(WithStrategy("", scaffold), "momentum = 0 and proximal = 0");
+  refuses(WithStrategy("momentum = 0\noptimizer = \"adamw\"\n", scaffold), "'scaffold'");
+  refuses(WithStrategy("momentum = 0\nproximal = 1\n", scaffold), "'scaffold'");
+  refuses(WithStrategy("momentum = 0\npersonal = 1\n", scaffold), "personal gives each site");
+  refuses(WithStrategy("personal = 1\n", "", "local_layers = [\"norm\"]\n"),
+          "personal gives each site");
+  refuses(WithStrategy("steps_per_round = 3\npasses_per_round = 1\n", ""), "passes_per_round only");
+  refuses(WithStrategy("personal = -1\n", ""), "personal");
+}
+
 constexpr char kDraft[] = R"(name = "hippocampus"
 channels = ["T1w"]
 labels = ["anterior", "posterior"]
@@ -415,6 +468,17 @@ TEST(ParseStudy, TakesADraftWhoseNetworkIsToBePlanned) {
   ASSERT_OK_AND_ASSIGN(const Study study, ParseStudy(kSmallest, "study.toml"));
   EXPECT_FALSE(study.planning.has_value());
   EXPECT_OK(CheckPlanned(study));
+}
+
+TEST(ParseStudy, GivesEachPresetNnunetsMemory) {
+  for (const PlanPreset preset :
+       {PlanPreset::kPlain, PlanPreset::kResidualM, PlanPreset::kResidualL}) {
+    ASSERT_OK_AND_ASSIGN(
+        const Study draft,
+        ParseStudy(fmt::format("{}preset = \"{}\"\n", kDraft, ToString(preset)), "draft.toml"));
+    EXPECT_EQ(draft.planning->preset, preset);
+    EXPECT_EQ(draft.planning->memory_gb, DefaultMemoryGb(preset));
+  }
 }
 
 TEST(ParseStudy, LeavesToADraftWhatIsNoPartOfThePlan) {
@@ -441,13 +505,14 @@ TEST(ParseStudy, RefusesInADraftWhatThePlanFinds) {
            "[network]\ninitial_weights = \"" + std::string(64, 'a') + "\"\n",
            "[harmonization]\nspacing_mm = [1, 1, 1]\n", "[network]\nfeatures = [8, 16]\n",
            "[network]\nstrides = [[1,1,1],[2,2,2]]\n", "[network]\nkernels = []\n",
-           "[network]\nconvolutions_per_stage = 2\n", "[training]\npatch_size = [8, 8, 8]\n"}) {
+           "[network]\nconvolutions_per_stage = 2\n", "[network]\nkind = \"residual\"\n",
+           "[training]\npatch_size = [8, 8, 8]\n"}) {
     EXPECT_THAT(ParseStudy(kDraft + by_hand, "draft.toml"),
                 StatusIs(StatusCode::kInvalidArgument,
                          AllOf(HasSubstr("draft.toml:7: "), HasSubstr("[planning] asks for"))))
         << by_hand;
   }
-  EXPECT_THAT(ParseStudy(std::string(kDraft) + "preset = \"residual_l\"\n", "draft.toml"),
+  EXPECT_THAT(ParseStudy(std::string(kDraft) + "preset = \"residual_xl\"\n", "draft.toml"),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("planning.preset")));
   EXPECT_THAT(ParseStudy(std::string(kDraft) + "memory_gb = 0\n", "draft.toml"),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("planning.memory_gb is 0")));

@@ -140,7 +140,6 @@ TEST(Report, EscapesHostileTextEverywhere) {
   record.study.labels[1] = attack;
   record.study.rounds.quorum.all = false;
   record.study.rounds.quorum.required_sites = {attack};
-  record.study.rounds.aggregation = attack;
   record.software_version = attack;
   record.sites[1].name = attack;
   for (ModelScoresRecord& scores : record.scores) {

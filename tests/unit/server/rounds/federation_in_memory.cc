@@ -24,24 +24,27 @@ sites = [{}]
 [network]
 features = [2, 3]
 strides = [[1, 1, 1], [2, 2, 2]]
+{}
 
 [training]
 patch_size = [8, 8, 8]
 batch_size = 1
-steps_per_round = 1
+{}
 
 [evaluation]
 local_only = {}
 
 [rounds]
 rounds = {}
+aggregation = "{}"
 no_progress_minutes = 30
 round_deadline_minutes = 1440
 
 [rounds.quorum]
 {}
 )",
-                     name, fmt::join(quoted, ", "), harmonization, local_only, rounds, quorum);
+                     name, fmt::join(quoted, ", "), harmonization, network, training, local_only,
+                     rounds, aggregation, quorum);
 }
 
 FederationInMemory::FederationInMemory() {

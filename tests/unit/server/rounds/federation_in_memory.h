@@ -20,7 +20,10 @@ struct TinyStudy {
   int rounds = 2;
   std::string quorum = "policy = \"all\"";
   bool local_only = false;
-  std::string harmonization = "";  ///< Lines of that table.
+  std::string harmonization = "";  ///< Lines of that table; so are the others.
+  std::string network = "";
+  std::string training = "steps_per_round = 1";
+  std::string aggregation = "fedavg";
 
   std::string toml() const;
 };
