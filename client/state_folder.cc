@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string_view>
 #include <system_error>
@@ -57,6 +58,31 @@ fs::path SiteStateFolder::Checkpoint(const std::string& study, int round,
   return folder_ / "checkpoints" / study / (RoundAndModel(round, model_digest) + ".safetensors");
 }
 
+fs::path SiteStateFolder::PersonalCheckpoint(const std::string& study, int round,
+                                             const std::string& model_digest) const {
+  return folder_ / "checkpoints" / study /
+         (RoundAndModel(round, model_digest) + "-personal.safetensors");
+}
+
+fs::path SiteStateFolder::Carried(const std::string& study) const {
+  return folder_ / "carried" / study;
+}
+
+fs::path SiteStateFolder::OwnModel(const std::string& study) const {
+  return folder_ / "own" / (study + ".safetensors");
+}
+
+std::vector<fs::path> SiteStateFolder::UpdateRecords(const std::string& study) const {
+  std::vector<fs::path> records;
+  std::error_code ignored;
+  for (const fs::directory_entry& entry :
+       fs::directory_iterator(folder_ / "updates" / study, ignored)) {
+    if (entry.path().extension() == ".json") records.push_back(entry.path());
+  }
+  std::sort(records.begin(), records.end());
+  return records;
+}
+
 fs::path SiteStateFolder::PreparedCases(const std::string& study) const {
   return folder_ / "prepared" / study;
 }
@@ -64,6 +90,7 @@ fs::path SiteStateFolder::PreparedCases(const std::string& study) const {
 absl::Status SiteStateFolder::Prepare(const std::string& study) const {
   RETURN_IF_ERROR(MakeFolder(folder_ / "models" / study));
   RETURN_IF_ERROR(MakeFolder(folder_ / "checkpoints" / study));
+  RETURN_IF_ERROR(MakeFolder(folder_ / "own"));
   return MakeFolder(folder_ / "updates" / study);
 }
 
@@ -82,6 +109,7 @@ void SiteStateFolder::Forget(const std::string& study) const {
   fs::remove_all(folder_ / "models" / study, ignored);
   fs::remove_all(folder_ / "updates" / study, ignored);
   fs::remove_all(folder_ / "checkpoints" / study, ignored);
+  fs::remove_all(Carried(study), ignored);
   fs::remove_all(PreparedCases(study), ignored);
 }
 

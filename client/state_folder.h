@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -15,7 +16,9 @@ namespace isoscan {
 ///   models/STUDY/DIGEST.safetensors            the global model of the open round
 ///   updates/STUDY/ROUND-MODEL.{safetensors,json}   an update that is trained and not yet accepted
 ///   checkpoints/STUDY/ROUND-MODEL.safetensors      training that goes on (.set-aside: not usable)
-///   prepared/STUDY/KEY.safetensors                 cases as the network sees them
+///   carried/STUDY/ROUND.{safetensors,pending}      what passes from round to round
+///   (carried_state.h) own/STUDY.safetensors                          the site's own model, where a
+///   study makes one prepared/STUDY/KEY.safetensors                 cases as the network sees them
 ///   running                                    locked by the client that runs
 class SiteStateFolder {
  public:
@@ -31,6 +34,20 @@ class SiteStateFolder {
   /// Of training alone, `round` is 0 and `model_digest` that of the study.
   std::filesystem::path Checkpoint(const std::string& study, int round,
                                    const std::string& model_digest) const;
+  /// Of the site's own model in the same round.
+  std::filesystem::path PersonalCheckpoint(const std::string& study, int round,
+                                           const std::string& model_digest) const;
+
+  /// A folder, which CarriedState makes.
+  std::filesystem::path Carried(const std::string& study) const;
+
+  /// The newest model that this site alone has: of a study with `local_layers`, the global model
+  /// with this site's layers; with `personal`, its personal model. Outlives the study. In a folder
+  /// that Prepare() makes.
+  std::filesystem::path OwnModel(const std::string& study) const;
+
+  /// Records of updates that are not accepted yet, of any round.
+  std::vector<std::filesystem::path> UpdateRecords(const std::string& study) const;
 
   /// A folder, which PreparedCache makes.
   std::filesystem::path PreparedCases(const std::string& study) const;
@@ -45,7 +62,7 @@ class SiteStateFolder {
   /// The same for checkpoints: a file of Checkpoint() is kept, and what was set aside for it.
   void KeepOnlyCheckpoint(const std::filesystem::path& kept) const;
 
-  /// Removes all of a study that is over but its approved text.
+  /// Removes all of a study that is over but its approved text and the site's own model.
   void Forget(const std::string& study) const;
 
   /// Held as long as a client runs; the system frees it when the process ends, however it does.

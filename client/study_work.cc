@@ -9,14 +9,19 @@
 #include <system_error>
 #include <utility>
 
+#include "client/carried_state.h"
+#include "client/control_variates.h"
 #include "client/evaluation/overlap.h"
 #include "client/federation/update_record.h"
 #include "client/site_certificate.h"
 #include "common/process/progress.h"
 #include "common/process/resources.h"
 #include "common/status/status_macros.h"
+#include "common/study/exchanged_tensors.h"
 #include "common/study/initial_weights.h"
 #include "common/study/population_standard.h"
+#include "common/study/schedule.h"
+#include "common/weights/prefixed_tensors.h"
 #include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
 #include <unistd.h>
@@ -65,11 +70,24 @@ std::string BeyondTheStudy(const SiteAssignment& assignment, const Study& study)
   return "";
 }
 
+/// How the tensors of CarriedState are called: layers that stay at the site, and its own model.
+/// SCAFFOLD's c_i are called as in messages.
+constexpr char kLocal[] = "local.";
+constexpr char kPersonal[] = "personal.";
+
+bool IsScaffold(const Study& study) {
+  return study.rounds.aggregation == RoundsPlan::Aggregation::kScaffold;
+}
+
+bool CarriesState(const Study& study) {
+  return !study.network.local_layers.empty() || study.training.personal > 0 || IsScaffold(study);
+}
+
 /// More bytes than any model of this study has.
 std::int64_t ModelBytesLimit(const Study& study) {
   constexpr std::int64_t kHeaderAllowance = std::int64_t{1} << 20;
   std::int64_t values = 0;
-  for (const auto& [name, shape] : NetworkShapes(study)) values += ElementCount(shape);
+  for (const auto& [name, shape] : ExchangedShapes(study)) values += ElementCount(shape);
   return values * std::int64_t{sizeof(float)} + kHeaderAllowance;
 }
 
@@ -143,10 +161,11 @@ absl::Status StudyWork::Do(const Study& study, const SiteAssignment& assignment,
     return absl::OkStatus();
   }
   RETURN_IF_ERROR(folder_.Prepare(study.name));
+  if (CarriesState(study)) RETURN_IF_ERROR(Settle(study, assignment));
   if (const std::optional<RoundUpdate> kept = KeptUpdate(assignment)) {
     spdlog::info("update_kept study={} round={} action=\"sent again without training\"",
                  kept->study, kept->round);
-    return HandIn(*kept, assignment, stop);
+    return HandIn(study, *kept, assignment, stop);
   }
   RETURN_IF_ERROR(Load(study, assignment, stop));
   switch (assignment.kind) {
@@ -238,8 +257,8 @@ absl::Status StudyWork::Load(const Study& study, const SiteAssignment& assignmen
   return absl::OkStatus();
 }
 
-absl::StatusOr<NamedTensors> StudyWork::FetchModel(const SiteAssignment& assignment,
-                                                   const std::stop_token& stop) {
+absl::StatusOr<StudyWork::SiteModel> StudyWork::FetchModel(const SiteAssignment& assignment,
+                                                           const std::stop_token& stop) {
   if (!IsSha256(assignment.model_digest)) {
     return absl::DataLossError(
         fmt::format("the server names the model of round {} of study {} by what is no SHA-256",
@@ -259,8 +278,8 @@ absl::StatusOr<NamedTensors> StudyWork::FetchModel(const SiteAssignment& assignm
     fs::remove(path, ignored);
   }
   ASSIGN_OR_RETURN(const std::int64_t free_bytes, FreeDiskBytes(path.parent_path()));
-  // The model, and the update of the same size that will lie beside it.
-  const std::int64_t needed = 2 * assignment.model_bytes;
+  // The model, and the update of the same size that will lie beside it; what stays at the site.
+  const std::int64_t needed = (CarriesState(loaded_->study) ? 4 : 2) * assignment.model_bytes;
   if (free_bytes < needed) {
     return absl::ResourceExhaustedError(fmt::format(
         "{} has {} MB free, round {} of study {} needs {} MB; make room, or set `state` in "
@@ -272,17 +291,39 @@ absl::StatusOr<NamedTensors> StudyWork::FetchModel(const SiteAssignment& assignm
                                          assignment.model_bytes, path, stop));
   folder_.KeepOnly(assignment.study, assignment.round, assignment.model_digest);
   ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
-  RETURN_IF_ERROR(CheckShapes("the server", file.shapes(), NetworkShapes(loaded_->study)));
+  RETURN_IF_ERROR(CheckShapes("the server", file.shapes(), ExchangedShapes(loaded_->study)));
   const bool initial = assignment.round == 1 || assignment.kind == Kind::kLocalOnly;
   HarmonizationPlan plan = loaded_->study.harmonization;
   // The initial model is older than the sites' mean.
   if (loaded_->standard_is_the_sites && initial) plan.standard.clear();
   RETURN_IF_ERROR(CheckHarmonization("the server's model", file.metadata(), plan));
-  NamedTensors weights = file.ReadAll();
+  SiteModel model;
+  model.weights = file.ReadAll();
+  model.control = TakeFrom(kControl, model.weights);
   if (initial && !loaded_->study.network.initial_weights.empty()) {
-    RETURN_IF_ERROR(CheckStartingWeights(loaded_->study, "the server's model", weights));
+    RETURN_IF_ERROR(CheckStartingWeights(loaded_->study, "the server's model", model.weights));
   }
-  return weights;
+  if (CarriesState(loaded_->study) && assignment.kind != Kind::kLocalOnly) {
+    RETURN_IF_ERROR(AddCarried(assignment, model));
+  }
+  return model;
+}
+
+absl::Status StudyWork::AddCarried(const SiteAssignment& assignment, SiteModel& model) {
+  const Study& study = loaded_->study;
+  ASSIGN_OR_RETURN(model.carried, CarriedState(folder_, study).Before(assignment.round));
+  NamedTensors layers = TakeFrom(kLocal, model.carried);
+  if (!study.network.local_layers.empty() && layers.empty()) {
+    NamedTensors first = InitialWeights(study);
+    layers = TakeLocal(study.network, first);
+  }
+  model.weights.merge(layers);
+  model.personal = TakeFrom(kPersonal, model.carried);
+  const bool layered = !study.network.local_layers.empty();
+  if (!layered && model.personal.empty()) return absl::OkStatus();
+  // What this site can use, also where the study ends early: no one else has it.
+  return WriteSafetensors(folder_.OwnModel(study.name), layered ? model.weights : model.personal,
+                          WeightsMetadataOf(study, assignment.round - 1));
 }
 
 absl::StatusOr<std::vector<ScoredCase>> StudyWork::Score(const NamedTensors& weights,
@@ -333,9 +374,35 @@ absl::StatusOr<TrainingResult> StudyWork::Train(const NamedTensors& weights, Tra
                                  });
 }
 
+absl::StatusOr<NamedTensors> StudyWork::TrainPersonal(const SiteModel& model,
+                                                      const TrainingTask& task,
+                                                      const SiteAssignment& assignment,
+                                                      const std::stop_token& stop) {
+  const Study& study = loaded_->study;
+  const CarriedState carried(folder_, study);
+  if (std::optional<NamedTensors> pending =
+          carried.Pending(assignment.round, assignment.model_digest)) {
+    spdlog::info("personal_model_kept study={} round={}", study.name, assignment.round);
+    return *std::move(pending);
+  }
+  TrainingTask own = task;
+  own.drawn_to = &model.weights;
+  // A site's first own model is the global one that it sees first.
+  const NamedTensors& start = model.personal.empty() ? model.weights : model.personal;
+  const fs::path checkpoint =
+      folder_.PersonalCheckpoint(study.name, assignment.round, assignment.model_digest);
+  ASSIGN_OR_RETURN(TrainingResult result, Train(start, own, checkpoint, assignment, stop));
+  spdlog::info("personal_model_trained study={} round={} steps={} mean_loss={:.4f}", study.name,
+               assignment.round, result.steps, result.mean_loss);
+  NamedTensors kept;
+  MoveUnder(kPersonal, std::move(result.weights), kept);
+  RETURN_IF_ERROR(carried.KeepPending(assignment.round, assignment.model_digest, kept));
+  return kept;
+}
+
 absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::stop_token& stop) {
   const Study& study = loaded_->study;
-  const absl::StatusOr<NamedTensors> model = FetchModel(assignment, stop);
+  const absl::StatusOr<SiteModel> model = FetchModel(assignment, stop);
   if (IsRefusedModel(model.status(), assignment)) return absl::OkStatus();
   RETURN_IF_ERROR(model.status());
   spdlog::info("round_started study={} round={} of={} model={}", study.name, assignment.round,
@@ -345,23 +412,36 @@ absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::
   update.study = study.name;
   update.round = assignment.round;
   const steady_clock::time_point scoring_start = steady_clock::now();
-  ASSIGN_OR_RETURN(update.model_scores, Score(*model, assignment, stop));
+  ASSIGN_OR_RETURN(update.model_scores, Score(model->weights, assignment, stop));
   update.seconds_scoring = SecondsSince(scoring_start);
   spdlog::info("model_scored study={} round={} cases={} mean_dice={:.4f} seconds={:.1f}",
                study.name, assignment.round, update.model_scores.size(),
                MeanDice(update.model_scores), update.seconds_scoring);
 
-  const TrainingTask task{.first_step = (assignment.round - 1) * study.training.steps_per_round,
-                          .steps = study.training.steps_per_round,
-                          .total_steps = study.rounds.rounds * study.training.steps_per_round,
-                          .random_stream = RandomStreamOf(study),
-                          .round = assignment.round};
+  update.training_cases = static_cast<std::int64_t>(loaded_->cohort.training.size());
+  const std::int64_t steps = StepsPerRound(study.training, update.training_cases);
+  TrainingTask task{.first_step = (assignment.round - 1) * steps,
+                    .steps = steps,
+                    .total_steps = study.rounds.rounds * steps,
+                    .random_stream = RandomStreamOf(study),
+                    .round = assignment.round};
   const steady_clock::time_point training_start = steady_clock::now();
+  NamedTensors carried;
+  if (study.training.personal > 0) {
+    ASSIGN_OR_RETURN(carried, TrainPersonal(*model, task, assignment, stop));
+  }
+  NamedTensors carried_before = model->carried;
+  NamedTensors own_control = TakeFrom(kControl, carried_before);
+  NamedTensors correction;
+  if (IsScaffold(study)) {
+    correction = GradientCorrection(model->control, own_control);
+    task.correction = &correction;
+  }
   const fs::path checkpoint =
       folder_.Checkpoint(study.name, assignment.round, assignment.model_digest);
-  ASSIGN_OR_RETURN(const TrainingResult result, Train(*model, task, checkpoint, assignment, stop));
+  ASSIGN_OR_RETURN(TrainingResult result,
+                   Train(model->weights, task, checkpoint, assignment, stop));
   update.seconds_training = SecondsSince(training_start);
-  update.training_cases = static_cast<std::int64_t>(loaded_->cohort.training.size());
   update.steps = result.steps;
   update.mean_loss = result.mean_loss;
   spdlog::info("trained study={} round={} steps={} mean_loss={:.4f} seconds={:.1f}", study.name,
@@ -369,14 +449,27 @@ absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::
 
   const fs::path kept = folder_.Update(study.name, assignment.round, assignment.model_digest);
   const fs::path weights = kept.string() + ".safetensors";
-  RETURN_IF_ERROR(
-      WriteSafetensors(weights, result.weights, WeightsMetadataOf(study, assignment.round)));
+  NamedTensors sent = std::move(result.weights);
+  if (IsScaffold(study)) {
+    const double rates = LearningRateSum(
+        study.training, {.first = task.first_step, .count = steps, .total = task.total_steps});
+    NamedTensors change = ControlChange(model->control, model->weights, sent, rates);
+    AddTo(own_control, change);
+    MoveUnder(kControl, std::move(own_control), carried);
+    MoveUnder(kControl, std::move(change), sent);
+  }
+  MoveUnder(kLocal, TakeLocal(study.network, sent), carried);
+  if (!carried.empty()) {
+    RETURN_IF_ERROR(
+        CarriedState(folder_, study).KeepPending(update.round, assignment.model_digest, carried));
+  }
+  RETURN_IF_ERROR(WriteSafetensors(weights, sent, WeightsMetadataOf(study, assignment.round)));
   ASSIGN_OR_RETURN(update.weights_digest, Sha256OfFile(weights));
   // Last: where the record is, the weights are.
   RETURN_IF_ERROR(WriteUpdateRecord(kept.string() + ".json", update));
   std::error_code ignored;
   fs::remove(checkpoint, ignored);
-  return HandIn(update, assignment, stop);
+  return HandIn(study, update, assignment, stop);
 }
 
 std::optional<RoundUpdate> StudyWork::KeptUpdate(const SiteAssignment& assignment) const {
@@ -391,8 +484,27 @@ std::optional<RoundUpdate> StudyWork::KeptUpdate(const SiteAssignment& assignmen
   return *record;
 }
 
-absl::Status StudyWork::HandIn(const RoundUpdate& update, const SiteAssignment& assignment,
-                               const std::stop_token& stop) {
+absl::Status StudyWork::Settle(const Study& study, const SiteAssignment& assignment) {
+  const CarriedState carried(folder_, study);
+  for (const fs::path& path : folder_.UpdateRecords(study.name)) {
+    const absl::StatusOr<RoundUpdate> record = ReadUpdateRecord(path);
+    if (!record.ok() || !carried.HasPending(record->round)) continue;
+    if (assignment.kind == Kind::kTrain && record->round == assignment.round) continue;
+    // A client that did not live to hear the answer handed it in: it may have been taken.
+    const absl::Status answer = session_.SubmitUpdate(*record, run_stop_);
+    if (answer.ok()) {
+      RETURN_IF_ERROR(carried.Accept(record->round));
+    } else if (!absl::IsFailedPrecondition(answer) && !IsRefusal(answer)) {
+      return answer;
+    }
+  }
+  carried.DropAllBut(assignment.kind == Kind::kTrain ? assignment.round : 0);
+  return absl::OkStatus();
+}
+
+absl::Status StudyWork::HandIn(const Study& study, const RoundUpdate& update,
+                               const SiteAssignment& assignment, const std::stop_token& stop) {
+  const CarriedState carried(folder_, study);
   const fs::path kept = folder_.Update(assignment.study, assignment.round, assignment.model_digest);
   const fs::path weights = kept.string() + ".safetensors";
   const fs::path record = kept.string() + ".json";
@@ -401,6 +513,7 @@ absl::Status StudyWork::HandIn(const RoundUpdate& update, const SiteAssignment& 
       session_.UploadWeights(update.study, update.round, update.weights_digest, weights, stop);
   if (outcome.ok()) outcome = session_.SubmitUpdate(update, run_stop_);
   if (outcome.ok()) {
+    RETURN_IF_ERROR(carried.Accept(update.round));
     spdlog::info("update_accepted study={} round={} seconds={:.2f}", update.study, update.round,
                  SecondsSince(start));
   } else if (absl::IsFailedPrecondition(outcome)) {
@@ -412,6 +525,7 @@ absl::Status StudyWork::HandIn(const RoundUpdate& update, const SiteAssignment& 
   } else {
     return outcome;
   }
+  carried.Drop(update.round);
   // The record first: it promises that the weights are there.
   std::error_code ignored;
   fs::remove(record, ignored);
@@ -419,11 +533,9 @@ absl::Status StudyWork::HandIn(const RoundUpdate& update, const SiteAssignment& 
   return absl::OkStatus();
 }
 
-absl::Status StudyWork::HandInScores(const std::vector<ScoredCase>& scores,
-                                     const std::optional<InvarianceCertificate>& certificate,
-                                     const SiteAssignment& assignment) {
+absl::Status StudyWork::HandInScores(const SiteScores& scores, const SiteAssignment& assignment) {
   const absl::Status submitted =
-      session_.SubmitScores(assignment.study, assignment.kind, scores, certificate, run_stop_);
+      session_.SubmitScores(assignment.study, assignment.kind, scores, run_stop_);
   if (absl::IsFailedPrecondition(submitted)) {
     spdlog::warn("scores_too_late study={} kind={} reason=\"{}\"", assignment.study,
                  ToString(assignment.kind), MessageOf(submitted));
@@ -436,25 +548,28 @@ absl::Status StudyWork::HandInScores(const std::vector<ScoredCase>& scores,
   }
   RETURN_IF_ERROR(submitted);
   spdlog::info("scores_accepted study={} kind={} cases={} mean_dice={:.4f}", assignment.study,
-               ToString(assignment.kind), scores.size(), MeanDice(scores));
+               ToString(assignment.kind), scores.cases.size(), MeanDice(scores.cases));
   return absl::OkStatus();
 }
 
 absl::Status StudyWork::ScoreFinalModel(const SiteAssignment& assignment,
                                         const std::stop_token& stop) {
-  const absl::StatusOr<NamedTensors> model = FetchModel(assignment, stop);
+  const absl::StatusOr<SiteModel> model = FetchModel(assignment, stop);
   if (IsRefusedModel(model.status(), assignment)) return absl::OkStatus();
   RETURN_IF_ERROR(model.status());
   const Study& study = loaded_->study;
   const steady_clock::time_point give_up = steady_clock::now() + CertificateTime(study);
-  ASSIGN_OR_RETURN(const std::vector<ScoredCase> scores, Score(*model, assignment, stop));
-  std::optional<InvarianceCertificate> certificate;
+  SiteScores scores;
+  ASSIGN_OR_RETURN(scores.cases, Score(model->weights, assignment, stop));
+  if (!model->personal.empty()) {
+    ASSIGN_OR_RETURN(scores.personal, Score(model->personal, assignment, stop));
+  }
   if (study.evaluation.certificate) {
     absl::StatusOr<std::optional<InvarianceCertificate>> certified =
-        CertifyFinalModel(*model, give_up, assignment, stop);
+        CertifyFinalModel(model->weights, give_up, assignment, stop);
     if (absl::IsCancelled(certified.status())) return certified.status();
     if (certified.ok()) {
-      certificate = *std::move(certified);
+      scores.certificate = *std::move(certified);
     } else {
       // The scores are worth having all the same. The message may name a file.
       spdlog::warn(
@@ -463,7 +578,7 @@ absl::Status StudyWork::ScoreFinalModel(const SiteAssignment& assignment,
           study.name, absl::StatusCodeToString(certified.status().code()));
     }
   }
-  return HandInScores(scores, certificate, assignment);
+  return HandInScores(scores, assignment);
 }
 
 absl::StatusOr<std::optional<InvarianceCertificate>> StudyWork::CertifyFinalModel(
@@ -512,15 +627,21 @@ absl::StatusOr<std::optional<InvarianceCertificate>> StudyWork::CertifyFinalMode
 
 absl::Status StudyWork::TrainAlone(const SiteAssignment& assignment, const std::stop_token& stop) {
   const Study& study = loaded_->study;
-  // Weights that the study draws need not be sent.
-  const absl::StatusOr<NamedTensors> start =
-      study.network.initial_weights.empty() ? InitialWeights(study) : FetchModel(assignment, stop);
-  if (IsRefusedModel(start.status(), assignment)) return absl::OkStatus();
-  RETURN_IF_ERROR(start.status());
-  const std::int64_t steps = study.rounds.rounds * study.training.steps_per_round;
+  SiteModel start;
+  if (study.network.initial_weights.empty()) {
+    start.weights = InitialWeights(study);  // What the study draws need not be sent.
+  } else {
+    absl::StatusOr<SiteModel> first = FetchModel(assignment, stop);
+    if (IsRefusedModel(first.status(), assignment)) return absl::OkStatus();
+    RETURN_IF_ERROR(first.status());
+    start = *std::move(first);
+  }
+  const std::int64_t steps =
+      study.rounds.rounds *
+      StepsPerRound(study.training, static_cast<std::int64_t>(loaded_->cohort.training.size()));
   spdlog::info("local_only_started study={} steps={}", study.name, steps);
   const fs::path checkpoint = folder_.Checkpoint(study.name, 0, study.digest);
-  ASSIGN_OR_RETURN(const TrainingResult result, Train(*start,
+  ASSIGN_OR_RETURN(const TrainingResult result, Train(start.weights,
                                                       {.first_step = 0,
                                                        .steps = steps,
                                                        .total_steps = steps,
@@ -528,10 +649,11 @@ absl::Status StudyWork::TrainAlone(const SiteAssignment& assignment, const std::
                                                        .round = 1,
                                                        .alone = true},
                                                       checkpoint, assignment, stop));
-  ASSIGN_OR_RETURN(const std::vector<ScoredCase> scores, Score(result.weights, assignment, stop));
+  SiteScores scores;
+  ASSIGN_OR_RETURN(scores.cases, Score(result.weights, assignment, stop));
   spdlog::info("trained_alone study={} steps={} mean_loss={:.4f}", study.name, result.steps,
                result.mean_loss);
-  RETURN_IF_ERROR(HandInScores(scores, std::nullopt, assignment));
+  RETURN_IF_ERROR(HandInScores(scores, assignment));
   std::error_code ignored;
   fs::remove(checkpoint, ignored);
   return absl::OkStatus();

@@ -30,8 +30,9 @@ namespace isoscan {
 ///
 /// Training is kept in the state folder now and then, so a client that was killed goes on from
 /// there, to the same bits. An update that is trained and not yet accepted is kept there too, and
-/// sent without training again. The cases of one study stay in memory until another study's turn
-/// comes, or Forget().
+/// sent without training again. What a site has of its own (`local_layers`, `personal`, SCAFFOLD's
+/// control variates) passes from round to round there (CarriedState). The cases of one study stay
+/// in memory until another study's turn comes, or Forget().
 ///
 /// Thread safety: none; one thread works.
 class StudyWork {
@@ -72,9 +73,22 @@ class StudyWork {
 
   absl::Status Load(const Study& study, const SiteAssignment& assignment,
                     const std::stop_token& stop);
-  /// Of the assignment's study; the one that it starts from is the one that the sites approved.
-  absl::StatusOr<NamedTensors> FetchModel(const SiteAssignment& assignment,
-                                          const std::stop_token& stop);
+  /// The global model of an assignment, or the one that the study starts from, with what this site
+  /// brings to it.
+  struct SiteModel {
+    NamedTensors weights;   ///< Of the whole network: with this site's layers, where it has some.
+    NamedTensors control;   ///< SCAFFOLD's c.
+    NamedTensors carried;   ///< CarriedState, but for the layers in `weights`.
+    NamedTensors personal;  ///< The site's own model before this round; of Ditto.
+  };
+
+  absl::StatusOr<SiteModel> FetchModel(const SiteAssignment& assignment,
+                                       const std::stop_token& stop);
+  absl::Status AddCarried(const SiteAssignment& assignment, SiteModel& model);
+  absl::StatusOr<NamedTensors> TrainPersonal(const SiteModel& model, const TrainingTask& task,
+                                             const SiteAssignment& assignment,
+                                             const std::stop_token& stop);
+  absl::Status Settle(const Study& study, const SiteAssignment& assignment);
   absl::StatusOr<std::vector<ScoredCase>> Score(const NamedTensors& weights,
                                                 const SiteAssignment& assignment,
                                                 const std::stop_token& stop);
@@ -83,11 +97,9 @@ class StudyWork {
                                        const SiteAssignment& assignment,
                                        const std::stop_token& stop);
   std::optional<RoundUpdate> KeptUpdate(const SiteAssignment& assignment) const;
-  absl::Status HandIn(const RoundUpdate& update, const SiteAssignment& assignment,
-                      const std::stop_token& stop);
-  absl::Status HandInScores(const std::vector<ScoredCase>& scores,
-                            const std::optional<InvarianceCertificate>& certificate,
-                            const SiteAssignment& assignment);
+  absl::Status HandIn(const Study& study, const RoundUpdate& update,
+                      const SiteAssignment& assignment, const std::stop_token& stop);
+  absl::Status HandInScores(const SiteScores& scores, const SiteAssignment& assignment);
 
   std::string RandomStreamOf(const Study& study) const;
   void Tell(const SiteAssignment& assignment, const std::string& activity, std::int64_t step,

@@ -1,6 +1,7 @@
 #include "client/commands/study_choice.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <optional>
 #include <utility>
@@ -9,8 +10,10 @@
 #include "client/approved_studies.h"
 #include "client/state_folder.h"
 #include "common/status/status_macros.h"
+#include "common/study/exchanged_tensors.h"
 #include "common/study/initial_weights.h"
 #include "common/study/population_standard.h"
+#include "common/weights/prefixed_tensors.h"
 #include "common/weights/safetensors.h"
 
 namespace isoscan {
@@ -49,9 +52,17 @@ absl::Status TakeHarmonization(const std::filesystem::path& model, Study& study)
 absl::StatusOr<NamedTensors> LoadStudyModel(const std::filesystem::path& path, Study& study) {
   ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
   RETURN_IF_ERROR(CheckPlanned(study));
-  RETURN_IF_ERROR(CheckShapes(path.string(), file.shapes(), NetworkShapes(study)));
+  if (!study.network.local_layers.empty() && file.shapes() == ExchangedShapes(study)) {
+    return absl::FailedPreconditionError(fmt::format(
+        "{} is what the sites of {} share; each site has layers of its own ({}), and its whole "
+        "model in own/{}.safetensors of the `state` folder of client.toml",
+        path.string(), study.name, fmt::join(study.network.local_layers, ", "), study.name));
+  }
+  NamedTensors weights = file.ReadAll();
+  TakeFrom(kControl, weights);  // SCAFFOLD's, which only training needs.
+  RETURN_IF_ERROR(CheckShapes(path.string(), ShapesOf(weights), NetworkShapes(study)));
   RETURN_IF_ERROR(TakeHarmonization(path, study));
-  return file.ReadAll();
+  return weights;
 }
 
 }  // namespace isoscan

@@ -28,7 +28,8 @@ absl::Status TakeHarmonization(const std::filesystem::path& model, Study& study)
 
 /// A global model, whose tensors and harmonisation must be the study's. A study that took the
 /// sites' mean for its standard gets the numbers that the model carries. Errors: those of
-/// SafetensorsFile::Open, CheckPlanned and CheckHarmonization; INVALID_ARGUMENT naming a tensor
+/// SafetensorsFile::Open, CheckPlanned and CheckHarmonization; FAILED_PRECONDITION it lacks the
+/// layers that stay at each site; INVALID_ARGUMENT naming a tensor
 /// that is missing or of another shape.
 absl::StatusOr<NamedTensors> LoadStudyModel(const std::filesystem::path& path, Study& study);
 

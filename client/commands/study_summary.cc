@@ -52,8 +52,7 @@ std::string Summarize(const Study& study) {
                         study.network.initial_weights);
   }
   if (study.evaluation.local_only) {
-    text += fmt::format("  afterwards  {} steps more, alone, to compare\n",
-                        study.rounds.rounds * study.training.steps_per_round);
+    text += "  afterwards  as many steps more as all rounds had, alone, to compare\n";
   }
   if (study.evaluation.certificate) {
     text += "  afterwards  an invariance certificate: about 50 predictions of each held-out case\n";

@@ -107,6 +107,15 @@ struct RoundUpdate {
   double seconds_scoring = 0;
 };
 
+/// Scores of a model that nothing is handed in with.
+struct SiteScores {
+  std::vector<ScoredCase>
+      cases;  ///< Of the final model, or of the one that the site trained alone.
+  std::vector<ScoredCase> personal = {};  ///< Beside the final model, of the site's own one.
+  /// Of the final model.
+  std::optional<InvarianceCertificate> certificate = std::nullopt;
+};
+
 struct WorkProgress {
   std::string study;
   int round = 0;
@@ -164,12 +173,9 @@ class FederationSession {
   ///         FAILED_PRECONDITION the round is closed or not this one.
   virtual absl::Status SubmitUpdate(const RoundUpdate& update, std::stop_token stop) = 0;
 
-  /// `kind` is kScore or kLocalOnly; `certificate` belongs to kScore. Errors: FAILED_PRECONDITION
-  /// they are not asked for (any more).
+  /// `kind` is kScore or kLocalOnly. Errors: FAILED_PRECONDITION they are not asked for (any more).
   virtual absl::Status SubmitScores(const std::string& study, SiteAssignment::Kind kind,
-                                    const std::vector<ScoredCase>& scores,
-                                    const std::optional<InvarianceCertificate>& certificate,
-                                    std::stop_token stop) = 0;
+                                    const SiteScores& scores, std::stop_token stop) = 0;
 
   /// A sign of life; one attempt only, since a newer one follows.
   virtual absl::Status ReportProgress(const WorkProgress& progress, std::stop_token stop) = 0;

@@ -180,14 +180,15 @@ class GrpcFederationSession final : public FederationSession {
   }
 
   absl::Status SubmitScores(const std::string& study, SiteAssignment::Kind kind,
-                            const std::vector<ScoredCase>& scores,
-                            const std::optional<InvarianceCertificate>& certificate,
-                            std::stop_token stop) override {
+                            const SiteScores& scores, std::stop_token stop) override {
     v1::SubmitScoresRequest request;
     request.set_study(study);
     request.set_kind(ToMessage(kind));
-    *request.mutable_scores() = ToMessage(scores);
-    if (certificate.has_value()) *request.mutable_certificate() = ToMessage(*certificate);
+    *request.mutable_scores() = ToMessage(scores.cases);
+    if (!scores.personal.empty()) *request.mutable_personal() = ToMessage(scores.personal);
+    if (scores.certificate.has_value()) {
+      *request.mutable_certificate() = ToMessage(*scores.certificate);
+    }
     v1::SubmitScoresResponse response;
     return Ask(&v1::Federation::Stub::SubmitScores, request, &response, stop);
   }

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "common/status/status_macros.h"
+#include "common/weights/prefixed_tensors.h"
 #include "common/weights/sealed_tensors.h"
 
 namespace isoscan {
@@ -27,14 +28,6 @@ constexpr char kLossKey[] = "loss_sum";
 constexpr int kTimeShare = 50;
 /// A shorter piece of training is sooner done again.
 constexpr std::chrono::seconds kShortestPause{5};
-
-void MoveInto(NamedTensors& target, NamedTensors source, std::string_view prefix) {
-  while (!source.empty()) {
-    auto node = source.extract(source.begin());
-    node.key().insert(0, prefix);
-    target.insert(std::move(node));
-  }
-}
 
 bool AllFinite(const NamedTensors& tensors) {
   return std::all_of(tensors.begin(), tensors.end(), [](const auto& entry) {
@@ -58,8 +51,8 @@ absl::Status WriteCheckpoint(const fs::path& file, const std::string& task, Trai
                     state.steps_done));
   }
   SealedTensors content;
-  MoveInto(content.tensors, std::move(state.weights), kWeights);
-  MoveInto(content.tensors, std::move(state.moments), kMoments);
+  MoveUnder(kWeights, std::move(state.weights), content.tensors);
+  MoveUnder(kMoments, std::move(state.moments), content.tensors);
   // The shortest text that is read as the same number.
   content.metadata = {{kTaskKey, task},
                       {kStepsKey, fmt::format("{}", state.steps_done)},
@@ -81,13 +74,8 @@ absl::StatusOr<TrainingState> ReadCheckpoint(const fs::path& file, const std::st
     return absl::DataLossError(
         fmt::format("{} does not say how many steps were done", file.filename().string()));
   }
-  for (auto& [name, tensor] : content.tensors) {
-    if (name.starts_with(kWeights)) {
-      state.weights[name.substr(kWeights.size())] = std::move(tensor);
-    } else if (name.starts_with(kMoments)) {
-      state.moments[name.substr(kMoments.size())] = std::move(tensor);
-    }
-  }
+  state.weights = TakeFrom(kWeights, content.tensors);
+  state.moments = TakeFrom(kMoments, content.tensors);
   return state;
 }
 

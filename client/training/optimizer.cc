@@ -15,7 +15,6 @@
 namespace isoscan {
 namespace {
 
-constexpr double kDecayPower = 0.9;
 constexpr double kFirstBeta = 0.9;
 constexpr double kSecondBeta = 0.999;
 constexpr double kAdamEpsilon = 1e-8;
@@ -55,11 +54,6 @@ absl::Status CopyTo(torch::Tensor& target, const NamedTensors& source, const std
 
 }  // namespace
 
-double LearningRate(const TrainingPlan& plan, std::int64_t step, std::int64_t total_steps) {
-  const double left = 1.0 - static_cast<double>(step) / static_cast<double>(total_steps);
-  return plan.learning_rate * std::pow(std::max(0.0, left), kDecayPower);
-}
-
 Optimizer::Optimizer(const TrainingPlan& plan, std::vector<torch::Tensor> parameters)
     : plan_(plan), parameters_(std::move(parameters)), numbers_(parameters_.size()) {
   std::iota(numbers_.begin(), numbers_.end(), 0);
@@ -69,19 +63,28 @@ Optimizer::Optimizer(const TrainingPlan& plan, std::vector<torch::Tensor> parame
   }
 }
 
+void Optimizer::DrawTo(std::vector<torch::Tensor> origins) { origins_ = std::move(origins); }
+
+void Optimizer::Correct(std::vector<torch::Tensor> corrections) {
+  corrections_ = std::move(corrections);
+}
+
 void Optimizer::Start(const std::vector<bool>& taking_part) {
   std::vector<torch::Tensor> parameters;
   std::vector<torch::Tensor> origins;
+  std::vector<torch::Tensor> corrections;
   std::vector<std::size_t> numbers;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     if (!taking_part[i]) continue;
     parameters.push_back(parameters_[i]);
     numbers.push_back(numbers_[i]);
     if (!origins_.empty()) origins.push_back(origins_[i]);
+    if (!corrections_.empty()) corrections.push_back(corrections_[i]);
   }
   parameters_ = std::move(parameters);
   numbers_ = std::move(numbers);
   origins_ = std::move(origins);
+  corrections_ = std::move(corrections);
   first_moments_ = ZerosLike(parameters_);
   if (plan_.optimizer == TrainingPlan::Optimizer::kAdamW) second_moments_ = ZerosLike(parameters_);
 }
@@ -146,6 +149,7 @@ double Optimizer::Step(double learning_rate) {
 
   if (plan_.optimizer == TrainingPlan::Optimizer::kSgd) {
     at::_foreach_add_(gradients, parameters_, plan_.weight_decay);
+    if (!corrections_.empty()) at::_foreach_add_(gradients, corrections_);
     at::_foreach_mul_(first_moments_, plan_.momentum);
     at::_foreach_add_(first_moments_, gradients);
     at::_foreach_add_(gradients, first_moments_, plan_.momentum);

@@ -13,23 +13,28 @@
 
 namespace isoscan {
 
-/// learning_rate * (1 - step / total_steps)^0.9, never below 0.
-/// Source: docs/references.md#chen2018, section 4.1; nnU-Net's PolyLRScheduler.
-double LearningRate(const TrainingPlan& plan, std::int64_t step, std::int64_t total_steps);
-
 /// Stochastic gradient descent with Nesterov momentum, or AdamW (betas 0.9 and 0.999, eps 1e-8), on
 /// gradients whose norm over all parameters is limited.
 ///
 /// Where the plan has a proximal term, mu / 2 |w - w0|^2 is added to what is minimised; w0 are the
-/// parameters as they are when the optimiser is made: the global model's.
+/// parameters as they are when the optimiser is made (FedProx: the global model's), or those that
+/// DrawTo() says.
 ///
 /// Parameters without a gradient (heads that are not trained) are left alone. Starts without
 /// history.
-/// Source: docs/references.md#sutskever2013, #loshchilov2019, #pascanu2013, #li2020; as
+/// Source: docs/references.md#sutskever2013, #loshchilov2019, #pascanu2013, #li2020,
+/// #li2021ditto, #karimireddy2020; as
 /// torch.optim.
 class Optimizer {
  public:
   Optimizer(const TrainingPlan& plan, std::vector<torch::Tensor> parameters);
+
+  /// Other w0 of the proximal term (Ditto), one for each given parameter. Before the first step.
+  void DrawTo(std::vector<torch::Tensor> origins);
+
+  /// Adds these to the gradients of every step once their norm is limited (SCAFFOLD: c - c_i), one
+  /// for each given parameter; of SGD. Before the first step.
+  void Correct(std::vector<torch::Tensor> corrections);
 
   /// One update from the parameters' gradients, which are cleared. Returns the gradients' norm
   /// before it was limited; when that is not finite, nothing is updated.
@@ -51,6 +56,7 @@ class Optimizer {
   std::vector<torch::Tensor> parameters_;     ///< From the first step on, those that take part.
   std::vector<std::size_t> numbers_;          ///< Of parameters_.
   std::vector<torch::Tensor> origins_;        ///< w0 of parameters_; empty without a proximal term.
+  std::vector<torch::Tensor> corrections_;    ///< Of parameters_; empty: none.
   std::vector<torch::Tensor> first_moments_;  ///< Momentum for SGD; made when first needed.
   std::vector<torch::Tensor> second_moments_;  ///< AdamW only.
   std::int64_t steps_ = 0;

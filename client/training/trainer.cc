@@ -27,6 +27,7 @@
 #include "common/process/resources.h"
 #include "common/status/status_macros.h"
 #include "common/study/initial_weights.h"
+#include "common/study/schedule.h"
 #include "common/weights/program_digest.h"
 #include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
@@ -64,14 +65,20 @@ std::string_view BytesOf(const void* values, std::size_t bytes) {
 std::string DigestOf(const Study& study, const std::string& device, const NamedTensors& weights,
                      std::span<const PreparedCase> cases, const TrainingTask& task) {
   Sha256 digest;
-  digest.Update(fmt::format("checkpoint 1\nprogram {}\ntorch {}\ndevice {}\nstudy {}\n",
+  digest.Update(fmt::format("checkpoint 2\nprogram {}\ntorch {}\ndevice {}\nstudy {}\n",
                             ProgramDigest(), TORCH_VERSION, device, study.digest));
   digest.Update(fmt::format("round {} steps {} from {} of {} alone {} stream {}\n", task.round,
                             task.steps, task.first_step, task.total_steps, task.alone,
                             task.random_stream));
-  digest.Update(EncodeSafetensorsHeader(ShapesOf(weights), {}));
-  for (const auto& [name, tensor] : weights) {
-    digest.Update(BytesOf(tensor.values.data(), tensor.values.size() * sizeof(float)));
+  for (const NamedTensors* tensors : {&weights, task.drawn_to, task.correction}) {
+    if (tensors == nullptr) {
+      digest.Update("none\n");
+      continue;
+    }
+    digest.Update(EncodeSafetensorsHeader(ShapesOf(*tensors), {}));
+    for (const auto& [name, tensor] : *tensors) {
+      digest.Update(BytesOf(tensor.values.data(), tensor.values.size() * sizeof(float)));
+    }
   }
   for (const PreparedCase& prepared : cases) {
     const auto& size = prepared.grid.size;
@@ -80,6 +87,21 @@ std::string DigestOf(const Study& study, const std::string& device, const NamedT
     digest.Update(BytesOf(prepared.labels.data(), prepared.labels.size()));
   }
   return std::move(digest).Finish();
+}
+
+/// One tensor for each parameter of the network, in their order and on its device; 0 where `given`
+/// has none of its name.
+std::vector<torch::Tensor> InOrder(const torch::nn::Module& network, const NamedTensors& given) {
+  std::vector<torch::Tensor> tensors;
+  for (const auto& parameter : network.named_parameters()) {
+    torch::Tensor tensor = at::zeros_like(parameter.value());
+    if (const auto found = given.find(parameter.key()); found != given.end()) {
+      // from_blob takes no const pointer; the tensor is only read.
+      tensor.copy_(at::from_blob(const_cast<float*>(found->second.values.data()), tensor.sizes()));
+    }
+    tensors.push_back(std::move(tensor));
+  }
+  return tensors;
 }
 
 /// A guess of how long a task's digest and its first checkpoint take, on the slow side.
@@ -137,9 +159,16 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
 
   TrainingPlan plan = study.training;
   if (task.alone) plan.proximal = 0;
+  if (task.drawn_to != nullptr) plan.proximal = plan.personal;
   const bool shared = plan.random_numbers == TrainingPlan::RandomNumbers::kShared;
   const PatchSampler sampler(study, cases, shared ? kSharedStream : task.random_stream, task.round);
   Optimizer optimizer(plan, network->parameters());
+  if (task.drawn_to != nullptr) {
+    RETURN_IF_ERROR(
+        CheckShapes("the model to be drawn to", ShapesOf(*task.drawn_to), ShapesOf(weights)));
+    optimizer.DrawTo(InOrder(*network, *task.drawn_to));
+  }
+  if (task.correction != nullptr) optimizer.Correct(InOrder(*network, *task.correction));
   const auto levels = static_cast<std::int64_t>(study.network.stages()) - 1;
   std::vector<double> head_weights = DeepSupervisionWeights(plan.deep_supervision ? levels : 1);
   if (head_weights.back() == 0) head_weights.pop_back();  // what counts nothing is not computed
@@ -284,7 +313,9 @@ std::int64_t EstimateTrainingMemory(const Study& study) {
   const Triple& patch = plan.patch_size;
   const std::int64_t scores = plan.batch_size * study.classes() * patch[0] * patch[1] * patch[2];
   const std::int64_t batches = (BatchesAhead(study) + 1) * BatchBytes(study);
-  const std::int64_t copies = plan.proximal > 0 ? 6 : 5;  // of the parameters
+  // Of the parameters: to be drawn to, or a correction, is one more.
+  const bool scaffold = study.rounds.aggregation == RoundsPlan::Aggregation::kScaffold;
+  const std::int64_t copies = plan.proximal > 0 || plan.personal > 0 || scaffold ? 6 : 5;
   return kProcessBytes + copies * 4 * parameters + value_bytes * (kept + 6 * largest) +
          8 * 4 * scores + batches;
 }

@@ -26,6 +26,12 @@ struct TrainingTask {
   std::string random_stream;     ///< The site's declared stream.
   std::int64_t round = 1;
   bool alone = false;  ///< Not drawn to a global model: the proximal term is left out.
+  /// Ditto: a model of the site's own is trained, drawn to these weights (the global model's) by
+  /// the study's `personal` in place of `proximal`. Null: not so. Must outlive Train().
+  const NamedTensors* drawn_to = nullptr;
+  /// SCAFFOLD: c - c_i by parameter, which every gradient is corrected by; parameters that are not
+  /// there are not. Null: none. Must outlive Train().
+  const NamedTensors* correction = nullptr;
   CheckpointPlan checkpoint =
       {};  ///< Where it is kept meanwhile; nothing of the result depends on it.
 };

@@ -2,10 +2,13 @@
 
 #include <condition_variable>
 #include <deque>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,8 +35,10 @@ class FakeFederationSession final : public FederationSession {
 
   std::vector<RoundUpdate> updates;
   std::vector<std::string> uploaded_digests;
+  std::vector<std::string> uploads;  ///< Their bytes.
   std::vector<std::pair<SiteAssignment::Kind, std::vector<ScoredCase>>> scores;
-  std::optional<InvarianceCertificate> certificate;  ///< Of the last scores.
+  std::vector<ScoredCase> personal;  ///< Of the last scores; so is the next.
+  std::optional<InvarianceCertificate> certificate;
   int downloads = 0;
 
   /// What the site is asked for from now on.
@@ -87,8 +92,11 @@ class FakeFederationSession final : public FederationSession {
     return WriteFileAtomically(path, model->second);
   }
   absl::Status UploadWeights(const std::string&, int, const std::string& digest,
-                             const std::filesystem::path&, std::stop_token) override {
+                             const std::filesystem::path& path, std::stop_token) override {
     uploaded_digests.push_back(digest);
+    std::ostringstream bytes;
+    bytes << std::ifstream(path, std::ios::binary).rdbuf();
+    uploads.push_back(bytes.str());
     return absl::OkStatus();
   }
   absl::Status SubmitUpdate(const RoundUpdate& update, std::stop_token stop) override {
@@ -96,12 +104,11 @@ class FakeFederationSession final : public FederationSession {
     updates.push_back(update);
     return on_update(update);
   }
-  absl::Status SubmitScores(const std::string&, SiteAssignment::Kind kind,
-                            const std::vector<ScoredCase>& cases,
-                            const std::optional<InvarianceCertificate>& sent_certificate,
+  absl::Status SubmitScores(const std::string&, SiteAssignment::Kind kind, const SiteScores& sent,
                             std::stop_token) override {
-    scores.emplace_back(kind, cases);
-    certificate = sent_certificate;
+    scores.emplace_back(kind, sent.cases);
+    personal = sent.personal;
+    certificate = sent.certificate;
     on_scores();
     return scores_answer;
   }

@@ -56,6 +56,8 @@ class CheckpointTest : public testing::Test {
   TrainingTask Task(std::int64_t every_steps) {
     TrainingTask task{
         .first_step = 20, .steps = kSteps, .total_steps = 40, .random_stream = "a", .round = 3};
+    task.drawn_to = drawn_to_;
+    task.correction = correction_;
     task.checkpoint = {.file = file_, .every_steps = every_steps};
     task.checkpoint.on_resumed = [this](std::int64_t done) { resumed_.push_back(done); };
     task.checkpoint.on_trouble = [this](const absl::Status& trouble) {
@@ -90,6 +92,8 @@ class CheckpointTest : public testing::Test {
 
   TemporaryDirectory folder_;
   fs::path file_ = folder_.path() / "3-model.safetensors";
+  const NamedTensors* drawn_to_ = nullptr;
+  const NamedTensors* correction_ = nullptr;
   std::vector<std::int64_t> resumed_;
   std::vector<std::string> troubles_;
 };
@@ -130,6 +134,8 @@ class ResumeTest : public CheckpointTest, public testing::WithParamInterface<con
     if (variant == "AdamW") study.training.optimizer = TrainingPlan::Optimizer::kAdamW;
     if (variant == "BatchNorm") study.network.norm = NetworkPlan::Norm::kBatch;
     if (variant == "DeepSupervision") study.training.deep_supervision = true;
+    if (variant == "Personal") study.training.personal = 0.5;
+    if (variant == "Scaffold") study.training.momentum = 0;
     if (variant == "Mixed") study.training.precision = TrainingPlan::Precision::kMixed;
     return study;
   }
@@ -138,6 +144,11 @@ class ResumeTest : public CheckpointTest, public testing::WithParamInterface<con
 TEST_P(ResumeTest, EndsWithTheSameBitsWhereverItWasStopped) {
   const Study study = StudyOf(GetParam());
   const std::vector<PreparedCase> cases = HarmonizedPhantoms(2, study);
+  Study of_another_seed = study;
+  of_another_seed.seed = 77;
+  const NamedTensors others = InitialWeights(of_another_seed);
+  if (std::string(GetParam()) == "Personal") drawn_to_ = &others;
+  if (std::string(GetParam()) == "Scaffold") correction_ = &others;
   TrainingTask undisturbed = Task(0);
   undisturbed.checkpoint.file.clear();
   ASSERT_OK_AND_ASSIGN(const TrainingResult expected, Train(study, cases, undisturbed));
@@ -158,7 +169,8 @@ TEST_P(ResumeTest, EndsWithTheSameBitsWhereverItWasStopped) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ResumeTest,
-                         testing::Values("Plain", "AdamW", "BatchNorm", "DeepSupervision", "Mixed"),
+                         testing::Values("Plain", "AdamW", "BatchNorm", "DeepSupervision", "Mixed",
+                                         "Personal", "Scaffold"),
                          [](const auto& variant) { return std::string(variant.param); });
 
 TEST_F(CheckpointTest, IsUpToDateWhenTrainingWasInterrupted) {
@@ -207,6 +219,12 @@ TEST_F(CheckpointTest, StartsAgainFromOneThatIsDamagedOrOfOtherTraining) {
   EXPECT_THAT(troubles_, ElementsAre(HasSubstr("other training")));
   ASSERT_OK(train_from(whole, other_cases, Task(0)));
   EXPECT_THAT(troubles_, ElementsAre(HasSubstr("other training")));
+  const NamedTensors zeros = {
+      {"encoder.stages.0.0.convs.0.norm.bias", {{8}, std::vector<float>(8)}}};
+  correction_ = &zeros;
+  ASSERT_OK(train_from(whole, cases, Task(0)));
+  EXPECT_THAT(troubles_, ElementsAre(HasSubstr("other training")));
+  correction_ = nullptr;
   study.digest = Sha256Of("another text");
   ASSERT_OK(train_from(whole, cases, Task(0)));
   EXPECT_THAT(troubles_, ElementsAre(HasSubstr("other training")));

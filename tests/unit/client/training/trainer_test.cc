@@ -273,6 +273,66 @@ TEST(Trainer, NamesItsDeviceAndRefusesOneThatIsNotThere) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("cuda:99")));
 }
 
+/// After one step of plain SGD at rate 0.1 whose gradients are not limited.
+NamedTensors AfterAStep(Study study, const NamedTensors* drawn_to, const NamedTensors* correction) {
+  study.training.momentum = 0;
+  study.training.weight_decay = 0;
+  study.training.learning_rate = 0.1;
+  study.training.gradient_norm_limit = 1e9;
+  absl::StatusOr<Trainer> trainer = Trainer::Create(study, "cpu", kThreads);
+  EXPECT_OK(trainer);
+  TrainingTask task = Steps(1);
+  task.drawn_to = drawn_to;
+  task.correction = correction;
+  const auto result =
+      trainer->Train(InitialWeights(study), HarmonizedPhantoms(1, study), task, {}, {});
+  EXPECT_OK(result);
+  return result.ok() ? result->weights : NamedTensors();
+}
+
+/// Every value of `after` is that of `plain` and `more`.
+void ExpectFurtherBy(float more, const Tensor& after, const Tensor& plain) {
+  ASSERT_EQ(after.values.size(), plain.values.size());
+  for (std::size_t i = 0; i < after.values.size(); ++i) {
+    ASSERT_NEAR(after.values[i], plain.values[i] + more, 1e-6) << i;
+  }
+}
+
+// SCAFFOLD; a parameter that the correction lacks is trained as without it.
+TEST(Trainer, CorrectsTheGradientsOfTheParametersThatItIsGiven) {
+  const Study study = PhantomStudy();
+  const std::string name = "encoder.stages.0.0.convs.0.conv.weight";
+  NamedTensors correction = {{name, InitialWeights(study).at(name)}};
+  for (float& value : correction.at(name).values) value = 2;
+
+  const NamedTensors plain = AfterAStep(study, nullptr, nullptr);
+  const NamedTensors corrected = AfterAStep(study, nullptr, &correction);
+
+  for (const auto& [tensor, values] : plain) {
+    ExpectFurtherBy(tensor == name ? -0.2F : 0, corrected.at(tensor), values);
+  }
+}
+
+// Ditto.
+TEST(Trainer, DrawsASitesOwnModelToTheGlobalOne) {
+  Study study = PhantomStudy();
+  study.training.proximal = 0.3;
+  const NamedTensors plain = AfterAStep(study, nullptr, nullptr);
+  study.training.personal = 0.5;
+  NamedTensors global = InitialWeights(study);
+  EXPECT_EQ(AfterAStep(study, &global, nullptr), plain) << "where it begins nothing draws";
+  for (auto& [name, tensor] : global) {
+    for (float& value : tensor.values) value += 1;
+  }
+
+  const NamedTensors drawn = AfterAStep(study, &global, nullptr);
+
+  for (const auto& [name, tensor] : plain) {
+    if (name.find("seg_layers.0") != name.npos) continue;  // A head that nothing trains.
+    ExpectFurtherBy(0.1F * 0.5F, drawn.at(name), tensor);
+  }
+}
+
 TEST(EstimateTrainingMemory, GrowsWithTheBatch) {
   Study study = PhantomStudy();
   study.training.patch_size = {64, 64, 64};

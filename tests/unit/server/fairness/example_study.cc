@@ -224,6 +224,10 @@ StudyRecord ExampleStudy(const ExampleShape& shape) {
       record.scores.push_back(ScoresOf(site, i, shape.rounds, shape, i == 1 ? 1.04 : 0.93));
       record.scores.back().model = ModelScoresRecord::Model::kLocalOnly;
     }
+    if (shape.personal) {
+      record.scores.push_back(ScoresOf(site, i, shape.rounds, shape, 1.02));
+      record.scores.back().model = ModelScoresRecord::Model::kPersonal;
+    }
   }
   for (int round = 1; round <= shape.rounds; ++round) {
     record.rounds.push_back(ExampleRound(round, shape.sites, record.created));

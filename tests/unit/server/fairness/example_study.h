@@ -28,6 +28,7 @@ struct ExampleShape {
   int labels = 3;
   int rounds = 10;
   bool local_only = true;
+  bool personal = false;  ///< A model of each hospital's own.
 
   friend void PrintTo(const ExampleShape& shape, std::ostream* out) {
     *out << shape.sites << " sites, " << shape.labels << " labels, " << shape.rounds << " rounds";

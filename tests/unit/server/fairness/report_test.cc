@@ -85,11 +85,38 @@ TEST_P(ReportOfShape, EveryReferenceLeadsToOneThingOnThePage) {
 INSTANTIATE_TEST_SUITE_P(Studies, ReportOfShape,
                          testing::Values(ExampleShape{},
                                          ExampleShape{.sites = 1, .labels = 1, .local_only = false},
+                                         ExampleShape{.sites = 3, .personal = true},
                                          ExampleShape{.sites = 12, .labels = 8, .rounds = 40}),
                          [](const testing::TestParamInfo<ExampleShape>& test) {
                            return std::to_string(test.param.sites) + "Sites" +
                                   std::to_string(test.param.labels) + "Labels";
                          });
+
+TEST(Report, ShowsEachHospitalsOwnModelBesideTheFederatedOne) {
+  ASSERT_OK_AND_ASSIGN(const RenderedReport with,
+                       RenderReport(ExampleStudy({.sites = 2, .personal = true})));
+  ASSERT_OK_AND_ASSIGN(const RenderedReport without, RenderReport(ExampleStudy({.sites = 2})));
+
+  EXPECT_THAT(with.html, HasSubstr("A model of its own"));
+  EXPECT_THAT(without.html, Not(HasSubstr("A model of its own")));
+  EXPECT_TRUE(json::parse(without.json)["sites"][0]["personal"].is_null());
+  for (const json& site : json::parse(with.json)["sites"]) {
+    const json& personal = site["personal"];
+    EXPECT_GT(personal["dice"]["mean"], site["dice"]["mean"]);
+    EXPECT_NEAR(personal["personal_minus_federated"]["mean"].get<double>(),
+                personal["dice"]["mean"].get<double>() - site["dice"]["mean"].get<double>(), 1e-9);
+    EXPECT_GT(personal["cases_better_personal"], personal["cases_worse_personal"]);
+  }
+}
+
+TEST(Report, SaysThatLayersStayAtTheHospitals) {
+  StudyRecord record = ExampleStudy({.sites = 2});
+  record.study.network.local_layers = {"norm", "<b>"};
+  ASSERT_OK_AND_ASSIGN(const RenderedReport report, RenderReport(record));
+
+  EXPECT_THAT(report.html, HasSubstr("the layers called norm, &lt;b&gt; stay at each hospital"));
+  EXPECT_THAT(report.html, HasSubstr("Stays at each hospital"));
+}
 
 TEST(Report, BeginsWithTheSentenceThatMatters) {
   ASSERT_OK_AND_ASSIGN(const RenderedReport report, RenderReport(ExampleStudy({})));
