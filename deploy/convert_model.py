@@ -35,7 +35,7 @@ def refuse(why):
 
 def numbers_of_numpy():
     """What torch.load may call beside its own: NumPy's numbers, as nnU-Net's log of losses has them."""
-    if not hasattr(torch.serialization, "safe_globals"):
+    if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):  # Before 2.6.
         return contextlib.nullcontext()
     scalar = numpy.float32(1).__reduce__()[0]
     names = [f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")]

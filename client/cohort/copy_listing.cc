@@ -11,6 +11,7 @@
 #include "client/cohort/label_names.h"
 #include "client/cohort/layouts.h"
 #include "client/cohort/sidecars.h"
+#include "client/cohort/unlabelled_cases.h"
 #include "client/imaging/dicom_listing.h"
 #include "client/imaging/image_file.h"
 #include "common/process/resources.h"
@@ -207,6 +208,35 @@ absl::StatusOr<CopyListing> ListDicom(const CohortFolder& folder, DicomListing f
   return listing;
 }
 
+bool HoldsImages(const fs::path& folder) {
+  const std::vector<fs::path> entries = SortedEntries(folder);
+  return std::any_of(entries.begin(), entries.end(), IsImageFile);
+}
+
+/// The cases that `predict` finds in a folder of images, for nnU-Net.
+absl::StatusOr<CopyListing> ListImageFiles(const CohortFolder& folder, const fs::path& to,
+                                           const Study& study, const std::stop_token& stop) {
+  std::vector<std::string> left_out;
+  ASSIGN_OR_RETURN(const std::vector<CaseFiles> cases,
+                   ListCasesToPredict(folder, study, &left_out, {.stop = stop}));
+  CopyListing listing;
+  for (const std::string& line : left_out) {
+    const std::size_t colon = line.find(": ");  // Behind the name.
+    listing.left_out.push_back({.image = line.substr(0, colon), .reason = line.substr(colon + 2)});
+  }
+  Sidecars sidecars(folder.folder);
+  for (const CaseFiles& files : cases) {
+    for (std::size_t channel = 0; channel < files.images.size(); ++channel) {
+      CopyTask task;
+      task.image = files.images[channel];
+      task.output = to / NnunetName(files.name, channel);
+      task.field_tesla = sidecars.Of(task.image).acquisition.field_tesla;
+      AddImage(std::move(task), channel, study, folder.folder, listing);
+    }
+  }
+  return listing;
+}
+
 bool IsLayout(const fs::path& folder) {
   const absl::StatusOr<CohortFolder::Layout> layout = DetectLayout(folder);
   return layout.ok() && *layout != CohortFolder::Layout::kDicom;
@@ -233,6 +263,9 @@ absl::StatusOr<CopyListing> ListFolder(const CohortFolder& folder, const fs::pat
   if (!layout.ok() && !absl::IsNotFound(layout.status())) return layout.status();
   if (layout.ok() && *layout != CohortFolder::Layout::kDicom) {
     return ListLayout(folder, to, *layout == CohortFolder::Layout::kBids, study, for_nnunet);
+  }
+  if (for_nnunet && !layout.ok() && !study.channels.empty() && HoldsImages(folder.folder)) {
+    return ListImageFiles(folder, to, study, stop);
   }
   ASSIGN_OR_RETURN(DicomListing found,
                    ListDicomSeries(folder.folder, {.threads = AvailableCores(), .stop = stop}));

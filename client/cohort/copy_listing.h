@@ -44,7 +44,7 @@ std::filesystem::path RecordOf(const std::filesystem::path& image);
 
 /// Lists a cohort's folder or one of DICOM series, whose canonical path is `folder.folder`, for the
 /// output folder `to`. Where `study` has channels, images are told apart by them. `for_nnunet`: as
-/// CopyRequest has it.
+/// CopyRequest has it; then also a folder of images, as ListCasesToPredict knows it.
 /// Errors: those of MakeHarmonizedCopy that concern the input; INVALID_ARGUMENT two images of one
 ///         output; CANCELLED.
 absl::StatusOr<CopyListing> ListFolderForCopy(const CohortFolder& folder,

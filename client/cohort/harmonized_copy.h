@@ -30,7 +30,8 @@ struct CopyRequest {
   std::vector<std::string> channels;
   std::string channel;  ///< Which of them a single image shows; empty: its name says it.
   /// As nnU-Net takes the input of an exported model: images alone, by CASE_0000.nii.gz in one
-  /// folder with the number of the study's channel, their voxels in canonical order.
+  /// folder with the number of the study's channel, their voxels in canonical order. Then `input`
+  /// may also be a folder of images.
   bool for_nnunet = false;
 };
 

@@ -28,9 +28,10 @@ absl::Status ExportModel(const ClientConfig& config, const ExportRequest& reques
     RETURN_IF_ERROR(ExportToNnunet(model, request.folder));
     fmt::print(
         "{0}: plans.json, dataset.json, fold_all/checkpoint_final.pth. To run it:\n"
-        "  isoscan-client harmonize SCANS INPUT --nnunet --study STUDY\n"
-        "  nnUNetv2_predict_from_modelfolder -m {0} -f all -i INPUT -o OUTPUT\n",
-        folder);
+        "  isoscan-client harmonize SCANS INPUT --nnunet --study {1}\n"
+        "  nnUNetv2_predict_from_modelfolder -m {0} -f all -i INPUT -o OUTPUT --disable_tta\n"
+        "with -device cpu where there is no GPU.\n",
+        folder, request.study.empty() ? study.name : request.study);
   }
   std::fflush(stdout);
   return absl::OkStatus();

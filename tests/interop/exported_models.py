@@ -37,10 +37,11 @@ def run(command, **more):
     print(f"{pathlib.Path(command[0]).name} {command[1]}: {time.monotonic() - start:.1f} s", file=sys.stderr)
 
 
-def some_cases(cohort, count, folder):
-    """The first cases of a Decathlon cohort, as links."""
+def some_cases(cohort, count, folder, first=0):
+    """Some of a Decathlon cohort's cases, in the order of their names, as links."""
     description = json.loads((cohort / "dataset.json").read_text())
-    description["training"] = sorted(description["training"], key=lambda entry: entry["image"])[:count]
+    description["training"] = sorted(description["training"], key=lambda entry: entry["image"])
+    description["training"] = description["training"][first:first + count]
     for entry in description["training"]:
         for path in entry.values():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)

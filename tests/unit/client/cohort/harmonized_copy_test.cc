@@ -877,6 +877,33 @@ TEST_F(HarmonizedCopyTest, KnowsTheCaseOfEveryLayoutForNnunet) {
   EXPECT_THAT(names(decathlon), testing::ElementsAre("a_0007_0000.nii.gz"));
   EXPECT_THAT(names(nnunet), testing::ElementsAre("b_0000.nii.gz"));
   EXPECT_THAT(names(dicom), testing::ElementsAre("case-1_0000.nii.gz"));
+
+  const fs::path images = folder_.path() / "images";
+  fs::create_directories(images);
+  for (const char* name : {"scan.nii.gz", "d_0000.nii.gz"}) {
+    ASSERT_OK(WriteVolume(images / name, SmoothVolume(StoredGrid())));
+  }
+  EXPECT_THAT(names(images), testing::ElementsAre("d_0000.nii.gz", "scan_0000.nii.gz"));
+}
+
+TEST_F(HarmonizedCopyTest, LeavesOutForNnunetWhatIsNoWholeCaseOfAFolderOfImages) {
+  const fs::path images = folder_.path() / "images";
+  fs::create_directories(images);
+  for (const char* name : {"a_0000.nii.gz", "a_0001.nii.gz", "b_0001.nii.gz", "scan.nii.gz"}) {
+    ASSERT_OK(WriteVolume(images / name, SmoothVolume(StoredGrid())));
+  }
+  CopyRequest request = RequestOf(images, out_);
+  request.channels = {"FLAIR", "T1w"};
+  request.for_nnunet = true;
+
+  ASSERT_OK_AND_ASSIGN(const HarmonizedCopy copy, Make(request));
+
+  EXPECT_EQ(copy.written, 2);
+  ASSERT_EQ(copy.left_out.size(), 2U);
+  EXPECT_EQ(copy.left_out[0].image, "scan.nii.gz");
+  EXPECT_THAT(copy.left_out[0].reason, HasSubstr("such as _0000"));
+  EXPECT_EQ(copy.left_out[1].image, "b");
+  EXPECT_THAT(copy.left_out[1].reason, HasSubstr("no image of channel 0, \"FLAIR\""));
 }
 
 TEST_F(HarmonizedCopyTest, RefusesPlacesThatWouldMixInputAndOutput) {
