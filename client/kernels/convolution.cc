@@ -17,12 +17,16 @@ namespace {
 using kernels::Axes;
 using kernels::Axis;
 using kernels::AxisTap;
+using kernels::Bits;
+using kernels::BitsOf;
 using kernels::Block;
 using kernels::Blocks;
 using kernels::CeilDivide;
-using kernels::kLanes;
+using kernels::kIsHalf;
+using kernels::kPerWord;
 using kernels::kSlabWords;
 using kernels::kWidest;
+using kernels::kWords;
 using kernels::Lanes;
 using kernels::PaddedGrid;
 using kernels::PlaceRange;
@@ -32,21 +36,6 @@ using kernels::Slabs;
 using kernels::Uninitialized;
 using kernels::Word;
 using kernels::Words;
-
-template <typename Number>
-constexpr bool kIsHalf = std::is_same_v<Number, Bfloat16>;
-template <typename Number>
-constexpr Words kWords = kIsHalf<Number> ? Words::kBfloat16 : Words::kFloat32;
-/// Numbers of a word.
-template <typename Number>
-constexpr std::int64_t kPerWord = sizeof(Word) / sizeof(Number);
-template <typename Number>
-using Bits = std::conditional_t<kIsHalf<Number>, std::uint16_t, std::uint32_t>;
-
-template <typename Number>
-const Bits<Number>* BitsOf(const Number* numbers) {
-  return reinterpret_cast<const Bits<Number>*>(numbers);
-}
 
 bool HasProcessor([[maybe_unused]] Words words) {
 #ifdef __x86_64__
@@ -88,53 +77,35 @@ struct RowLayout {
   std::vector<Part> parts;
 };
 
-/// A row with zeros around it.
+/// Rows with zeros around them.
 template <typename Number>
 class PaddedRow {
  public:
-  explicit PaddedRow(const RowLayout& layout)
-      : layout_(layout), numbers_(static_cast<std::size_t>(layout.row())) {}
+  explicit PaddedRow(const RowLayout& layout) : layout_(layout) {}
 
-  void Fill(const Bits<Number>* row) {
+  void Write(const Bits<Number>* row, Bits<Number>* to) const {
+    std::int64_t end = 0;
     for (const RowLayout::Part& part : layout_.parts) {
-      kernels::Gather(row + part.from, part.count, layout_.step, numbers_.data() + part.to);
+      std::fill(to + end, to + part.to, Bits<Number>{0});
+      kernels::Gather(row + part.from, part.count, layout_.step, to + part.to);
+      end = part.to + part.count;
     }
+    std::fill(to + end, to + layout_.row(), Bits<Number>{0});
   }
-  const Bits<Number>* numbers() const { return numbers_.data(); }
+
+  void WritePair(const std::uint16_t* low, const std::uint16_t* high, Word* to) {
+    low_.resize(static_cast<std::size_t>(layout_.row()));
+    high_.resize(low_.size());
+    Write(low, low_.data());
+    Write(high, high_.data());
+    kernels::Interleave(low_.data(), high_.data(), layout_.row(), to);
+  }
 
  private:
   const RowLayout& layout_;
-  std::vector<Bits<Number>> numbers_;
+  std::vector<std::uint16_t> low_;
+  std::vector<std::uint16_t> high_;
 };
-
-/// A channel of a slab with zeros around its rows.
-template <typename Number>
-void PadChannel(const Axes& axes, const Number* channel, const Slab& slab, const PaddedGrid& grid,
-                const RowLayout& layout, Bits<Number>* padded) {
-  PaddedRow<Number> row(layout);
-  ForRows(
-      axes, slab, grid,
-      [&](std::int64_t from, std::int64_t to) {
-        row.Fill(BitsOf(channel) + from);
-        std::copy_n(row.numbers(), grid.row, padded + to);
-      },
-      [&](std::int64_t to) { std::fill_n(padded + to, grid.row, Bits<Number>{0}); });
-}
-
-/// Two channels of a slab, number by number a word; `high` may be null: zeros.
-void PadPair(const Axes& axes, const Bfloat16* low, const Bfloat16* high, const Slab& slab,
-             const PaddedGrid& grid, const RowLayout& layout, Word* padded) {
-  PaddedRow<Bfloat16> low_row(layout);
-  PaddedRow<Bfloat16> high_row(layout);
-  ForRows(
-      axes, slab, grid,
-      [&](std::int64_t from, std::int64_t to) {
-        low_row.Fill(BitsOf(low) + from);
-        if (high != nullptr) high_row.Fill(BitsOf(high) + from);
-        kernels::Interleave(low_row.numbers(), high_row.numbers(), grid.row, padded + to);
-      },
-      [&](std::int64_t to) { std::fill_n(padded + to, grid.row, 0U); });
-}
 
 /// The weights of a kernel's features (those that are computed) and channels (those that are
 /// summed over), each [taps].
@@ -188,24 +159,6 @@ std::unique_ptr<Word[]> PackWeights(const WeightsView& view, const std::vector<B
   return packed;
 }
 
-/// Sums [voxels][lanes of the block] to features [voxels], `stride` apart.
-void StoreRow(const float* sums, std::int64_t voxels, const Block& block, std::int64_t stride,
-              float* output, std::vector<float>& /*scratch*/) {
-  kernels::Transpose(reinterpret_cast<const Word*>(sums), voxels, block.features, block.lanes(),
-                     reinterpret_cast<Word*>(output), stride);
-}
-
-void StoreRow(const float* sums, std::int64_t voxels, const Block& block, std::int64_t stride,
-              Bfloat16* output, std::vector<float>& scratch) {
-  scratch.resize(static_cast<std::size_t>(voxels * block.features));
-  kernels::Transpose(reinterpret_cast<const Word*>(sums), voxels, block.features, block.lanes(),
-                     reinterpret_cast<Word*>(scratch.data()), voxels);
-  for (std::int64_t feature = 0; feature < block.features; ++feature) {
-    kernels::Round(&scratch[static_cast<std::size_t>(feature * voxels)], voxels,
-                   reinterpret_cast<std::uint16_t*>(output + feature * stride));
-  }
-}
-
 /// Both directions: what `axes` say, summed over the source's channels.
 template <typename Number>
 void Correlate(const Axes& axes, const std::array<std::int64_t, 3>& kernel, std::int64_t samples,
@@ -215,7 +168,6 @@ void Correlate(const Axes& axes, const std::array<std::int64_t, 3>& kernel, std:
   const std::unique_ptr<Word[]> packed_weights = PackWeights<Number>(weights, blocks, parallel);
   const std::vector<float> start = kernels::StartOfSums(blocks, bias);
   const auto& [z_axis, y_axis, x_axis] = axes;
-  const std::int64_t source_voxels = z_axis.source * y_axis.source * x_axis.source;
   const std::int64_t target_voxels = z_axis.target * y_axis.target * x_axis.target;
   const std::int64_t words = CeilDivide(weights.channels, kPerWord<Number>);
   const RowLayout layout(x_axis, x_axis.places);
@@ -232,20 +184,8 @@ void Correlate(const Axes& axes, const std::array<std::int64_t, 3>& kernel, std:
     const Slab& slab = slabs[static_cast<std::size_t>(unit)];
     const PaddedGrid grid(axes, slab.count, layout.row());
     const std::unique_ptr<Word[]> packed = Uninitialized<Word>(words * grid.channel());
-    for (std::int64_t word = 0; word < words; ++word) {
-      const auto channel = [&](std::int64_t index) {
-        return source.At(slab.sample, index, weights.channels, source_voxels);
-      };
-      Word* const to = packed.get() + word * grid.channel();
-      if constexpr (kIsHalf<Number>) {
-        const bool paired = 2 * word + 1 < weights.channels;
-        PadPair(axes, channel(2 * word), paired ? channel(2 * word + 1) : nullptr, slab, grid,
-                layout, to);
-      } else {
-        PadChannel<float>(axes, channel(word), slab, grid, layout, to);
-      }
-    }
-
+    kernels::PadChannels(axes, source, weights.channels, slab, grid, PaddedRow<Number>(layout),
+                         packed.get());
     const std::unique_ptr<float[]> sums = Uninitialized<float>(tiles.rows * row_sums * kWidest);
     std::vector<float> scratch;
     std::vector<kernels::Tap> taps;
@@ -288,8 +228,8 @@ void Correlate(const Axes& axes, const std::array<std::int64_t, 3>& kernel, std:
       };
       const auto store = [&](std::int64_t z, std::int64_t y, const float* from, std::int64_t rows) {
         if (z >= z_axis.target || y >= y_axis.target) return;
-        StoreRow(from, rows * x_axis.target, block, target_voxels,
-                 to + (z * y_axis.target + y) * x_axis.target, scratch);
+        kernels::StoreRow(from, rows * x_axis.target, block, target_voxels,
+                          to + (z * y_axis.target + y) * x_axis.target, scratch);
       };
       for (std::int64_t z = 0; z < slab.count; ++z) {
         for (std::int64_t y = 0; y < y_axis.places; y += tiles.rows) {
@@ -347,10 +287,8 @@ bool HasDirectConvolution() {
 template <typename Number>
 void Convolve(const Convolution3d& shape, std::type_identity_t<Features<const Number>> input,
               const float* weights, const float* bias, Number* output, const Parallel& parallel) {
-  if constexpr (!kIsHalf<Number>) {
-    if (kernels::PaysByWinograd(shape)) {
-      return kernels::ConvolveByWinograd(shape, input, weights, bias, output, parallel);
-    }
+  if (kernels::PaysByWinograd<Number>(shape)) {
+    return kernels::ConvolveByWinograd<Number>(shape, input, weights, bias, output, parallel);
   }
   const std::int64_t taps = shape.taps();
   const WeightsView view{.weights = weights,
@@ -367,11 +305,9 @@ void ConvolutionInputGradient(const Convolution3d& shape, const Number* output_g
                               const float* weights, const float* bias,
                               std::type_identity_t<Features<Number>> input_gradient,
                               const Parallel& parallel) {
-  if constexpr (!kIsHalf<Number>) {
-    if (kernels::PaysByWinograd(shape)) {
-      return kernels::InputGradientByWinograd(shape, output_gradient, weights, bias, input_gradient,
-                                              parallel);
-    }
+  if (kernels::PaysByWinograd<Number>(shape)) {
+    return kernels::InputGradientByWinograd<Number>(shape, output_gradient, weights, bias,
+                                                    input_gradient, parallel);
   }
   const std::int64_t taps = shape.taps();
   const WeightsView view{.weights = weights,
@@ -388,11 +324,9 @@ void ConvolutionWeightGradient(const Convolution3d& shape,
                                std::type_identity_t<Features<const Number>> input,
                                const Number* output_gradient, float* weight_gradient,
                                const Parallel& parallel) {
-  if constexpr (!kIsHalf<Number>) {
-    if (kernels::PaysByWinograd(shape)) {
-      return kernels::WeightGradientByWinograd(shape, input, output_gradient, weight_gradient,
-                                               parallel);
-    }
+  if (kernels::PaysByWinograd<Number>(shape)) {
+    return kernels::WeightGradientByWinograd<Number>(shape, input, output_gradient, weight_gradient,
+                                                     parallel);
   }
   constexpr auto kBytes = static_cast<std::int64_t>(sizeof(Number));
   const Axes axes = kernels::ForwardAxes(shape);
@@ -431,8 +365,9 @@ void ConvolutionWeightGradient(const Convolution3d& shape,
     };
     parallel.run(shape.in + block_count * slab.count, [&](std::int64_t item) {
       if (item < shape.in) {
-        PadChannel<Number>(axes, input.At(slab.sample, item, shape.in, shape.voxels()), slab, grid,
-                           layout, padded.get() + item * grid.channel());
+        PaddedRow<Number> row(layout);
+        kernels::PadChannel(axes, input.At(slab.sample, item, shape.in, shape.voxels()), slab, grid,
+                            row, padded.get() + item * grid.channel());
         return;
       }
       const std::int64_t plane = (item - shape.in) % slab.count;

@@ -13,8 +13,8 @@ namespace isoscan {
 
 /// A convolution in three dimensions. Output voxel v sees the input's voxels from
 /// v * stride - (kernel - 1) / 2 on, zeros where there are none, and there are ceil(size / stride)
-/// of them along an axis: "same" padding for odd kernels, and blocks side by side where an even
-/// kernel is the stride.
+/// of them along an axis: "same" padding. Or its kernels lie side by side: then they are as large
+/// as the stride, and begin at v * stride.
 ///
 /// Axes: z, y, x. Tensors are contiguous: input [samples, in, z, y, x], output [samples, out, z, y,
 /// x], weights [out, in, kernel z, y, x]. Products are summed in float32, whatever is stored.
@@ -25,7 +25,10 @@ struct Convolution3d {
   std::array<std::int64_t, 3> size{};  ///< The input's.
   std::array<std::int64_t, 3> kernel{3, 3, 3};
   std::array<std::int64_t, 3> stride{1, 1, 1};
+  bool side_by_side = false;
 
+  /// How many voxels before v * stride output voxel v sees.
+  std::int64_t Before(std::size_t axis) const { return side_by_side ? 0 : (kernel[axis] - 1) / 2; }
   std::int64_t OutputLength(std::size_t axis) const {
     return (size[axis] + stride[axis] - 1) / stride[axis];
   }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "client/kernels/convolution.h"
@@ -19,6 +20,21 @@ using Word = std::uint32_t;
 /// What a unit of work packs at most, in words: 4 MiB, which a core's share of the last cache
 /// holds.
 constexpr std::int64_t kSlabWords = 1 << 20;
+
+template <typename Number>
+constexpr bool kIsHalf = std::is_same_v<Number, Bfloat16>;
+template <typename Number>
+constexpr Words kWords = kIsHalf<Number> ? Words::kBfloat16 : Words::kFloat32;
+/// Numbers of a word.
+template <typename Number>
+constexpr std::int64_t kPerWord = sizeof(Word) / sizeof(Number);
+template <typename Number>
+using Bits = std::conditional_t<kIsHalf<Number>, std::uint16_t, std::uint32_t>;
+
+template <typename Number>
+const Bits<Number>* BitsOf(const Number* numbers) {
+  return reinterpret_cast<const Bits<Number>*>(numbers);
+}
 
 inline std::int64_t CeilDivide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -103,7 +119,7 @@ inline Axes ForwardAxes(const Convolution3d& shape) {
                .target = outputs,
                .places = outputs,
                .step = shape.stride[i],
-               .before = (shape.kernel[i] - 1) / 2,
+               .before = shape.Before(i),
                .reach = shape.kernel[i],
                .phases = {{}}};
     for (std::int64_t tap = 0; tap < shape.kernel[i]; ++tap) {
@@ -119,7 +135,7 @@ inline Axes BackwardAxes(const Convolution3d& shape) {
   Axes axes;
   for (std::size_t i = 0; i < 3; ++i) {
     const std::int64_t stride = shape.stride[i];
-    const std::int64_t around = (shape.kernel[i] - 1) / 2;
+    const std::int64_t around = shape.Before(i);
     // Input voxel v under tap t lies below output voxel (v + around - t) / stride.
     const std::int64_t before = (shape.kernel[i] - 1 - around) / stride;
     axes[i] = {.source = shape.OutputLength(i),
@@ -193,6 +209,69 @@ void ForRows(const Axes& axes, const Slab& slab, const PaddedGrid& grid, Copy co
   }
 }
 
+/// A channel of a slab. `row` makes of a row of the volume what is stored: row.Write(row, to).
+template <typename Number, typename Row>
+void PadChannel(const Axes& axes, const Number* channel, const Slab& slab, const PaddedGrid& grid,
+                Row& row, Bits<Number>* padded) {
+  ForRows(
+      axes, slab, grid,
+      [&](std::int64_t from, std::int64_t to) { row.Write(BitsOf(channel) + from, padded + to); },
+      [&](std::int64_t to) { std::fill_n(padded + to, grid.row, Bits<Number>{0}); });
+}
+
+/// Two channels of a slab, number by number a word: row.WritePair(low row, high row, to). `high`
+/// may be null: zeros.
+template <typename Row>
+void PadPair(const Axes& axes, const Bfloat16* low, const Bfloat16* high, const Slab& slab,
+             const PaddedGrid& grid, Row& row, Word* padded) {
+  const std::vector<std::uint16_t> zeros(high == nullptr ? static_cast<std::size_t>(axes[2].source)
+                                                         : 0);
+  ForRows(
+      axes, slab, grid,
+      [&](std::int64_t from, std::int64_t to) {
+        row.WritePair(BitsOf(low) + from, high == nullptr ? zeros.data() : BitsOf(high) + from,
+                      padded + to);
+      },
+      [&](std::int64_t to) { std::fill_n(padded + to, grid.row, Word{0}); });
+}
+
+/// All channels of a slab as words: one in float32, two in bfloat16.
+template <typename Number, typename Row>
+void PadChannels(const Axes& axes, const Features<const Number>& source, std::int64_t channels,
+                 const Slab& slab, const PaddedGrid& grid, Row row, Word* padded) {
+  const std::int64_t voxels = axes[0].source * axes[1].source * axes[2].source;
+  for (std::int64_t channel = 0; channel < channels;
+       channel += kPerWord<Number>, padded += grid.channel()) {
+    const Number* const numbers = source.At(slab.sample, channel, channels, voxels);
+    if constexpr (kIsHalf<Number>) {
+      const bool paired = channel + 1 < channels;
+      PadPair(axes, numbers,
+              paired ? source.At(slab.sample, channel + 1, channels, voxels) : nullptr, slab, grid,
+              row, padded);
+    } else {
+      PadChannel(axes, numbers, slab, grid, row, padded);
+    }
+  }
+}
+
+/// Sums [voxels][lanes of the block] to features [voxels], `stride` apart.
+inline void StoreRow(const float* sums, std::int64_t voxels, const Block& block,
+                     std::int64_t stride, float* output, std::vector<float>& /*scratch*/) {
+  Transpose(reinterpret_cast<const Word*>(sums), voxels, block.features, block.lanes(),
+            reinterpret_cast<Word*>(output), stride);
+}
+
+inline void StoreRow(const float* sums, std::int64_t voxels, const Block& block,
+                     std::int64_t stride, Bfloat16* output, std::vector<float>& scratch) {
+  scratch.resize(static_cast<std::size_t>(voxels * block.features));
+  Transpose(reinterpret_cast<const Word*>(sums), voxels, block.features, block.lanes(),
+            reinterpret_cast<Word*>(scratch.data()), voxels);
+  for (std::int64_t feature = 0; feature < block.features; ++feature) {
+    Round(&scratch[static_cast<std::size_t>(feature * voxels)], voxels,
+          reinterpret_cast<std::uint16_t*>(output + feature * stride));
+  }
+}
+
 /// How a row of `width` sums is cut into tiles: in parts as equal as can be.
 struct RowTiles {
   explicit RowTiles(std::int64_t width)
@@ -221,12 +300,14 @@ struct PlaceRange {
   std::int64_t count;  ///< Not positive: none.
 };
 
-/// So many that a unit fits its cache, and that every thread has several units.
+/// So many that a unit fits its cache, that every thread has several units, and that a sample's
+/// units are as equal as can be: threads otherwise wait for the last of the large ones.
 inline std::int64_t PlanesOfSlab(std::int64_t samples, std::int64_t places,
                                  std::int64_t words_of_plane, int threads) {
   const std::int64_t fitting = std::max<std::int64_t>(1, kSlabWords / words_of_plane);
   const std::int64_t shared = CeilDivide(samples * places, std::int64_t{8} * threads);
-  return std::clamp<std::int64_t>(std::min(fitting, shared), 1, places);
+  const std::int64_t most = std::clamp<std::int64_t>(std::min(fitting, shared), 1, places);
+  return CeilDivide(places, CeilDivide(places, most));
 }
 
 /// How many inputs SumGradients takes of so many that are left.

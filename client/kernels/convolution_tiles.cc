@@ -249,16 +249,6 @@ void Transpose(const std::uint32_t* from, std::int64_t rows, std::int64_t column
 
 namespace {
 
-/// Every fourth of 64 numbers, from the first on.
-__m512 EveryFourth(const float* from) {
-  const __m512i pick = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
-  const __m512 low =
-      _mm512_permutex2var_ps(_mm512_loadu_ps(from), pick, _mm512_loadu_ps(from + 16));
-  const __m512 high =
-      _mm512_permutex2var_ps(_mm512_loadu_ps(from + 32), pick, _mm512_loadu_ps(from + 48));
-  return _mm512_shuffle_f32x4(low, high, 0x44);
-}
-
 __m512 Times(float factor, __m512 value) { return _mm512_mul_ps(_mm512_set1_ps(factor), value); }
 
 /// factor * value + rest
@@ -266,30 +256,125 @@ __m512 Plus(float factor, __m512 value, __m512 rest) {
   return _mm512_fmadd_ps(_mm512_set1_ps(factor), value, rest);
 }
 
+/// Of `lanes` numbers from number `at` of a row on, those that exist, from 0 to `width` - 1.
+unsigned Existing(std::int64_t at, std::int64_t lanes, std::int64_t width) {
+  const unsigned all = lanes == 32 ? 0xffffffffU : (1U << static_cast<unsigned>(lanes)) - 1U;
+  const std::int64_t left = width - at;
+  const unsigned before_end = left >= lanes ? all
+                              : left <= 0   ? 0U
+                                            : (1U << static_cast<unsigned>(left)) - 1U;
+  return at < 0 ? before_end & ~1U : before_end;
+}
+
+/// Numbers 4 t + i of a row, i < 6, t < 16, from number `at` >= -1 on.
+void EveryFourth(const float* row, std::int64_t at, std::int64_t width, __m512* numbers) {
+  const auto load = [&](std::int64_t from) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>(Existing(from, 16, width)), row + from);
+  };
+  const __m512i pick = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+  const __m512i two = _mm512_set1_epi32(2);
+  const __m512 a = load(at);
+  const __m512 b = load(at + 16);
+  const __m512 c = load(at + 32);
+  const __m512 d = load(at + 48);
+#pragma GCC unroll 2
+  for (int i = 0; i < 4; i += 2) {
+    const __m512i of_pair = i == 0 ? pick : _mm512_add_epi32(pick, two);
+    const __m512 low = _mm512_permutex2var_ps(a, of_pair, b);
+    const __m512 high = _mm512_permutex2var_ps(c, of_pair, d);
+    numbers[i] = _mm512_shuffle_f32x4(low, high, 0x44);
+    numbers[i + 1] = _mm512_shuffle_f32x4(low, high, 0xee);
+  }
+  // The first two of the next tiles.
+  const __m512i next = _mm512_castps_si512(load(at + 64));
+  const __m512i second = _mm512_alignr_epi32(next, next, 1);
+  numbers[4] = _mm512_castsi512_ps(_mm512_alignr_epi32(next, _mm512_castps_si512(numbers[0]), 1));
+  numbers[5] = _mm512_castsi512_ps(_mm512_alignr_epi32(second, _mm512_castps_si512(numbers[1]), 1));
+}
+
+/// The numbers of 16 words of two bfloat16 each.
+struct Pairs {
+  __m512 even;
+  __m512 odd;
+};
+Pairs PairsAt(const std::uint16_t* row, std::int64_t at, std::int64_t width) {
+  const __m512i words =
+      _mm512_maskz_loadu_epi16(static_cast<__mmask32>(Existing(at, 32, width)), row + at);
+  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000U));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(words, 16)),
+          _mm512_castsi512_ps(_mm512_and_si512(words, upper))};
+}
+
+void StoreRounded(std::uint16_t* to, __mmask16 lanes, __m512 numbers) {
+  _mm256_mask_storeu_epi16(to, lanes, (__m256i)_mm512_cvtneps_pbh(numbers));
+}
+
+/// The four products of 16 tiles of two outputs each.
+struct HalfProducts {
+  HalfProducts(const std::uint16_t* row, std::int64_t tile, std::int64_t width) {
+    const auto [d0, d1] = PairsAt(row, 2 * tile - 1, width);
+    const auto [d2, d3] = PairsAt(row, 2 * tile + 1, width);
+    of[0] = _mm512_sub_ps(d0, d2);
+    of[1] = _mm512_add_ps(d1, d2);
+    of[2] = _mm512_sub_ps(d2, d1);
+    of[3] = _mm512_sub_ps(d1, d3);
+  }
+  __m512 of[4];
+};
+
 }  // namespace
 
-void TransformInput(const float* row, std::int64_t tiles, float* products, std::int64_t stride) {
+void TransformInput(const std::uint32_t* row, std::int64_t width, std::int64_t tiles,
+                    std::uint32_t* products) {
   for (std::int64_t t = 0; t < tiles; t += kLanes) {
     const __mmask16 lanes = FirstLanes(tiles - t);
-    __m512 d[kWinogradProducts];
-#pragma GCC unroll 6
-    for (int i = 0; i < kWinogradProducts; ++i) d[i] = EveryFourth(row + 4 * t + i);
+    __m512 d[6];
+    EveryFourth(reinterpret_cast<const float*>(row), 4 * t - 1, width, d);
     const __m512 even = Plus(-4, d[2], d[4]);       // d4 - 4 d2
     const __m512 odd = Plus(-4, d[1], d[3]);        // d3 - 4 d1
     const __m512 near = _mm512_sub_ps(d[4], d[2]);  // d4 - d2
     const __m512 far = Times(2, _mm512_sub_ps(d[3], d[1]));
-    float* const to = products + t;
+    std::uint32_t* const to = products + t;
     _mm512_mask_storeu_ps(to, lanes, Plus(4, d[0], Plus(-5, d[2], d[4])));
-    _mm512_mask_storeu_ps(to + stride, lanes, _mm512_add_ps(even, odd));
-    _mm512_mask_storeu_ps(to + 2 * stride, lanes, _mm512_sub_ps(even, odd));
-    _mm512_mask_storeu_ps(to + 3 * stride, lanes, _mm512_add_ps(near, far));
-    _mm512_mask_storeu_ps(to + 4 * stride, lanes, _mm512_sub_ps(near, far));
-    _mm512_mask_storeu_ps(to + 5 * stride, lanes, Plus(4, d[1], Plus(-5, d[3], d[5])));
+    _mm512_mask_storeu_ps(to + tiles, lanes, _mm512_add_ps(even, odd));
+    _mm512_mask_storeu_ps(to + 2 * tiles, lanes, _mm512_sub_ps(even, odd));
+    _mm512_mask_storeu_ps(to + 3 * tiles, lanes, _mm512_add_ps(near, far));
+    _mm512_mask_storeu_ps(to + 4 * tiles, lanes, _mm512_sub_ps(near, far));
+    _mm512_mask_storeu_ps(to + 5 * tiles, lanes, Plus(4, d[1], Plus(-5, d[3], d[5])));
   }
 }
 
-void TransformWeights(const float* weights, std::int64_t count, std::int64_t lanes, float* products,
-                      std::int64_t stride) {
+void TransformInput(const std::uint16_t* row, std::int64_t width, std::int64_t tiles,
+                    std::uint16_t* products) {
+  for (std::int64_t t = 0; t < tiles; t += kLanes) {
+    const __mmask16 lanes = FirstLanes(tiles - t);
+    const HalfProducts numbers(row, t, width);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) StoreRounded(products + j * tiles + t, lanes, numbers.of[j]);
+  }
+}
+
+void TransformInputs(const std::uint16_t* low, const std::uint16_t* high, std::int64_t width,
+                     std::int64_t tiles, std::uint32_t* products) {
+  // Number i of 16 and number i of the 16 behind them.
+  __m512i alternate = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  alternate = _mm512_or_si512(
+      alternate, _mm512_slli_epi32(_mm512_add_epi32(alternate, _mm512_set1_epi32(16)), 16));
+  for (std::int64_t t = 0; t < tiles; t += kLanes) {
+    const __mmask16 lanes = FirstLanes(tiles - t);
+    const HalfProducts low_numbers(low, t, width);
+    const HalfProducts high_numbers(high, t, width);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const auto both = (__m512i)_mm512_cvtne2ps_pbh(high_numbers.of[j], low_numbers.of[j]);
+      _mm512_mask_storeu_epi32(products + j * tiles + t, lanes,
+                               _mm512_permutexvar_epi16(alternate, both));
+    }
+  }
+}
+
+void TransformWeights(Words words, const float* weights, std::int64_t count, std::int64_t lanes,
+                      float* products, std::int64_t stride) {
   for (std::int64_t n = 0; n < count; ++n) {
     for (std::int64_t lane = 0; lane < lanes; lane += kLanes) {
       const float* const from = weights + 3 * n * lanes + lane;
@@ -297,8 +382,15 @@ void TransformWeights(const float* weights, std::int64_t count, std::int64_t lan
       const __m512 w1 = _mm512_loadu_ps(from + lanes);
       const __m512 w2 = _mm512_loadu_ps(from + 2 * lanes);
       const __m512 outer = _mm512_add_ps(w0, w2);
-      const __m512 wide = Plus(1.0F / 24, w0, Times(1.0F / 6, w2));
       float* const to = products + n * lanes + lane;
+      if (words == Words::kBfloat16) {
+        _mm512_storeu_ps(to, w0);
+        _mm512_storeu_ps(to + stride, Times(0.5F, _mm512_add_ps(outer, w1)));
+        _mm512_storeu_ps(to + 2 * stride, Times(0.5F, _mm512_sub_ps(outer, w1)));
+        _mm512_storeu_ps(to + 3 * stride, w2);
+        continue;
+      }
+      const __m512 wide = Plus(1.0F / 24, w0, Times(1.0F / 6, w2));
       _mm512_storeu_ps(to, Times(0.25F, w0));
       _mm512_storeu_ps(to + stride, Times(-1.0F / 6, _mm512_add_ps(outer, w1)));
       _mm512_storeu_ps(to + 2 * stride, Times(-1.0F / 6, _mm512_sub_ps(outer, w1)));
@@ -309,27 +401,33 @@ void TransformWeights(const float* weights, std::int64_t count, std::int64_t lan
   }
 }
 
-void TransformOutput(const float* products, std::int64_t count, std::int64_t lanes,
+void TransformOutput(Words words, const float* products, std::int64_t count, std::int64_t lanes,
                      std::int64_t stride, const float* start, float* outputs) {
   for (std::int64_t t = 0; t < count; ++t) {
     for (std::int64_t lane = 0; lane < lanes; lane += kLanes) {
-      __m512 m[kWinogradProducts];
-#pragma GCC unroll 6
-      for (int j = 0; j < kWinogradProducts; ++j) {
-        m[j] = _mm512_loadu_ps(products + j * stride + t * lanes + lane);
-      }
-      const __m512 near_sum = _mm512_add_ps(m[1], m[2]);
-      const __m512 near_difference = _mm512_sub_ps(m[1], m[2]);
-      const __m512 far_sum = _mm512_add_ps(m[3], m[4]);
-      const __m512 far_difference = _mm512_sub_ps(m[3], m[4]);
+      const float* const from = products + t * lanes + lane;
+      const __m512 m0 = _mm512_loadu_ps(from);
+      const __m512 m1 = _mm512_loadu_ps(from + stride);
+      const __m512 m2 = _mm512_loadu_ps(from + 2 * stride);
+      const __m512 m3 = _mm512_loadu_ps(from + 3 * stride);
       const __m512 at_start = _mm512_loadu_ps(start + lane);
-      const __m512 even = _mm512_add_ps(near_sum, at_start);
-      const __m512 odd = _mm512_add_ps(near_difference, at_start);
-      float* const to = outputs + kWinogradOutputs * t * lanes + lane;
-      _mm512_storeu_ps(to, _mm512_add_ps(m[0], _mm512_add_ps(even, far_sum)));
+      const __m512 even = _mm512_add_ps(_mm512_add_ps(m1, m2), at_start);
+      const __m512 odd = _mm512_add_ps(_mm512_sub_ps(m1, m2), at_start);
+      if (words == Words::kBfloat16) {
+        float* const to = outputs + 2 * t * lanes + lane;
+        _mm512_storeu_ps(to, _mm512_add_ps(m0, even));
+        _mm512_storeu_ps(to + lanes, _mm512_sub_ps(odd, m3));
+        continue;
+      }
+      const __m512 m4 = _mm512_loadu_ps(from + 4 * stride);
+      const __m512 m5 = _mm512_loadu_ps(from + 5 * stride);
+      const __m512 far_sum = _mm512_add_ps(m3, m4);
+      const __m512 far_difference = _mm512_sub_ps(m3, m4);
+      float* const to = outputs + 4 * t * lanes + lane;
+      _mm512_storeu_ps(to, _mm512_add_ps(m0, _mm512_add_ps(even, far_sum)));
       _mm512_storeu_ps(to + lanes, Plus(2, far_difference, odd));
       _mm512_storeu_ps(to + 2 * lanes, Plus(4, far_sum, even));
-      _mm512_storeu_ps(to + 3 * lanes, _mm512_add_ps(m[5], Plus(8, far_difference, odd)));
+      _mm512_storeu_ps(to + 3 * lanes, _mm512_add_ps(m5, Plus(8, far_difference, odd)));
     }
   }
 }
@@ -338,7 +436,7 @@ void TransformOutputGradient(const float* outputs, std::int64_t tiles, std::int6
                              float* products, std::int64_t stride) {
   for (std::int64_t t = 0; t < tiles; ++t) {
     for (std::int64_t lane = 0; lane < lanes; lane += kLanes) {
-      const float* const from = outputs + kWinogradOutputs * t * lanes + lane;
+      const float* const from = outputs + 4 * t * lanes + lane;
       const __m512 d0 = _mm512_loadu_ps(from);
       const __m512 d1 = _mm512_loadu_ps(from + lanes);
       const __m512 d2 = _mm512_loadu_ps(from + 2 * lanes);
@@ -358,25 +456,46 @@ void TransformOutputGradient(const float* outputs, std::int64_t tiles, std::int6
   }
 }
 
-void TransformWeightGradient(const float* products, std::int64_t count, std::int64_t lanes,
-                             std::int64_t stride, float* weights) {
+void TransformOutputGradient(const std::uint16_t* row, std::int64_t width, std::int64_t tiles,
+                             std::uint16_t* products, std::int64_t stride) {
+  for (std::int64_t t = 0; t < tiles; t += kLanes) {
+    const __mmask16 lanes = FirstLanes(tiles - t);
+    const auto [d0, d1] = PairsAt(row, 2 * t, width);
+    std::uint16_t* const to = products + t;
+    StoreRounded(to, lanes, d0);
+    StoreRounded(to + stride, lanes, _mm512_add_ps(d0, d1));
+    StoreRounded(to + 2 * stride, lanes, _mm512_sub_ps(d0, d1));
+    StoreRounded(to + 3 * stride, lanes, d1);
+  }
+}
+
+void TransformWeightGradient(Words words, const float* products, std::int64_t count,
+                             std::int64_t lanes, std::int64_t stride, float* weights) {
   for (std::int64_t n = 0; n < count; ++n) {
     for (std::int64_t lane = 0; lane < lanes; lane += kLanes) {
-      __m512 s[kWinogradProducts];
-#pragma GCC unroll 6
-      for (int j = 0; j < kWinogradProducts; ++j) {
-        s[j] = _mm512_loadu_ps(products + j * stride + n * lanes + lane);
-      }
-      const __m512 near_sum = _mm512_add_ps(s[1], s[2]);
-      const __m512 near_difference = _mm512_sub_ps(s[2], s[1]);
-      const __m512 far_sum = _mm512_add_ps(s[3], s[4]);
-      const __m512 far_difference = _mm512_sub_ps(s[3], s[4]);
+      const float* const from = products + n * lanes + lane;
+      const __m512 s0 = _mm512_loadu_ps(from);
+      const __m512 s1 = _mm512_loadu_ps(from + stride);
+      const __m512 s2 = _mm512_loadu_ps(from + 2 * stride);
+      const __m512 s3 = _mm512_loadu_ps(from + 3 * stride);
+      const __m512 near_sum = _mm512_add_ps(s1, s2);
       float* const to = weights + 3 * n * lanes + lane;
-      _mm512_storeu_ps(to, Plus(0.25F, s[0], Plus(-1.0F / 6, near_sum, Times(1.0F / 24, far_sum))));
+      if (words == Words::kBfloat16) {
+        _mm512_storeu_ps(to, Plus(0.5F, near_sum, s0));
+        _mm512_storeu_ps(to + lanes, Times(0.5F, _mm512_sub_ps(s1, s2)));
+        _mm512_storeu_ps(to + 2 * lanes, _mm512_sub_ps(Times(0.5F, near_sum), s3));
+        continue;
+      }
+      const __m512 s4 = _mm512_loadu_ps(from + 4 * stride);
+      const __m512 s5 = _mm512_loadu_ps(from + 5 * stride);
+      const __m512 near_difference = _mm512_sub_ps(s2, s1);
+      const __m512 far_sum = _mm512_add_ps(s3, s4);
+      const __m512 far_difference = _mm512_sub_ps(s3, s4);
+      _mm512_storeu_ps(to, Plus(0.25F, s0, Plus(-1.0F / 6, near_sum, Times(1.0F / 24, far_sum))));
       _mm512_storeu_ps(to + lanes,
                        Plus(1.0F / 6, near_difference, Times(1.0F / 12, far_difference)));
       _mm512_storeu_ps(to + 2 * lanes,
-                       _mm512_add_ps(s[5], Times(1.0F / 6, _mm512_sub_ps(far_sum, near_sum))));
+                       _mm512_add_ps(s5, Times(1.0F / 6, _mm512_sub_ps(far_sum, near_sum))));
     }
   }
 }

@@ -66,31 +66,39 @@ using GradientFunction = void (*)(const GradientBlock& block);
 /// For `vectors` 1 or 2 and `inputs` 1, 3, 4, 8 or 12.
 GradientFunction FindGradient(Words words, int vectors, int inputs);
 
-/// Winograd's F(4, 3) along x: four outputs of a row of three weights by six products instead of
-/// twelve. Points 0, 1, -1, 2, -2 and infinity.
-/// Source: docs/references.md#lavin2016.
-inline constexpr std::int64_t kWinogradOutputs = 4;
-inline constexpr std::int64_t kWinogradProducts = 6;
-/// How many numbers behind a row TransformInput() reads.
-inline constexpr std::int64_t kWinogradSlack = 80;
+// Winograd's algorithm along x for rows of three weights. In float32 F(4, 3): four outputs by six
+// products instead of twelve; points 0, 1, -1, 2, -2 and infinity. In bfloat16 F(2, 3): two by four
+// instead of six; points 0, 1, -1 and infinity, so that no transform adds more than two numbers
+// that are then rounded to 8 bits, or halves anything but weights, which are float32.
+// Source: docs/references.md#lavin2016.
 
-/// products[j][t], j < 6, of the inputs 4 t .. 4 t + 5, t < tiles; `stride` from one j to the next.
-void TransformInput(const float* row, std::int64_t tiles, float* products, std::int64_t stride);
+/// products[j][t], t < tiles, of the voxels 4 t - 1 .. 4 t + 4 of a row, or 2 t - 1 .. 2 t + 2;
+/// zeros beyond its ends.
+void TransformInput(const std::uint32_t* row, std::int64_t width, std::int64_t tiles,
+                    std::uint32_t* products);
+void TransformInput(const std::uint16_t* row, std::int64_t width, std::int64_t tiles,
+                    std::uint16_t* products);
+/// The same of two rows: words of a product of each.
+void TransformInputs(const std::uint16_t* low, const std::uint16_t* high, std::int64_t width,
+                     std::int64_t tiles, std::uint32_t* products);
 
 /// products[j][n][lane] of the weights [n][3][lane]; `stride` numbers from one j to the next.
-void TransformWeights(const float* weights, std::int64_t count, std::int64_t lanes, float* products,
-                      std::int64_t stride);
+void TransformWeights(Words words, const float* weights, std::int64_t count, std::int64_t lanes,
+                      float* products, std::int64_t stride);
 
-/// outputs[t][4][lane] of the sums of products[j][t][lane], plus start[lane].
-void TransformOutput(const float* products, std::int64_t count, std::int64_t lanes,
+/// outputs[t][4 or 2][lane] of the sums of products[j][t][lane], plus start[lane].
+void TransformOutput(Words words, const float* products, std::int64_t count, std::int64_t lanes,
                      std::int64_t stride, const float* start, float* outputs);
 
-/// The transposes of the last two, for gradients: products[j][t][lane] of the output's gradients
-/// [4 t][lane], and weights [n][3][lane] of the sums of products[j][n][lane].
+/// The transposes of the last two, for gradients. products[j][t][lane] of the output's gradients
+/// [4 t][lane], or products[j][t] of a row of them, zeros beyond its end.
 void TransformOutputGradient(const float* outputs, std::int64_t tiles, std::int64_t lanes,
                              float* products, std::int64_t stride);
-void TransformWeightGradient(const float* products, std::int64_t count, std::int64_t lanes,
-                             std::int64_t stride, float* weights);
+void TransformOutputGradient(const std::uint16_t* row, std::int64_t width, std::int64_t tiles,
+                             std::uint16_t* products, std::int64_t stride);
+/// weights[n][3][lane] of the sums of products[j][n][lane].
+void TransformWeightGradient(Words words, const float* products, std::int64_t count,
+                             std::int64_t lanes, std::int64_t stride, float* weights);
 
 /// to[column][row] = from[row][column], of 32-bit words; strides in words.
 void Transpose(const std::uint32_t* from, std::int64_t rows, std::int64_t columns,

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
-#include <cstring>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -14,20 +13,62 @@
 namespace isoscan::kernels {
 namespace {
 
-/// Weights [out, in, kz, ky, 3] as [block][6 products][in][kz, ky][lanes of the block].
-std::unique_ptr<float[]> PackWinogradWeights(const Convolution3d& shape, const float* weights,
-                                             const std::vector<Block>& blocks,
-                                             const Parallel& parallel) {
-  const std::int64_t rows = shape.in * shape.kernel[0] * shape.kernel[1];
-  std::unique_ptr<float[]> packed = Uninitialized<float>(Lanes(blocks) * rows * kWinogradProducts);
+/// Outputs of a tile, and the products that they take.
+template <typename Number>
+constexpr std::int64_t kOutputs = kIsHalf<Number> ? 2 : 4;
+template <typename Number>
+constexpr std::int64_t kProducts = kIsHalf<Number> ? 4 : 6;
+
+/// Rows of the volume as products: [products][tiles].
+template <typename Number>
+struct ProductRow {
+  std::int64_t width;
+  std::int64_t tiles;
+
+  void Write(const Bits<Number>* row, Bits<Number>* to) const {
+    TransformInput(row, width, tiles, to);
+  }
+  void WritePair(const std::uint16_t* low, const std::uint16_t* high, Word* to) const {
+    TransformInputs(low, high, width, tiles, to);
+  }
+};
+
+/// Weights [out, in, kz, ky, 3] as [block][products][channel words][kz, ky][lanes of the block].
+template <typename Number>
+std::unique_ptr<Word[]> PackWinogradWeights(const Convolution3d& shape, const float* weights,
+                                            const std::vector<Block>& blocks,
+                                            const Parallel& parallel) {
+  const std::int64_t row_taps = shape.kernel[0] * shape.kernel[1];
+  const std::int64_t rows = shape.in * row_taps;
+  const std::int64_t words = CeilDivide(shape.in, kPerWord<Number>);
+  std::unique_ptr<Word[]> packed =
+      Uninitialized<Word>(Lanes(blocks) * kProducts<Number> * words * row_taps);
   parallel.run(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t b) {
     const Block& block = blocks[static_cast<std::size_t>(b)];
-    std::vector<float> turned(static_cast<std::size_t>(3 * rows * block.lanes()));
+    const std::int64_t lanes = block.lanes();
+    std::vector<float> turned(static_cast<std::size_t>(3 * rows * lanes));
     Transpose(reinterpret_cast<const Word*>(weights + block.first * 3 * rows), block.features,
-              3 * rows, 3 * rows, reinterpret_cast<Word*>(turned.data()), block.lanes());
-    TransformWeights(turned.data(), rows, block.lanes(),
-                     packed.get() + block.first_lane * rows * kWinogradProducts,
-                     rows * block.lanes());
+              3 * rows, 3 * rows, reinterpret_cast<Word*>(turned.data()), lanes);
+    Word* to = packed.get() + block.first_lane * kProducts<Number> * words * row_taps;
+    if constexpr (!kIsHalf<Number>) {
+      TransformWeights(kWords<Number>, turned.data(), rows, lanes, reinterpret_cast<float*>(to),
+                       rows * lanes);
+    } else {
+      const std::unique_ptr<float[]> products = Uninitialized<float>(4 * rows * lanes);
+      TransformWeights(kWords<Number>, turned.data(), rows, lanes, products.get(), rows * lanes);
+      const std::int64_t channel = row_taps * lanes;
+      std::vector<std::uint16_t> low(static_cast<std::size_t>(channel));
+      std::vector<std::uint16_t> high(low.size());
+      for (std::int64_t j = 0; j < kProducts<Number>; ++j) {
+        const float* const from = products.get() + j * rows * lanes;
+        for (std::int64_t in = 0; in < shape.in; in += 2, to += channel) {
+          Round(from + in * channel, channel, low.data());
+          std::fill(high.begin(), high.end(), std::uint16_t{0});
+          if (in + 1 < shape.in) Round(from + (in + 1) * channel, channel, high.data());
+          Interleave(low.data(), high.data(), channel, to);
+        }
+      }
+    }
   });
   return packed;
 }
@@ -47,69 +88,88 @@ std::unique_ptr<float[]> Turned(const Convolution3d& shape, const float* weights
   return turned;
 }
 
-/// A channel of a slab as products, row by row: [planes][rows][6][tiles].
-void PackWinogradChannel(const Axes& axes, const float* channel, const Slab& slab,
-                         const PaddedGrid& grid, std::int64_t tiles, float* packed) {
-  std::vector<float> padded(static_cast<std::size_t>(kWinogradOutputs * tiles + kWinogradSlack));
-  ForRows(
-      axes, slab, grid,
-      [&](std::int64_t from, std::int64_t to) {
-        std::memcpy(&padded[1], channel + from,
-                    static_cast<std::size_t>(axes[2].source) * sizeof(float));
-        TransformInput(padded.data(), tiles, packed + to, tiles);
-      },
-      [&](std::int64_t to) { std::fill_n(packed + to, grid.row, 0.0F); });
-}
-
-/// A plane of a block of features' gradients as [6 products][rows][tiles][lanes of the block].
+/// A plane of a block of features' gradients as [products][rows][words][lanes of the block];
+/// `stride` from one product to the next.
 void PackWinogradGradient(const Convolution3d& shape, const float* plane, const Block& block,
-                          std::int64_t tiles, float* packed, std::int64_t stride) {
+                          std::int64_t tiles, Word* packed, std::int64_t stride) {
   const auto [depth, height, width] = shape.size;
   const std::int64_t lanes = block.lanes();
-  std::vector<float> row(static_cast<std::size_t>(kWinogradOutputs * tiles * lanes));
+  std::vector<float> row(static_cast<std::size_t>(kOutputs<float> * tiles * lanes));
   for (std::int64_t y = 0; y < height; ++y) {
     Transpose(reinterpret_cast<const Word*>(plane + y * width), block.features, width,
               shape.voxels(), reinterpret_cast<Word*>(row.data()), lanes);
-    TransformOutputGradient(row.data(), tiles, lanes, packed + y * tiles * lanes, stride);
+    TransformOutputGradient(row.data(), tiles, lanes,
+                            reinterpret_cast<float*>(packed) + y * tiles * lanes, stride);
   }
 }
 
-/// ConvolveByWinograd(), to an output that may lie in two arrays.
-void Correlate(const Convolution3d& shape, Features<const float> input, const float* weights,
-               const float* bias, Features<float> output, const Parallel& parallel) {
+void PackWinogradGradient(const Convolution3d& shape, const Bfloat16* plane, const Block& block,
+                          std::int64_t tiles, Word* packed, std::int64_t stride) {
+  const auto [depth, height, width] = shape.size;
+  const std::int64_t feature_tiles = height * tiles;
+  const std::int64_t product_tiles = block.features * feature_tiles;
+  // [products][features][rows][tiles]
+  const std::unique_ptr<std::uint16_t[]> products =
+      Uninitialized<std::uint16_t>(kProducts<Bfloat16> * product_tiles);
+  for (std::int64_t feature = 0; feature < block.features; ++feature) {
+    for (std::int64_t y = 0; y < height; ++y) {
+      TransformOutputGradient(BitsOf(plane) + feature * shape.voxels() + y * width, width, tiles,
+                              products.get() + feature * feature_tiles + y * tiles, product_tiles);
+    }
+  }
+  for (std::int64_t j = 0; j < kProducts<Bfloat16>; ++j) {
+    Transpose(reinterpret_cast<const Word*>(products.get() + j * product_tiles), block.features,
+              feature_tiles / 2, feature_tiles / 2, packed + j * stride, block.lanes());
+  }
+}
+
+}  // namespace
+
+template <typename Number>
+bool PaysByWinograd(const Convolution3d& shape) {
+  const std::int64_t products = kProducts<Number> * CeilDivide(shape.size[2], kOutputs<Number>);
+  const bool fewer =
+      kIsHalf<Number> ? 5 * products < 4 * 3 * shape.size[2] : 4 * products < 3 * 3 * shape.size[2];
+  return (shape.in >= 4 || !kIsHalf<Number>)&&shape.kernel[2] == 3 &&
+         shape.stride == std::array<std::int64_t, 3>{1, 1, 1} && fewer;
+}
+
+template <typename Number>
+void ConvolveByWinograd(const Convolution3d& shape, Features<const Number> input,
+                        const float* weights, const float* bias, Features<Number> output,
+                        const Parallel& parallel) {
   const Axes axes = ForwardAxes(shape);
   const std::vector<Block> blocks = Blocks(shape.out, output.in_first);
-  const std::unique_ptr<float[]> packed_weights =
-      PackWinogradWeights(shape, weights, blocks, parallel);
+  const std::unique_ptr<Word[]> packed_weights =
+      PackWinogradWeights<Number>(shape, weights, blocks, parallel);
   const std::vector<float> start = StartOfSums(blocks, bias);
   const auto [depth, height, width] = shape.size;
-  const std::int64_t tiles = CeilDivide(width, kWinogradOutputs);
-  const std::int64_t row_length = kWinogradProducts * tiles;
+  const std::int64_t words = CeilDivide(shape.in, kPerWord<Number>);
+  const std::int64_t tiles = CeilDivide(width, kOutputs<Number>);
+  const std::int64_t row_length = kProducts<Number> * tiles;
   const std::int64_t row_taps = shape.kernel[0] * shape.kernel[1];
   const std::int64_t planes = PlanesOfSlab(
-      shape.samples, depth, shape.in * PaddedGrid(axes, 1, row_length).plane(), parallel.threads);
+      shape.samples, depth, words * PaddedGrid(axes, 1, row_length).plane(), parallel.threads);
   const std::vector<Slab> slabs = Slabs(shape.samples, depth, planes);
   const RowTiles parts(tiles);
 
   parallel.run(static_cast<std::int64_t>(slabs.size()), [&](std::int64_t unit) {
     const Slab& slab = slabs[static_cast<std::size_t>(unit)];
     const PaddedGrid grid(axes, slab.count, row_length);
-    const std::unique_ptr<float[]> packed = Uninitialized<float>(shape.in * grid.channel());
-    for (std::int64_t channel = 0; channel < shape.in; ++channel) {
-      PackWinogradChannel(axes, input.At(slab.sample, channel, shape.in, shape.voxels()), slab,
-                          grid, tiles, packed.get() + channel * grid.channel());
-    }
+    const std::unique_ptr<Word[]> packed = Uninitialized<Word>(words * grid.channel());
+    PadChannels(axes, input, shape.in, slab, grid, ProductRow<Number>{width, tiles}, packed.get());
     const std::int64_t most_sums = parts.rows * tiles * kWidest;
-    const std::unique_ptr<float[]> products = Uninitialized<float>(kWinogradProducts * most_sums);
-    const std::unique_ptr<float[]> sums = Uninitialized<float>(kWinogradOutputs * most_sums);
+    const std::unique_ptr<float[]> products = Uninitialized<float>(kProducts<Number> * most_sums);
+    const std::unique_ptr<float[]> sums = Uninitialized<float>(kOutputs<Number> * most_sums);
     const std::vector<float> zeros(kWidest);
+    std::vector<float> scratch;
     std::vector<Tap> taps;
     for (const Block& block : blocks) {
       const std::int64_t lanes = block.lanes();
-      float* const features = output.At(slab.sample, block.first, shape.out, shape.voxels());
-      const std::int64_t product_words = shape.in * row_taps * lanes;
-      const float* const block_weights =
-          packed_weights.get() + block.first_lane * shape.in * row_taps * kWinogradProducts;
+      Number* const features = output.At(slab.sample, block.first, shape.out, shape.voxels());
+      const std::int64_t product_words = words * row_taps * lanes;
+      const Word* const block_weights =
+          packed_weights.get() + block.first_lane * words * row_taps * kProducts<Number>;
       for (std::int64_t z = 0; z < slab.count; ++z) {
         for (std::int64_t y = 0; y < height; y += parts.rows) {
           const std::int64_t rows = std::min(parts.rows, height - y);
@@ -122,32 +182,30 @@ void Correlate(const Convolution3d& shape, Features<const float> input, const fl
                               (a.weight * shape.kernel[1] + b.weight) * lanes});
             }
           }
-          for (std::int64_t j = 0; j < kWinogradProducts; ++j) {
+          for (std::int64_t j = 0; j < kProducts<Number>; ++j) {
             for (std::size_t part = 0; part + 1 < parts.starts.size(); ++part) {
               const std::int64_t t = parts.starts[part];
               const auto part_width = static_cast<int>(parts.starts[part + 1] - t);
-              FindTile(Words::kFloat32, block.vectors, static_cast<int>(rows), part_width)(
-                  {.input = reinterpret_cast<const Word*>(packed.get() + grid.At(axes, z, y) +
-                                                          j * tiles + t),
-                   .channel_stride = grid.channel(),
-                   .row_stride = grid.row,
-                   .channels = shape.in,
-                   .taps = taps.data(),
-                   .tap_count = static_cast<std::int64_t>(taps.size()),
-                   .weights = reinterpret_cast<const Word*>(block_weights + j * product_words),
-                   .weights_stride = row_taps * lanes,
-                   .start = zeros.data(),
-                   .output = products.get() + j * most_sums + t * lanes,
-                   .output_stride = lanes});
+              FindTile(kWords<Number>, block.vectors, static_cast<int>(rows),
+                       part_width)({.input = packed.get() + grid.At(axes, z, y) + j * tiles + t,
+                                    .channel_stride = grid.channel(),
+                                    .row_stride = grid.row,
+                                    .channels = words,
+                                    .taps = taps.data(),
+                                    .tap_count = static_cast<std::int64_t>(taps.size()),
+                                    .weights = block_weights + j * product_words,
+                                    .weights_stride = row_taps * lanes,
+                                    .start = zeros.data(),
+                                    .output = products.get() + j * most_sums + t * lanes,
+                                    .output_stride = lanes});
             }
           }
-          TransformOutput(products.get(), rows * tiles, lanes, most_sums,
+          TransformOutput(kWords<Number>, products.get(), rows * tiles, lanes, most_sums,
                           &start[static_cast<std::size_t>(block.first_lane)], sums.get());
           for (std::int64_t row = 0; row < rows; ++row) {
-            const float* const from = sums.get() + row * kWinogradOutputs * tiles * lanes;
-            float* const to = features + ((slab.first + z) * height + y + row) * width;
-            Transpose(reinterpret_cast<const Word*>(from), width, block.features, lanes,
-                      reinterpret_cast<Word*>(to), shape.voxels());
+            StoreRow(sums.get() + row * kOutputs<Number> * tiles * lanes, width, block,
+                     shape.voxels(), features + ((slab.first + z) * height + y + row) * width,
+                     scratch);
           }
         }
       }
@@ -155,60 +213,65 @@ void Correlate(const Convolution3d& shape, Features<const float> input, const fl
   });
 }
 
-}  // namespace
-
-bool PaysByWinograd(const Convolution3d& shape) {
-  const std::int64_t tiles = CeilDivide(shape.size[2], kWinogradOutputs);
-  return shape.kernel[2] == 3 && shape.stride == std::array<std::int64_t, 3>{1, 1, 1} &&
-         4 * kWinogradProducts * tiles < 3 * 3 * shape.size[2];
-}
-
-void ConvolveByWinograd(const Convolution3d& shape, Features<const float> input,
-                        const float* weights, const float* bias, float* output,
-                        const Parallel& parallel) {
-  Correlate(shape, input, weights, bias, output, parallel);
-}
-
-void InputGradientByWinograd(const Convolution3d& shape, const float* output_gradient,
+template <typename Number>
+void InputGradientByWinograd(const Convolution3d& shape, const Number* output_gradient,
                              const float* weights, const float* bias,
-                             Features<float> input_gradient, const Parallel& parallel) {
+                             Features<Number> input_gradient, const Parallel& parallel) {
   const std::unique_ptr<float[]> turned = Turned(shape, weights, parallel);
   Convolution3d transposed = shape;
   std::swap(transposed.in, transposed.out);
-  Correlate(transposed, output_gradient, turned.get(), bias, input_gradient, parallel);
+  ConvolveByWinograd<Number>(transposed, output_gradient, turned.get(), bias, input_gradient,
+                             parallel);
 }
 
-void WeightGradientByWinograd(const Convolution3d& shape, Features<const float> input,
-                              const float* output_gradient, float* weight_gradient,
+template <typename Number>
+void WeightGradientByWinograd(const Convolution3d& shape, Features<const Number> input,
+                              const Number* output_gradient, float* weight_gradient,
                               const Parallel& parallel) {
   constexpr std::int64_t kGroup = 12;
+  constexpr auto kBytes = static_cast<std::int64_t>(sizeof(Number));
   const Axes axes = ForwardAxes(shape);
   const std::vector<Block> blocks = Blocks(shape.out);
   const auto block_count = static_cast<std::int64_t>(blocks.size());
   const auto [depth, height, width] = shape.size;
-  const std::int64_t tiles = CeilDivide(width, kWinogradOutputs);
-  const std::int64_t row_length = kWinogradProducts * tiles;
+  const std::int64_t words = CeilDivide(CeilDivide(width, kOutputs<Number>), kPerWord<Number>);
+  const std::int64_t tiles = words * kPerWord<Number>;  // the last one may be empty
+  const std::int64_t row_length = kProducts<Number> * tiles;
   const std::int64_t plane_words =
-      shape.in * PaddedGrid(axes, 1, row_length).plane() + Lanes(blocks) * height * row_length;
+      shape.in * PaddedGrid(axes, 1, row_length).plane() / kPerWord<Number> +
+      Lanes(blocks) * height * kProducts<Number> * words;
   const std::int64_t planes = std::clamp<std::int64_t>(2 * kSlabWords / plane_words, 1, depth);
   const std::int64_t row_taps = shape.kernel[0] * shape.kernel[1];
   const std::int64_t groups = CeilDivide(shape.in, kGroup);
 
-  // [block][6 products][in][kz, ky][lanes of the block]
+  // [block][products][in][kz, ky][lanes of the block]
   std::vector<float> sums(
-      static_cast<std::size_t>(Lanes(blocks) * kWinogradProducts * shape.in * row_taps));
-  const PaddedGrid largest(axes, planes, row_length);
-  const std::unique_ptr<float[]> packed_input = Uninitialized<float>(shape.in * largest.channel());
-  const std::unique_ptr<float[]> packed_gradient =
-      Uninitialized<float>(Lanes(blocks) * planes * height * row_length);
+      static_cast<std::size_t>(Lanes(blocks) * kProducts<Number> * shape.in * row_taps));
+  const std::unique_ptr<Bits<Number>[]> packed_input =
+      Uninitialized<Bits<Number>>(shape.in * PaddedGrid(axes, planes, row_length).channel());
+  // [block][products][planes][rows][words][lanes of the block]; zeros where no feature is.
+  const std::int64_t product_words = planes * height * words;
+  std::unique_ptr<Word[]> packed_gradient =
+      Uninitialized<Word>(Lanes(blocks) * kProducts<Number> * product_words);
+  for (const Block& block : blocks) {
+    if (block.features == block.lanes()) continue;
+    std::fill_n(packed_gradient.get() + block.first_lane * kProducts<Number> * product_words,
+                block.lanes() * kProducts<Number> * product_words, Word{0});
+  }
 
   for (const Slab& slab : Slabs(shape.samples, depth, planes)) {
     const PaddedGrid grid(axes, slab.count, row_length);
-    const std::int64_t plane_tiles = height * tiles;
+    const std::int64_t plane_words_of_lane = height * words;
+    const auto block_gradient = [&](const Block& block, std::int64_t j, std::int64_t plane) {
+      return packed_gradient.get() +
+             (block.first_lane * kProducts<Number> + block.lanes() * j) * product_words +
+             block.lanes() * plane * plane_words_of_lane;
+    };
     parallel.run(shape.in + block_count * slab.count, [&](std::int64_t item) {
       if (item < shape.in) {
-        PackWinogradChannel(axes, input.At(slab.sample, item, shape.in, shape.voxels()), slab, grid,
-                            tiles, packed_input.get() + item * grid.channel());
+        const ProductRow<Number> row{width, tiles};
+        PadChannel(axes, input.At(slab.sample, item, shape.in, shape.voxels()), slab, grid, row,
+                   packed_input.get() + item * grid.channel());
         return;
       }
       const std::int64_t plane = (item - shape.in) % slab.count;
@@ -217,44 +280,38 @@ void WeightGradientByWinograd(const Convolution3d& shape, Features<const float> 
           shape,
           output_gradient + (slab.sample * shape.out + block.first) * shape.voxels() +
               (slab.first + plane) * height * width,
-          block, tiles,
-          packed_gradient.get() + block.first_lane * slab.count * plane_tiles * kWinogradProducts +
-              plane * plane_tiles * block.lanes(),
-          slab.count * plane_tiles * block.lanes());
+          block, tiles, block_gradient(block, 0, plane), block.lanes() * product_words);
     });
-    parallel.run(block_count * groups * row_taps * kWinogradProducts, [&](std::int64_t item) {
-      const std::int64_t j = item % kWinogradProducts;
-      const std::int64_t row_tap = item / kWinogradProducts % row_taps;
-      const std::int64_t group = item / (kWinogradProducts * row_taps) % groups;
+    parallel.run(block_count * groups * row_taps * kProducts<Number>, [&](std::int64_t item) {
+      const std::int64_t j = item % kProducts<Number>;
+      const std::int64_t row_tap = item / kProducts<Number> % row_taps;
+      const std::int64_t group = item / (kProducts<Number> * row_taps) % groups;
       const Block& block =
-          blocks[static_cast<std::size_t>(item / (kWinogradProducts * row_taps * groups))];
+          blocks[static_cast<std::size_t>(item / (kProducts<Number> * row_taps * groups))];
       const PlaceRange planes_seen(axes[0], row_tap / shape.kernel[1], slab.first, slab.count);
       const PlaceRange rows_seen(axes[1], row_tap % shape.kernel[1], 0, height);
       if (planes_seen.count <= 0 || rows_seen.count <= 0) return;
-      const std::int64_t offset =
-          (row_tap / shape.kernel[1] + planes_seen.first - slab.first) * grid.plane() +
-          (row_tap % shape.kernel[1] + rows_seen.first) * grid.row + j * tiles;
-      const float* const gradient =
-          packed_gradient.get() +
-          (block.first_lane * kWinogradProducts + block.lanes() * j) * slab.count * plane_tiles +
-          block.lanes() *
-              ((planes_seen.first - slab.first) * plane_tiles + rows_seen.first * tiles);
+      const std::int64_t plane = planes_seen.first - slab.first;
+      const std::int64_t offset = grid.At(axes, plane + row_tap / shape.kernel[1],
+                                          rows_seen.first + row_tap % shape.kernel[1]) +
+                                  j * tiles;
       const std::int64_t end = std::min(shape.in, kGroup * (group + 1));
       for (std::int64_t channel = kGroup * group; channel < end;) {
         const int at_once = InputsAtOnce(end - channel);
-        FindGradient(Words::kFloat32, block.vectors, at_once)(
+        FindGradient(kWords<Number>, block.vectors, at_once)(
             {.input = reinterpret_cast<const char*>(packed_input.get() + channel * grid.channel() +
                                                     offset),
-             .input_stride = grid.channel() * 4,
-             .plane_stride = grid.plane() * 4,
-             .row_stride = grid.row * 4,
-             .output_gradient = reinterpret_cast<const Word*>(gradient),
-             .gradient_plane_stride = block.lanes() * plane_tiles,
+             .input_stride = grid.channel() * kBytes,
+             .plane_stride = grid.plane() * kBytes,
+             .row_stride = grid.row * kBytes,
+             .output_gradient =
+                 block_gradient(block, j, plane) + rows_seen.first * words * block.lanes(),
+             .gradient_plane_stride = block.lanes() * plane_words_of_lane,
              .planes = planes_seen.count,
              .rows = rows_seen.count,
-             .words = tiles,
+             .words = words,
              .sums = &sums[static_cast<std::size_t>(
-                 (block.first_lane * kWinogradProducts + block.lanes() * j) * shape.in * row_taps +
+                 (block.first_lane * kProducts<Number> + block.lanes() * j) * shape.in * row_taps +
                  (channel * row_taps + row_tap) * block.lanes())],
              .sums_stride = row_taps * block.lanes()});
         channel += at_once;
@@ -267,12 +324,28 @@ void WeightGradientByWinograd(const Convolution3d& shape, Features<const float> 
     const Block& block = blocks[static_cast<std::size_t>(b)];
     const std::unique_ptr<float[]> weights = Uninitialized<float>(3 * count * block.lanes());
     TransformWeightGradient(
-        &sums[static_cast<std::size_t>(block.first_lane * kWinogradProducts * count)], count,
+        kWords<Number>,
+        &sums[static_cast<std::size_t>(block.first_lane * kProducts<Number> * count)], count,
         block.lanes(), count * block.lanes(), weights.get());
     Transpose(reinterpret_cast<const Word*>(weights.get()), 3 * count, block.features,
               block.lanes(), reinterpret_cast<Word*>(weight_gradient + block.first * 3 * count),
               3 * count);
   });
 }
+
+template bool PaysByWinograd<float>(const Convolution3d&);
+template bool PaysByWinograd<Bfloat16>(const Convolution3d&);
+template void ConvolveByWinograd(const Convolution3d&, Features<const float>, const float*,
+                                 const float*, Features<float>, const Parallel&);
+template void ConvolveByWinograd(const Convolution3d&, Features<const Bfloat16>, const float*,
+                                 const float*, Features<Bfloat16>, const Parallel&);
+template void InputGradientByWinograd(const Convolution3d&, const float*, const float*,
+                                      const float*, Features<float>, const Parallel&);
+template void InputGradientByWinograd(const Convolution3d&, const Bfloat16*, const float*,
+                                      const float*, Features<Bfloat16>, const Parallel&);
+template void WeightGradientByWinograd(const Convolution3d&, Features<const float>, const float*,
+                                       float*, const Parallel&);
+template void WeightGradientByWinograd(const Convolution3d&, Features<const Bfloat16>,
+                                       const Bfloat16*, float*, const Parallel&);
 
 }  // namespace isoscan::kernels

@@ -56,6 +56,7 @@ Convolution3d ShapeOf(const torch::Tensor& input, const torch::Tensor& weight,
 Convolution3d UpShapeOf(const torch::Tensor& input, const torch::Tensor& weight) {
   const Stride stride{weight.size(2), weight.size(3), weight.size(4)};
   Convolution3d shape = ShapeOf(input, weight, stride);
+  shape.side_by_side = true;
   for (std::size_t axis = 0; axis < 3; ++axis) shape.size[axis] *= stride[axis];
   return shape;
 }

@@ -94,9 +94,9 @@ struct Example {
     for (std::int64_t sample = 0; sample < shape.samples; ++sample) {
       for (std::int64_t out = 0; out < shape.out; ++out) {
         for (std::int64_t voxel = 0; voxel < shape.output_voxels(); ++voxel) {
-          const std::int64_t z = voxel / (rows * columns) * shape.stride[0] - (kz - 1) / 2;
-          const std::int64_t y = voxel / columns % rows * shape.stride[1] - (ky - 1) / 2;
-          const std::int64_t x = voxel % columns * shape.stride[2] - (kx - 1) / 2;
+          const std::int64_t z = voxel / (rows * columns) * shape.stride[0] - shape.Before(0);
+          const std::int64_t y = voxel / columns % rows * shape.stride[1] - shape.Before(1);
+          const std::int64_t x = voxel % columns * shape.stride[2] - shape.Before(2);
           for (std::int64_t in = 0; in < shape.in; ++in) {
             for (std::int64_t tap = 0; tap < shape.taps(); ++tap) {
               const std::int64_t a = z + tap / (ky * kx);
@@ -187,8 +187,10 @@ std::vector<Convolution3d> Shapes() {
     for (const Triple& kernel : {Triple{3, 3, 3}, Triple{1, 3, 3}, Triple{1, 1, 1}}) {
       for (const Triple& size : sizes) add(size, kernel, stride);
     }
-    add({4, 6, 12}, stride, stride);  // blocks side by side
-    add({2, 2, 42}, stride, stride);
+    for (const Triple& size : {Triple{4, 6, 12}, Triple{2, 2, 42}}) {
+      add(size, stride, stride);
+      shapes.back().side_by_side = true;
+    }
   }
   return shapes;
 }
@@ -207,7 +209,9 @@ using Types = testing::Types<float, Bfloat16>;
 TYPED_TEST_SUITE(Convolution, Types);
 
 TYPED_TEST(Convolution, IsTheSumOfProductsThatItsDefinitionSays) {
-  constexpr double kShare = sizeof(TypeParam) == 2 ? 0.004 : 1e-5;  // the result's own rounding
+  // In bfloat16 the results' own rounding and that of the transforms.
+  constexpr double kShare = sizeof(TypeParam) == 2 ? 0.006 : 1e-5;
+  constexpr double kWeightShare = sizeof(TypeParam) == 2 ? 0.004 : 1e-5;
   for (const Convolution3d& shape : Shapes()) {
     SCOPED_TRACE(testing::PrintToString(shape.size) + testing::PrintToString(shape.kernel) +
                  testing::PrintToString(shape.stride) + std::to_string(shape.in) + " to " +
@@ -215,7 +219,7 @@ TYPED_TEST(Convolution, IsTheSumOfProductsThatItsDefinitionSays) {
     const Example<TypeParam> example(shape);
     const Results<TypeParam> results(example);
     ExpectNear(results.output, example.output, kShare);
-    ExpectNear(results.weight_gradient, example.weight_gradient, 1e-5);
+    ExpectNear(results.weight_gradient, example.weight_gradient, kWeightShare);
     ExpectNear(results.input_gradient, example.input_gradient, kShare);
   }
 }
@@ -260,7 +264,7 @@ TYPED_TEST(Convolution, ReadsAndWritesFeaturesThatLieInTwoArrays) {
 
 TYPED_TEST(Convolution, ComputesTheSameBitsOnAnyNumberOfThreads) {
   // Several slabs, and more blocks and groups of channels than one.
-  const Convolution3d same{.samples = 3, .in = 32, .out = 48, .size = {9, 6, 17}};
+  const Convolution3d same{.samples = 2, .in = 16, .out = 48, .size = {5, 4, 17}};
   Convolution3d strided = same;
   strided.stride = {2, 1, 2};
   for (const Convolution3d& shape : {same, strided}) {
