@@ -127,7 +127,7 @@ def compare(options, folder):
             "channel_names": {"0": channels[0] if options.normalize == "zscore" else UNTOUCHED}, "file_ending": ".nii.gz", "numTraining": options.training_cases,
             "labels": {"background": 0} | {name: i + 1 for i, name in enumerate(names)}}))
         model = train(folder, raw, options)
-    run([sys.executable, convert, "nnunet", model, folder / "start", "--trust"])
+    run([sys.executable, convert, "nnunet", model, folder / "start"])
     text = (folder / "start" / "study.toml").read_text()
     if options.normalize != "zscore":  # What its owner has to complete.
         text = text.replace(UNTOUCHED, channels[0]).replace('normalize = "instance"', HARMONIZATION["instance"])
