@@ -38,7 +38,7 @@ std::string RenderPage(const ReportContent& content) {
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
       "<meta name=\"color-scheme\" content=\"light dark\">\n"
       "<title>{} – Isoscan fairness report</title>\n<style>\n{}</style>\n</head>\n"
-      "<body>\n<main>\n{}{}{}{}{}{}{}{}{}{}{}{}{}</main>\n</body>\n</html>\n",
+      "<body>\n<main>\n{}{}{}{}{}{}{}{}{}{}{}{}{}{}</main>\n</body>\n</html>\n",
       EscapeMarkup(content.record.study.name), PageStyle(), Masthead(content), Overview(content),
       ScoresBySite(content), JoiningSection(content), PersonalSection(content),
       LearningCurves(content), ScoresByLabel(content), LowestScoringCases(content),
