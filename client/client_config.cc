@@ -111,6 +111,8 @@ absl::StatusOr<ClientConfig> LoadClientConfig(const fs::path& path) {
   }
   config.device.threads =
       static_cast<int>(device.Integer("threads", {.minimum = 0, .maximum = 1024}, 0));
+  config.device.patches_at_once =
+      device.Integer("patches_at_once", {.minimum = 0, .maximum = 1024}, 0);
 
   config.cache_cases = reader.Table("cache").Flag("cases", config.cache_cases);
   config.checkpoint.every_steps =

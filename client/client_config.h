@@ -23,8 +23,9 @@ struct ClientConfig {
     std::filesystem::path key;
   } certificate;
   struct Device {
-    std::string name = "auto";  ///< auto, cpu, cuda or cuda:N.
-    int threads = 0;            ///< 0: every available core.
+    std::string name = "auto";         ///< auto, cpu, cuda or cuda:N.
+    int threads = 0;                   ///< 0: every available core.
+    std::int64_t patches_at_once = 0;  ///< Of a batch that is trained on; 0: all.
   } device;
   bool cache_cases = true;  ///< Keep prepared cases in `state`.
   struct Checkpoint {

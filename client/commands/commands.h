@@ -187,7 +187,9 @@ absl::Status ApproveStudy(const ClientConfig& config, const std::string& name, b
 absl::Status WithdrawFromStudy(const ClientConfig& config, const std::string& name,
                                std::stop_token stop);
 
-/// Works on approved studies until `stop` or, with `until_ended`, until all have ended.
+/// Works on approved studies until `stop` or, with `until_ended`, until all have ended. Started as
+/// one of several PyTorch processes (LaunchOf), rank 0 does so and the others train with it, until
+/// rank 0 ends.
 absl::Status RunClient(const ClientConfig& config, bool until_ended, std::stop_token stop);
 
 }  // namespace isoscan

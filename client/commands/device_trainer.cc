@@ -1,5 +1,8 @@
 #include "client/commands/device_trainer.h"
 
+#include <spdlog/spdlog.h>
+
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -37,12 +40,22 @@ class DeviceTrainer final : public StudyTrainer {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<StudyTrainer>> MakeDeviceTrainer(
-    const Study& study, const ClientConfig::Device& device) {
-  ASSIGN_OR_RETURN(Trainer trainer, Trainer::Create(study, device.name, device.threads));
+TrainerOptions TrainerOptionsOf(const ClientConfig::Device& device, ProcessGroup* group) {
+  return {.patches_at_once = device.patches_at_once,
+          .group = group,
+          .on_trouble = [](const absl::Status& trouble) {
+            spdlog::warn("training_trouble reason=\"{}\"", std::string(trouble.message()));
+          }};
+}
+
+absl::StatusOr<std::unique_ptr<StudyTrainer>> MakeDeviceTrainer(const Study& study,
+                                                                const ClientConfig::Device& device,
+                                                                ProcessGroup* group) {
+  const TrainerOptions options = TrainerOptionsOf(device, group);
+  ASSIGN_OR_RETURN(Trainer trainer, Trainer::Create(study, device.name, device.threads, options));
   // A GPU trains in memory of its own.
   const bool on_cpu = trainer.device_name().starts_with("CPU");
-  const std::int64_t memory_bytes = on_cpu ? EstimateTrainingMemory(study) : 0;
+  const std::int64_t memory_bytes = on_cpu ? EstimateTrainingMemory(study, options) : 0;
   return std::make_unique<DeviceTrainer>(std::move(trainer), memory_bytes);
 }
 

@@ -7,8 +7,10 @@
 #include <ATen/Parallel.h>
 #ifdef ISOSCAN_CUDA
 #include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #endif
 
+#include <algorithm>
 #include <charconv>
 #include <mutex>
 #include <string_view>
@@ -76,9 +78,16 @@ void ComputeDevice::Prepare() const {
   at::globalContext().setAllowTF32CuDNN(type != torch::kFloat32);
 }
 
+void ComputeDevice::ReleaseMemory() const {
+#ifdef ISOSCAN_CUDA
+  if (device.is_cuda()) c10::cuda::CUDACachingAllocator::emptyCache();
+#endif
+}
+
 absl::StatusOr<ComputeDevice> ChooseDevice(const std::string& name, int threads,
-                                           TrainingPlan::Precision precision) {
-  const int gpu = GpuNumber(name);
+                                           TrainingPlan::Precision precision,
+                                           const LocalProcesses& local) {
+  int gpu = GpuNumber(name);
   if (name != "auto" && name != "cpu" && gpu < 0) {
     return absl::InvalidArgumentError(
         fmt::format("device \"{}\" is unknown: use auto, cpu, cuda or cuda:N", name));
@@ -103,10 +112,12 @@ absl::StatusOr<ComputeDevice> ChooseDevice(const std::string& name, int threads,
   }
 
   ComputeDevice chosen;
-  chosen.threads = threads > 0 ? threads : AvailableCores();
+  chosen.threads = threads > 0 ? threads : std::max(1, AvailableCores() / local.count);
   const bool mixed = precision == TrainingPlan::Precision::kMixed;
-  if (gpu >= 0 || (name == "auto" && gpus > 0)) {
-    chosen.device = torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(gpu >= 0 ? gpu : 0));
+  // One GPU may be all that a launcher shows each process.
+  if (gpus > 0 && (name == "auto" || name == "cuda")) gpu = local.rank % gpus;
+  if (gpu >= 0) {
+    chosen.device = torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(gpu));
     DescribeGpu(chosen, mixed);
     return chosen;
   }

@@ -20,15 +20,26 @@ struct ComputeDevice {
   /// Makes LibTorch use this device's threads on the calling thread, and algorithms that give the
   /// same bits each time. Cheap; LibTorch keeps the number of threads per calling thread.
   void Prepare() const;
+
+  /// Gives back what LibTorch keeps of a GPU's memory for later; nothing on the CPU.
+  void ReleaseMemory() const;
 };
 
-/// `name`: "auto" (the first GPU, otherwise the CPU), "cpu", "cuda" or "cuda:N". `threads`: 0 takes
-/// every available core. Precision::kMixed computes in bfloat16 where the device does so in
-/// hardware (a CPU with AVX512-BF16, a GPU of compute capability 8 or newer), otherwise in float32;
-/// the name says which.
-/// Errors: INVALID_ARGUMENT another name; FAILED_PRECONDITION no such GPU in this machine or build.
+/// This process among those of this machine that share its GPUs and cores.
+struct LocalProcesses {
+  int rank = 0;
+  int count = 1;
+};
+
+/// `name`: "auto" (a GPU, otherwise the CPU), "cpu", "cuda" or "cuda:N". A GPU without a number is
+/// the first, and that of `local`'s rank where several processes share the machine. `threads`: 0
+/// takes every available core, or this process' share of them. Precision::kMixed computes in
+/// bfloat16 where the device does so in hardware (a CPU with AVX512-BF16, a GPU of compute
+/// capability 8 or newer), otherwise in float32; the name says which. Errors: INVALID_ARGUMENT
+/// another name; FAILED_PRECONDITION no such GPU in this machine or build.
 absl::StatusOr<ComputeDevice> ChooseDevice(const std::string& name, int threads,
-                                           TrainingPlan::Precision precision);
+                                           TrainingPlan::Precision precision,
+                                           const LocalProcesses& local = {});
 
 /// True when this CPU multiplies bfloat16 in hardware.
 bool CpuHasBfloat16();

@@ -2,9 +2,10 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <future>
+#include <utility>
 
-#include "client/training/patch_sampler.h"
 #include "common/study/study.h"
 
 namespace isoscan {
@@ -18,23 +19,36 @@ std::int64_t BatchesAhead(const Study& study);
 /// longer. The batches do not depend on that.
 ///
 /// Thread safety: none; one thread takes the batches.
+template <typename Batch>
 class PatchLoader {
  public:
-  /// For the steps from `first` to `end` - 1. `sampler` must outlive this object, whose end waits
-  /// for the batches that are being made.
-  PatchLoader(const PatchSampler& sampler, std::int64_t first, std::int64_t end,
-              std::int64_t batches_ahead);
+  /// For the steps from `first` to `end` - 1. `make` is called by several threads at once, before
+  /// the end of this object, which waits for the batches that are being made.
+  PatchLoader(std::function<Batch(std::int64_t step)> make, std::int64_t first, std::int64_t end,
+              std::int64_t batches_ahead)
+      : make_(std::move(make)), next_(first), end_(end) {
+    for (std::int64_t i = 0; i < batches_ahead; ++i) Order();
+  }
 
   /// The batch of the next step; call at most `end` - `first` times. Throws what making it threw.
-  PatchBatch Next();
+  Batch Next() {
+    Batch batch = coming_.front().get();
+    coming_.pop_front();
+    Order();
+    return batch;
+  }
 
  private:
-  void Order();
+  void Order() {
+    if (next_ == end_) return;
+    coming_.push_back(std::async(std::launch::async, [this, step = next_] { return make_(step); }));
+    ++next_;
+  }
 
-  const PatchSampler& sampler_;
+  const std::function<Batch(std::int64_t step)> make_;
   std::int64_t next_;
   std::int64_t end_;
-  std::deque<std::future<PatchBatch>> coming_;  ///< Of the steps before next_.
+  std::deque<std::future<Batch>> coming_;  ///< Of the steps before next_.
 };
 
 }  // namespace isoscan

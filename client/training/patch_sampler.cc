@@ -46,6 +46,11 @@ std::vector<std::vector<std::uint32_t>> ForegroundOf(const std::vector<std::uint
 
 }  // namespace
 
+PatchRange PartOfBatch(std::int64_t batch_size, int rank, int ranks) {
+  const std::int64_t first = batch_size * rank / ranks;
+  return {.first = first, .count = batch_size * (rank + 1) / ranks - first};
+}
+
 std::int64_t BatchBytes(const Study& study) {
   const auto channels = static_cast<std::int64_t>(study.channels.size());
   const auto bytes_per_voxel = channels * std::int64_t{sizeof(float)} + 1;
@@ -66,6 +71,10 @@ PatchSampler::PatchSampler(const Study& study, std::span<const PreparedCase> cas
 }
 
 PatchBatch PatchSampler::Sample(std::int64_t step) const {
+  return Sample(step, {.first = 0, .count = plan_.batch_size});
+}
+
+PatchBatch PatchSampler::Sample(std::int64_t step, const PatchRange& range) const {
   const std::int64_t voxels = VoxelsOf(plan_.patch_size);
   const std::int64_t batch = plan_.batch_size;
   const auto first_forced =
@@ -75,18 +84,19 @@ PatchBatch PatchSampler::Sample(std::int64_t step) const {
       (static_cast<std::uint64_t>(round_) << 32U) + static_cast<std::uint64_t>(step);
 
   PatchBatch patches;
-  patches.images.assign(static_cast<std::size_t>(batch * channels_ * voxels), 0.0F);
-  patches.labels.assign(static_cast<std::size_t>(batch * voxels), 0);
-  for (std::int64_t sample = 0; sample < batch; ++sample) {
+  patches.images.assign(static_cast<std::size_t>(range.count * channels_ * voxels), 0.0F);
+  patches.labels.assign(static_cast<std::size_t>(range.count * voxels), 0);
+  for (std::int64_t place = 0; place < range.count; ++place) {
+    const std::int64_t sample = range.first + place;
     const auto minor = static_cast<std::uint32_t>(sample);
     RandomStream position(seed_, stream_ + "/patch", when, minor);
     const auto index =
         static_cast<std::size_t>(position.Below(static_cast<std::int64_t>(cases_.size())));
     const bool force_foreground =
         batch == 1 ? position.Chance(plan_.foreground_fraction) : sample >= first_forced;
-    float* const image = patches.images.data() + sample * channels_ * voxels;
+    float* const image = patches.images.data() + place * channels_ * voxels;
     Fill(cases_[index], Corner(index, force_foreground, position), when, minor, image,
-         patches.labels.data() + sample * voxels);
+         patches.labels.data() + place * voxels);
 
     if (plan_.augmentation == Augmentation::kNone) continue;
     RandomStream intensity(seed_, stream_ + "/intensity", when, minor);

@@ -16,9 +16,19 @@ namespace isoscan {
 
 /// What one training step sees.
 struct PatchBatch {
-  std::vector<float> images;         ///< [batch, channels, D, H, W] of the plan's patch size.
-  std::vector<std::uint8_t> labels;  ///< [batch, D, H, W].
+  std::vector<float> images;         ///< [patches, channels, D, H, W] of the plan's patch size.
+  std::vector<std::uint8_t> labels;  ///< [patches, D, H, W].
 };
+
+/// Which patches of a batch: `first` to `first + count` - 1.
+struct PatchRange {
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+};
+
+/// What of a batch of `batch_size` falls to one of `ranks` processes: parts in order, as equal as
+/// can be.
+PatchRange PartOfBatch(std::int64_t batch_size, int rank, int ranks);
 
 /// Memory of one.
 std::int64_t BatchBytes(const Study& study);
@@ -42,6 +52,8 @@ class PatchSampler {
                std::int64_t round);
 
   PatchBatch Sample(std::int64_t step) const;
+  /// Those patches of it; each is the same whichever others are asked for.
+  PatchBatch Sample(std::int64_t step, const PatchRange& range) const;
 
  private:
   /// Positions of one label's voxels in a case's grid.

@@ -6,6 +6,7 @@
 #include <torch/version.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstddef>
@@ -20,10 +21,13 @@
 #include "client/network/residual_encoder_unet.h"
 #include "client/network/weights_bridge.h"
 #include "client/network/without_exceptions.h"
+#include "client/process_group/process_group.h"
+#include "client/training/batch_gradient.h"
 #include "client/training/optimizer.h"
 #include "client/training/patch_loader.h"
 #include "client/training/patch_sampler.h"
 #include "client/training/segmentation_loss.h"
+#include "client/training/shared_task.h"
 #include "common/process/resources.h"
 #include "common/status/status_macros.h"
 #include "common/study/initial_weights.h"
@@ -44,7 +48,57 @@ std::int64_t Channels(const Study& study) {
   return static_cast<std::int64_t>(study.channels.size());
 }
 
-constexpr char kForLessMemory[] = "use a smaller patch_size or batch_size, or close other programs";
+constexpr char kForLessMemory[] =
+    "set patches_at_once under [device] in client.toml, use a smaller patch_size or batch_size, or "
+    "close other programs";
+
+int RanksOf(const ProcessGroup* group) { return group == nullptr ? 1 : group->size(); }
+
+/// The most patches that a process computes at once.
+std::int64_t LargestPiece(const TrainingPlan& plan, const TrainerOptions& options) {
+  const int ranks = RanksOf(options.group);
+  const std::int64_t part = (plan.batch_size + ranks - 1) / ranks;
+  return options.patches_at_once > 0 ? std::min(part, options.patches_at_once) : part;
+}
+
+/// Whether a batch can be computed in pieces as `options` ask for.
+absl::Status CheckPieces(const Study& study, const TrainerOptions& options) {
+  const std::int64_t batch = study.training.batch_size;
+  const int ranks = RanksOf(options.group);
+  if (batch < ranks) {
+    return absl::InvalidArgumentError(
+        fmt::format("study {} has a batch of {}, too few patches for {} ranks (WORLD_SIZE): start "
+                    "at most {}",
+                    study.name, batch, ranks, batch));
+  }
+  if (study.network.norm == NetworkPlan::Norm::kBatch &&
+      LargestPiece(study.training, options) < batch) {
+    return absl::FailedPreconditionError(fmt::format(
+        "study {} has norm = \"batch\", whose statistics are over all {} patches of a batch: it is "
+        "trained in one process, and with device.patches_at_once = 0",
+        study.name, batch));
+  }
+  return absl::OkStatus();
+}
+
+/// A batch as LibTorch takes it.
+struct TensorBatch {
+  torch::Tensor images;  ///< [patches, channels, D, H, W]
+  torch::Tensor labels;  ///< [patches, D, H, W]
+};
+
+/// `pinned`: in memory from which a GPU copies by itself while the program goes on.
+TensorBatch TensorsOf(PatchBatch made, const Study& study, bool pinned) {
+  const auto batch = std::make_shared<PatchBatch>(std::move(made));
+  const auto [z, y, x] = study.training.patch_size;
+  const auto patches = static_cast<std::int64_t>(batch->labels.size()) / (z * y * x);
+  const auto keep = [batch](void*) {};
+  TensorBatch tensors{
+      .images = at::from_blob(batch->images.data(), {patches, Channels(study), z, y, x}, keep),
+      .labels = at::from_blob(batch->labels.data(), {patches, z, y, x}, keep, torch::kUInt8)};
+  if (pinned) tensors = {tensors.images.pin_memory(), tensors.labels.pin_memory()};
+  return tensors;
+}
 
 absl::Status CheckCase(const PreparedCase& prepared, std::size_t index, std::int64_t channels) {
   const std::int64_t expected = channels * prepared.grid.voxels();
@@ -62,11 +116,14 @@ std::string_view BytesOf(const void* values, std::size_t bytes) {
 }
 
 /// SHA-256 of all that the result of a task depends on. `study` is known by its text.
-std::string DigestOf(const Study& study, const std::string& device, const NamedTensors& weights,
-                     std::span<const PreparedCase> cases, const TrainingTask& task) {
+std::string DigestOf(const Study& study, const std::string& device, const TrainerOptions& options,
+                     const NamedTensors& weights, std::span<const PreparedCase> cases,
+                     const TrainingTask& task) {
   Sha256 digest;
   digest.Update(fmt::format("checkpoint 2\nprogram {}\ntorch {}\ndevice {}\nstudy {}\n",
                             ProgramDigest(), TORCH_VERSION, device, study.digest));
+  digest.Update(fmt::format("ranks {} patches at once {}\n", RanksOf(options.group),
+                            options.patches_at_once));
   digest.Update(fmt::format("round {} steps {} from {} of {} alone {} stream {}\n", task.round,
                             task.steps, task.first_step, task.total_steps, task.alone,
                             task.random_stream));
@@ -126,8 +183,11 @@ std::chrono::duration<double> ExpectedWrite(const NamedTensors& weights,
 }  // namespace
 
 struct Trainer::State {
-  State(const Study& declared, ComputeDevice chosen)
-      : study(declared), device(std::move(chosen)), network(MakeNetwork(declared)) {
+  State(const Study& declared, ComputeDevice chosen, TrainerOptions site_options)
+      : study(declared),
+        device(std::move(chosen)),
+        options(std::move(site_options)),
+        network(MakeNetwork(declared)) {
     network->to(device.device);
   }
 
@@ -135,10 +195,15 @@ struct Trainer::State {
                                        std::span<const PreparedCase> cases,
                                        const TrainingTask& task, const std::stop_token& stop,
                                        const StepObserver& observe);
-  torch::Tensor Loss(PatchBatch& batch, const std::vector<double>& head_weights);
+  absl::Status Share(const NamedTensors& weights, std::span<const PreparedCase> cases,
+                     const TrainingTask& task) const;
+  absl::StatusOr<std::optional<TrainingState>> Resume(CheckpointKeeper& checkpoints) const;
+  torch::Tensor Loss(const TensorBatch& batch, std::int64_t first, std::int64_t count,
+                     const std::vector<double>& head_weights);
 
   Study study;
   ComputeDevice device;
+  TrainerOptions options;
   std::shared_ptr<SegmentationNetwork> network;
 };
 
@@ -154,7 +219,9 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
   for (std::size_t i = 0; i < cases.size(); ++i) {
     RETURN_IF_ERROR(CheckCase(cases[i], i, Channels(study)));
   }
+  RETURN_IF_ERROR(CheckPieces(study, options));
   RETURN_IF_ERROR(LoadWeights("the global model", weights, *network));
+  RETURN_IF_ERROR(Share(weights, cases, task));
   network->train();
 
   TrainingPlan plan = study.training;
@@ -174,11 +241,12 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
   if (head_weights.back() == 0) head_weights.pop_back();  // what counts nothing is not computed
 
   CheckpointKeeper checkpoints(
-      task.checkpoint, [&] { return DigestOf(study, device.name, weights, cases, task); },
+      task.checkpoint, [&] { return DigestOf(study, device.name, options, weights, cases, task); },
       ExpectedWrite(weights, cases, plan));
   double loss_sum = 0;
   std::int64_t done = 0;
-  if (const std::optional<TrainingState> kept = checkpoints.Resume()) {
+  ASSIGN_OR_RETURN(const std::optional<TrainingState> kept, Resume(checkpoints));
+  if (kept.has_value()) {
     RETURN_IF_ERROR(LoadWeights("the checkpoint", kept->weights, *network));
     RETURN_IF_ERROR(optimizer.Restore(kept->steps_done, kept->moments));
     loss_sum = kept->loss_sum;
@@ -191,24 +259,43 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
                          .moments = optimizer.Moments()};
   };
 
-  PatchLoader loader(sampler, task.first_step + done, task.first_step + task.steps,
-                     BatchesAhead(study));
+  BatchGradient gradient(network->parameters(),
+                         {.batch_size = plan.batch_size,
+                          .patches_at_once = options.patches_at_once,
+                          .divisible = study.network.norm != NetworkPlan::Norm::kBatch,
+                          .group = options.group,
+                          .release_memory = [this] { device.ReleaseMemory(); },
+                          .on_trouble = options.on_trouble});
+  PatchLoader<TensorBatch> loader(
+      [&](std::int64_t step) {
+        return TensorsOf(sampler.Sample(step, gradient.part()), study, device.device.is_cuda());
+      },
+      task.first_step + done, task.first_step + task.steps, BatchesAhead(study));
+  double norm = 0;
   while (done < task.steps) {
     const std::int64_t step = task.first_step + done;
-    if (stop.stop_requested()) {
+    // Several ranks stop at the same step: BatchGradient asks all of them.
+    if (options.group == nullptr && stop.stop_requested()) {
       checkpoints.Keep(done, state);
       return absl::CancelledError(fmt::format("training was stopped before step {}", step));
     }
-    PatchBatch batch = loader.Next();
-    const torch::Tensor loss = Loss(batch, head_weights);
-    const auto value = loss.item<double>();
+    const TensorBatch batch = loader.Next();
+    const absl::StatusOr<double> loss = gradient.Compute(
+        [&](std::int64_t first, std::int64_t count) {
+          return Loss(batch, first, count, head_weights);
+        },
+        norm, stop);
+    if (!loss.ok()) {  // Another rank; what this one has is good.
+      checkpoints.Keep(done, state);
+      return loss.status();
+    }
+    const double value = *loss;
     if (!std::isfinite(value)) {
       return absl::DataLossError(
           fmt::format("the loss is {} at step {}; lower learning_rate, or check the global model",
                       value, step));
     }
-    loss.backward();
-    const double norm = optimizer.Step(LearningRate(plan, step, task.total_steps));
+    norm = optimizer.Step(LearningRate(plan, step, task.total_steps));
     if (!std::isfinite(norm)) {
       return absl::DataLossError(
           fmt::format("the gradient's norm is {} at step {}; lower learning_rate", norm, step));
@@ -224,32 +311,59 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
       .steps = task.steps};
 }
 
-torch::Tensor Trainer::State::Loss(PatchBatch& batch, const std::vector<double>& head_weights) {
-  const std::int64_t samples = study.training.batch_size;
-  const Triple& patch = study.training.patch_size;
-  const torch::Tensor images =
-      at::from_blob(batch.images.data(), {samples, Channels(study), patch[0], patch[1], patch[2]})
-          .to(device.device, device.type);
-  const torch::Tensor labels =
-      at::from_blob(batch.labels.data(), {samples, patch[0], patch[1], patch[2]}, torch::kUInt8)
-          .to(device.device);
-  const std::vector<torch::Tensor> scores =
-      network->forward(images, static_cast<std::int64_t>(head_weights.size()));
-  return SegmentationLoss(scores, labels, head_weights);
+absl::Status Trainer::State::Share(const NamedTensors& weights, std::span<const PreparedCase> cases,
+                                   const TrainingTask& task) const {
+  if (options.group == nullptr || options.group->rank() != 0) return absl::OkStatus();
+  RETURN_IF_ERROR(options.group->Announce());
+  return SendTask(*options.group, study, weights, cases, task);
 }
 
-absl::StatusOr<Trainer> Trainer::Create(const Study& study, const std::string& device,
-                                        int threads) {
-  ASSIGN_OR_RETURN(ComputeDevice chosen, ChooseDevice(device, threads, study.training.precision));
+/// Rank 0 has the checkpoint.
+absl::StatusOr<std::optional<TrainingState>> Trainer::State::Resume(
+    CheckpointKeeper& checkpoints) const {
+  std::optional<TrainingState> kept = checkpoints.Resume();
+  if (options.group == nullptr) return kept;
+  std::array<double, 2> done{-1, 0};
+  if (kept.has_value()) done = {static_cast<double>(kept->steps_done), kept->loss_sum};
+  RETURN_IF_ERROR(options.group->Broadcast(std::as_writable_bytes(std::span(done))));
+  if (done[0] < 0) return kept;
+  if (!kept.has_value()) kept.emplace();
+  kept->steps_done = static_cast<std::int64_t>(done[0]);
+  kept->loss_sum = done[1];
+  RETURN_IF_ERROR(Broadcast(*options.group, kept->weights));
+  RETURN_IF_ERROR(Broadcast(*options.group, kept->moments));
+  return kept;
+}
+
+torch::Tensor Trainer::State::Loss(const TensorBatch& batch, std::int64_t first, std::int64_t count,
+                                   const std::vector<double>& head_weights) {
+  const auto moved = [&](const torch::Tensor& tensor) {
+    return tensor.narrow(0, first, count).to(device.device, /*non_blocking=*/true);
+  };
+  // The type is changed there: a copy that changes it here would wait.
+  const std::vector<torch::Tensor> scores = network->forward(
+      moved(batch.images).to(device.type), static_cast<std::int64_t>(head_weights.size()));
+  return SegmentationLoss(scores, moved(batch.labels), head_weights);
+}
+
+absl::StatusOr<Trainer> Trainer::Create(const Study& study, const std::string& device, int threads,
+                                        const TrainerOptions& options) {
+  LocalProcesses local;
+  if (options.group != nullptr) {
+    const Launch& launch = options.group->launch();
+    local = {.rank = launch.local_rank, .count = launch.local_world_size};
+  }
+  ASSIGN_OR_RETURN(ComputeDevice chosen,
+                   ChooseDevice(device, threads, study.training.precision, local));
   if (chosen.device.is_cpu()) {
     // Before a thread starts: LibTorch's pool waits for ever for one that the system refuses.
     RETURN_IF_ERROR(CheckMemory(fmt::format("training in study {}", study.name),
-                                EstimateTrainingMemory(study)));
+                                EstimateTrainingMemory(study, options)));
   }
   return WithoutExceptions("building the network", kForLessMemory,
                            [&]() -> absl::StatusOr<Trainer> {
                              chosen.Prepare();
-                             return Trainer(std::make_unique<State>(study, chosen));
+                             return Trainer(std::make_unique<State>(study, chosen, options));
                            });
 }
 
@@ -282,9 +396,37 @@ absl::StatusOr<LabelMap> Trainer::Predict(const NamedTensors& weights,
 
 std::string Trainer::device_name() const { return state_->device.name; }
 
-std::int64_t EstimateTrainingMemory(const Study& study) {
+std::string TrainingIdentity() {
+  return fmt::format("program {} with LibTorch {}", ProgramDigest(), TORCH_VERSION);
+}
+
+absl::Status ServeTraining(ProcessGroup& group, const std::string& device, int threads,
+                           TrainerOptions options, const std::stop_token& stop) {
+  options.group = &group;
+  std::optional<Trainer> trainer;
+  std::string trained;
+  while (true) {
+    ASSIGN_OR_RETURN(const bool begins, group.Await(stop));
+    if (!begins) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const SharedTask shared, ReceiveTask(group));
+    if (trained != shared.study.digest) {
+      trainer.reset();  // Its memory first.
+      ASSIGN_OR_RETURN(trainer, Trainer::Create(shared.study, device, threads, options));
+      trained = shared.study.digest;
+    }
+    const absl::Status done =
+        trainer->Train(shared.weights, shared.cases, shared.task, stop, {}).status();
+    if (stop.stop_requested()) return absl::CancelledError("interrupted");
+    // What every rank has met at the same step, rank 0 answers for.
+    if (!done.ok() && !absl::IsCancelled(done) && !absl::IsDataLoss(done)) return done;
+  }
+}
+
+std::int64_t EstimateTrainingMemory(const Study& study, const TrainerOptions& options) {
   constexpr std::int64_t kProcessBytes = 400LL << 20U;  // LibTorch, ITK and their pools
-  const TrainingPlan& plan = study.training;
+  TrainingPlan plan = study.training;
+  const std::int64_t batches = (BatchesAhead(study) + 1) * BatchBytes(study);
+  plan.batch_size = LargestPiece(plan, options);
   const bool half = plan.precision == TrainingPlan::Precision::kMixed && CpuHasBfloat16();
   const std::int64_t value_bytes = half ? 2 : 4;
 
@@ -312,10 +454,11 @@ std::int64_t EstimateTrainingMemory(const Study& study) {
   }
   const Triple& patch = plan.patch_size;
   const std::int64_t scores = plan.batch_size * study.classes() * patch[0] * patch[1] * patch[2];
-  const std::int64_t batches = (BatchesAhead(study) + 1) * BatchBytes(study);
-  // Of the parameters: to be drawn to, or a correction, is one more.
+  // Of the parameters: to be drawn to, or a correction, is one more; of the gradients, to be added
+  // up with other ranks', three.
   const bool scaffold = study.rounds.aggregation == RoundsPlan::Aggregation::kScaffold;
-  const std::int64_t copies = plan.proximal > 0 || plan.personal > 0 || scaffold ? 6 : 5;
+  std::int64_t copies = plan.proximal > 0 || plan.personal > 0 || scaffold ? 6 : 5;
+  if (options.group != nullptr) copies += 3;
   return kProcessBytes + copies * 4 * parameters + value_bytes * (kept + 6 * largest) +
          8 * 4 * scores + batches;
 }

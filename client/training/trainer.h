@@ -42,6 +42,20 @@ struct TrainingResult {
   std::int64_t steps = 0;
 };
 
+class ProcessGroup;
+
+/// How a site trains; the study does not know of it.
+struct TrainerOptions {
+  /// The most patches of a batch that are computed at once; the others follow, and gradients are
+  /// added up. 0: the whole batch. Takes less memory and more time.
+  std::int64_t patches_at_once = 0;
+  /// This process is rank 0 of several that train together (ServeTraining); must outlive the
+  /// trainer. None: alone.
+  ProcessGroup* group = nullptr;
+  /// Told, from the training thread, when a GPU's memory ends and pieces become smaller.
+  std::function<void(const absl::Status&)> on_trouble = [](const absl::Status&) {};
+};
+
 /// Called after each step, from the training thread.
 using StepObserver = std::function<void(std::int64_t step, double loss)>;
 
@@ -57,13 +71,20 @@ class Trainer {
   /// `device`: "auto", "cpu", "cuda" or "cuda:N". `threads`: 0 takes every available core.
   /// Errors: INVALID_ARGUMENT unknown device; FAILED_PRECONDITION no such GPU in this machine or in
   ///         this build; RESOURCE_EXHAUSTED, on the CPU, less memory than EstimateTrainingMemory().
-  static absl::StatusOr<Trainer> Create(const Study& study, const std::string& device, int threads);
+  static absl::StatusOr<Trainer> Create(const Study& study, const std::string& device, int threads,
+                                        const TrainerOptions& options = {});
 
   Trainer(Trainer&&) noexcept;
   Trainer& operator=(Trainer&&) noexcept;
   ~Trainer();
 
-  /// Errors: INVALID_ARGUMENT weights that are not this network's, no training case;
+  /// With a group, the study is what its text says, and every rank takes its part of each batch
+  /// (client/training/batch_gradient.h).
+  ///
+  /// Errors: INVALID_ARGUMENT weights that are not this network's, no training case, fewer patches
+  ///         in a batch than ranks; FAILED_PRECONDITION pieces of a batch whose patches depend on
+  ///         each other (batch normalisation); ABORTED a rank is gone, with the checkpoint up to
+  ///         date; INTERNAL ranks that compute otherwise than each other;
   ///         CANCELLED when `stop` was requested, with the checkpoint up to date;
   ///         RESOURCE_EXHAUSTED out of (GPU) memory;
   ///         DATA_LOSS when the loss or gradient is not finite (with the step); the checkpoint is
@@ -91,8 +112,16 @@ class Trainer {
   std::unique_ptr<State> state_;
 };
 
+/// Takes part in the training of rank 0, as any other rank of `group`, until rank 0 leaves (OK).
+/// Errors: CANCELLED; those of Trainer::Create, Trainer::Train and ProcessGroup.
+absl::Status ServeTraining(ProcessGroup& group, const std::string& device, int threads,
+                           TrainerOptions options, const std::stop_token& stop);
+
+/// What must be the same in every rank of a group, for ProcessGroup::Join.
+std::string TrainingIdentity();
+
 /// Estimated peak memory of one training step with this study's network and patch, in bytes;
 /// printed before work starts.
-std::int64_t EstimateTrainingMemory(const Study& study);
+std::int64_t EstimateTrainingMemory(const Study& study, const TrainerOptions& options = {});
 
 }  // namespace isoscan

@@ -57,6 +57,31 @@ TEST(PatchSampler, GivesTheSameBatchForTheSameStepWhoeverAsksAndWhen) {
   EXPECT_NE(first.Sample(7).images, PatchSampler(study, cases, "guys", 2).Sample(7).images);
 }
 
+TEST(PatchSampler, GivesPartsOfABatchAsTheyAreInTheWhole) {
+  Study study = SmallStudy();
+  study.training.batch_size = 7;
+  study.training.intensity_augmentation = 1;
+  const std::vector<PreparedCase> cases{NumberedCase(9, 10, 11), NumberedCase(5, 7, 8)};
+  const PatchSampler sampler(study, cases, "st-marys", 2);
+  const PatchBatch whole = sampler.Sample(3);
+
+  for (const int ranks : {1, 2, 3, 7}) {
+    PatchBatch joined;
+    std::int64_t next = 0;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const PatchRange part = PartOfBatch(7, rank, ranks);
+      EXPECT_EQ(part.first, next);
+      EXPECT_GE(part.count, 7 / ranks);
+      next += part.count;
+      const PatchBatch patches = sampler.Sample(3, part);
+      joined.images.insert(joined.images.end(), patches.images.begin(), patches.images.end());
+      joined.labels.insert(joined.labels.end(), patches.labels.begin(), patches.labels.end());
+    }
+    EXPECT_EQ(joined.images, whole.images) << ranks;
+    EXPECT_EQ(joined.labels, whole.labels) << ranks;
+  }
+}
+
 TEST(PatchSampler, CutsConnectedPartsOfACase) {
   const Study study = SmallStudy();
   const std::vector<PreparedCase> cases{NumberedCase(9, 10, 11)};
@@ -222,14 +247,15 @@ TEST(PatchLoader, GivesTheBatchOfEachStepHoweverManyAreMadeAhead) {
   const std::vector<PreparedCase> cases{NumberedCase(9, 10, 11), NumberedCase(5, 7, 8)};
   const PatchSampler sampler(study, cases, "st-marys", 2);
 
+  const auto make = [&](std::int64_t step) { return sampler.Sample(step); };
   for (const std::int64_t ahead : {1, 3, 20}) {
-    PatchLoader loader(sampler, 5, 15, ahead);
+    PatchLoader<PatchBatch> loader(make, 5, 15, ahead);
     for (std::int64_t step = 5; step < 15; ++step) {
       EXPECT_EQ(loader.Next().images, sampler.Sample(step).images) << step;
     }
   }
   // One that is not emptied ends, too.
-  PatchLoader unused(sampler, 0, 1000, 4);
+  PatchLoader<PatchBatch> unused(make, 0, 1000, 4);
 }
 
 TEST(BatchesAhead, KeepsToItsMemoryButForOneBatch) {

@@ -338,6 +338,73 @@ TEST(Trainer, DrawsASitesOwnModelToTheGlobalOne) {
   EXPECT_GT(trained, 20);
 }
 
+TEST(Trainer, LearnsOnAGpuAsOnTheCpu_CUDA) {
+  for (const auto precision :
+       {TrainingPlan::Precision::kFloat32, TrainingPlan::Precision::kMixed}) {
+    Study study = PhantomStudy();
+    study.training.precision = precision;
+    study.training.deep_supervision = true;
+    absl::StatusOr<Trainer> gpu = Trainer::Create(study, "cuda", kThreads);
+    if (absl::IsFailedPrecondition(gpu.status())) GTEST_SKIP() << gpu.status().message();
+    ASSERT_OK(gpu);
+    const std::vector<PreparedCase> cases = HarmonizedPhantoms(3, study);
+    const NamedTensors start = InitialWeights(study);
+    ASSERT_OK_AND_ASSIGN(Trainer cpu, Trainer::Create(study, "cpu", kThreads));
+
+    ASSERT_OK_AND_ASSIGN(const TrainingResult here, cpu.Train(start, cases, Steps(20), {}, {}));
+    ASSERT_OK_AND_ASSIGN(const TrainingResult there, gpu->Train(start, cases, Steps(20), {}, {}));
+    ASSERT_OK_AND_ASSIGN(const TrainingResult again, gpu->Train(start, cases, Steps(20), {}, {}));
+
+    EXPECT_NEAR(here.mean_loss, there.mean_loss, 0.02 * std::abs(here.mean_loss) + 0.01);
+    EXPECT_EQ(there.weights, again.weights);
+  }
+}
+
+TEST(Trainer, TakesABatchInPiecesToTheSameWeightsButForRounding) {
+  Study study = PhantomStudy();
+  study.training.batch_size = 5;
+  study.training.deep_supervision = true;
+  const std::vector<PreparedCase> cases = HarmonizedPhantoms(2, study);
+  const NamedTensors start = InitialWeights(study);
+  ASSERT_OK_AND_ASSIGN(Trainer whole, Trainer::Create(study, "cpu", 1));
+  ASSERT_OK_AND_ASSIGN(const TrainingResult expected, whole.Train(start, cases, Steps(1), {}, {}));
+  for (const std::int64_t at_once : {1, 2, 4}) {
+    ASSERT_OK_AND_ASSIGN(Trainer pieces,
+                         Trainer::Create(study, "cpu", 1, {.patches_at_once = at_once}));
+
+    ASSERT_OK_AND_ASSIGN(const TrainingResult result, pieces.Train(start, cases, Steps(1), {}, {}));
+
+    EXPECT_NEAR(result.mean_loss, expected.mean_loss, 1e-5);
+    for (const auto& [name, tensor] : expected.weights) {
+      for (std::size_t i = 0; i < tensor.values.size(); ++i) {
+        ASSERT_NEAR(result.weights.at(name).values[i], tensor.values[i], 1e-6) << name;
+      }
+    }
+  }
+}
+
+TEST(Trainer, RefusesPiecesOfABatchThatNormalisesOverAllOfIt) {
+  Study study = PhantomStudy();
+  study.network.norm = NetworkPlan::Norm::kBatch;
+  const std::vector<PreparedCase> cases = HarmonizedPhantoms(1, study);
+  ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", 1, {.patches_at_once = 1}));
+
+  EXPECT_THAT(trainer.Train(InitialWeights(study), cases, Steps(1), {}, {}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("patches_at_once")));
+}
+
+TEST(EstimateTrainingMemory, ShrinksWithThePiecesOfABatch) {
+  Study study = PhantomStudy();
+  study.training.patch_size = {64, 64, 64};
+  study.training.batch_size = 8;
+  const std::int64_t whole = EstimateTrainingMemory(study);
+  const std::int64_t quarters = EstimateTrainingMemory(study, {.patches_at_once = 2});
+  study.training.batch_size = 2;
+
+  EXPECT_LT(quarters, whole);
+  EXPECT_GE(quarters, EstimateTrainingMemory(study));
+}
+
 TEST(EstimateTrainingMemory, GrowsWithTheBatch) {
   Study study = PhantomStudy();
   study.training.patch_size = {64, 64, 64};
