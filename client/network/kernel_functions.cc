@@ -7,12 +7,18 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "client/kernels/convolution.h"
 #include "client/kernels/instance_normalization.h"
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#ifdef ISOSCAN_CUDA
+#include "client/kernels/instance_normalization_gpu.h"
+#include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDAGuard.h>
+#endif
 
 namespace isoscan {
 namespace {
@@ -239,6 +245,72 @@ class NormalizationFunction : public torch::autograd::Function<NormalizationFunc
   }
 };
 
+#ifdef ISOSCAN_CUDA
+/// The same on a GPU, by client/kernels/instance_normalization.cu.
+class GpuNormalizationFunction : public torch::autograd::Function<GpuNormalizationFunction> {
+ public:
+  static torch::Tensor forward(torch::autograd::AutogradContext* context,
+                               const torch::Tensor& input, const torch::Tensor& scale,
+                               const torch::Tensor& shift, double epsilon, double slope) {
+    const c10::cuda::CUDAGuard guard(input.device());
+    const InstanceNormalization plan = PlanOf(input, epsilon, slope);
+    torch::Tensor output = at::empty_like(input);
+    const torch::Tensor statistics = Floats<LaneStatistics>({plan.samples, plan.channels}, input);
+    const torch::Tensor scratch =
+        Floats<LaneMoments>({plan.samples, plan.channels, PiecesOf(plan.voxels)}, input);
+    WithNumberOf(input, [&](auto number) {
+      using Number = decltype(number);
+      Check(NormalizeAndActivateOnGpu(
+          plan, Numbers<const Number>(input), Numbers<const float>(scale),
+          Numbers<const float>(shift), Numbers<Number>(output), Numbers<LaneStatistics>(statistics),
+          Numbers<LaneMoments>(scratch), at::cuda::getCurrentCUDAStream().stream()));
+    });
+    context->save_for_backward({input, scale, shift, statistics});
+    context->saved_data["epsilon"] = epsilon;
+    context->saved_data["slope"] = slope;
+    return output;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& outer) {
+    const torch::autograd::variable_list saved = context->get_saved_variables();
+    const torch::Tensor& input = saved[0];
+    const c10::cuda::CUDAGuard guard(input.device());
+    const torch::Tensor output_gradient = outer[0].contiguous();
+    const InstanceNormalization plan = PlanOf(input, context->saved_data["epsilon"].toDouble(),
+                                              context->saved_data["slope"].toDouble());
+    torch::Tensor input_gradient = at::empty_like(input);
+    const torch::Tensor sums = Floats<LaneGradientSums>({plan.samples, plan.channels}, input);
+    const torch::Tensor scratch =
+        Floats<LaneGradientSums>({plan.samples, plan.channels, PiecesOf(plan.voxels)}, input);
+    WithNumberOf(input, [&](auto number) {
+      using Number = decltype(number);
+      Check(NormalizeAndActivateGradientOnGpu(
+          plan, Numbers<const Number>(input), Numbers<const LaneStatistics>(saved[3]),
+          Numbers<const float>(saved[1]), Numbers<const float>(saved[2]),
+          Numbers<const Number>(output_gradient), Numbers<Number>(input_gradient),
+          Numbers<LaneGradientSums>(sums), Numbers<LaneGradientSums>(scratch),
+          at::cuda::getCurrentCUDAStream().stream()));
+    });
+    // The shift's gradient comes first in LaneGradientSums.
+    const torch::Tensor of_channels = sums.sum(0);
+    return {input_gradient, of_channels.select(1, 1).contiguous(),
+            of_channels.select(1, 0).contiguous(), torch::Tensor(), torch::Tensor()};
+  }
+
+ private:
+  /// Memory for such structs of floats on the GPU of `like`.
+  template <typename Struct>
+  static torch::Tensor Floats(std::vector<std::int64_t> shape, const torch::Tensor& like) {
+    shape.push_back(sizeof(Struct) / sizeof(float));
+    return at::empty(shape, like.options().dtype(torch::kFloat32));
+  }
+  static void Check(const std::string& error) {
+    TORCH_CHECK(error.empty(), "instance normalisation on the GPU: ", error);
+  }
+};
+#endif
+
 }  // namespace
 
 Parallel LibTorchThreads() {
@@ -280,6 +352,11 @@ torch::Tensor DirectUpConvolution(const torch::Tensor& input, const torch::Tenso
 
 torch::Tensor NormalizeAndActivate(const torch::Tensor& input, const torch::Tensor& scale,
                                    const torch::Tensor& shift, double epsilon, double slope) {
+#ifdef ISOSCAN_CUDA
+  if (input.is_cuda()) {
+    return GpuNormalizationFunction::apply(input.contiguous(), scale, shift, epsilon, slope);
+  }
+#endif
   if (!at::GradMode::is_enabled()) {
     const torch::Tensor contiguous = input.contiguous();
     return Normalized(PlanOf(contiguous, epsilon, slope), contiguous, scale, shift, nullptr);

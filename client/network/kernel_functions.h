@@ -36,8 +36,9 @@ torch::Tensor DirectConvolution(at::TensorList inputs, const torch::Tensor& weig
 torch::Tensor DirectUpConvolution(const torch::Tensor& input, const torch::Tensor& weight,
                                   const torch::Tensor& bias);
 
-/// Instance normalisation with scale and shift and the leaky ReLU behind it, on the CPU; slope 1 is
-/// the normalisation alone. Statistics in double, scale and shift in float32.
+/// Instance normalisation with scale and shift and the leaky ReLU behind it, in one; slope 1 is the
+/// normalisation alone. Statistics in double, on a GPU (of builds with ISOSCAN_CUDA) in float32;
+/// scale and shift in float32.
 ///
 /// Shapes: input [N, C, D, H, W], float32 or bfloat16; scale, shift [C].
 torch::Tensor NormalizeAndActivate(const torch::Tensor& input, const torch::Tensor& scale,

@@ -76,7 +76,7 @@ FeatureNormImpl::FeatureNormImpl(std::int64_t features, NetworkPlan::Norm norm)
 }
 
 torch::Tensor FeatureNormImpl::forward(const torch::Tensor& input, double slope) {
-  if (norm_ == NetworkPlan::Norm::kInstance && input.is_cpu()) {
+  if (norm_ == NetworkPlan::Norm::kInstance) {
     return NormalizeAndActivate(input, weight_, bias_, kNormEpsilon, slope);
   }
   torch::Tensor normalized = Normalized(input);
@@ -89,13 +89,8 @@ torch::Tensor FeatureNormImpl::Normalized(const torch::Tensor& input) {
     return at::batch_norm(input, weight_, bias_, running_mean_, running_var_, is_training(),
                           kNormMomentum, kNormEpsilon, /*cudnn_enabled=*/true);
   }
-  if (norm_ == NetworkPlan::Norm::kGroup) {
-    const torch::ScalarType type = input.scalar_type();
-    return at::group_norm(input.to(torch::kFloat32), groups_, weight_, bias_, kNormEpsilon)
-        .to(type);
-  }
-  return at::instance_norm(input, weight_, bias_, {}, {}, /*use_input_stats=*/true, kNormMomentum,
-                           kNormEpsilon, /*cudnn_enabled=*/true);
+  const torch::ScalarType type = input.scalar_type();
+  return at::group_norm(input.to(torch::kFloat32), groups_, weight_, bias_, kNormEpsilon).to(type);
 }
 
 ConvolutionBlockImpl::ConvolutionBlockImpl(std::int64_t in, std::int64_t out, const Triple& kernel,

@@ -15,7 +15,9 @@ endif()
 set(isoscan_warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror)
 
 function(isoscan_compile_settings target)
-  target_compile_options(${target} PRIVATE ${isoscan_warnings} -fno-fast-math -ffp-contract=off)
+  target_compile_options(${target} PRIVATE
+    "$<$<COMPILE_LANGUAGE:C,CXX>:${isoscan_warnings};-fno-fast-math;-ffp-contract=off>"
+    "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;--expt-relaxed-constexpr>")
   target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
   if(ISOSCAN_AFL)
     # See tests/fuzz/afl_coverage.cc.

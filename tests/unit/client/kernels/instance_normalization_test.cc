@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <string>
 #include <vector>
 
+#include "client/kernels/instance_normalization_lanes.h"
 #include "common/random/philox.h"
 
 namespace isoscan {
@@ -162,6 +164,121 @@ TEST(InstanceNormalization, GivesAConstantChannelItsShift) {
   NormalizeAndActivate<float>(kOne, input.data(), scale.data(), shift.data(), output.data(),
                               nullptr, {});
   EXPECT_EQ(output, std::vector<float>(9, 0.25F));
+}
+
+/// A GPU's block of threads as a loop: the same lanes, merged in the same order.
+struct LoopBlock {
+  template <typename Value, typename Make>
+  Value Reduce(Make make) const {
+    std::vector<Value> values;
+    for (int lane = 0; lane < kLanesOfBlock; ++lane) values.push_back(make(lane, kLanesOfBlock));
+    for (int half = kLanesOfBlock / 2; half > 0; half /= 2) {
+      for (int lane = 0; lane < half; ++lane) {
+        const auto place = static_cast<std::size_t>(lane);
+        values[place] = Merged(values[place], values[place + static_cast<std::size_t>(half)]);
+      }
+    }
+    return values[0];
+  }
+  template <typename Work>
+  void ForEach(std::int64_t count, Work work) const {
+    for (std::int64_t i = 0; i < count; ++i) work(i);
+  }
+  bool leads() const { return true; }
+};
+
+template <typename Number>
+struct OnOneChannel {
+  std::vector<Number> output;
+  std::vector<Number> gradient;
+  LaneGradientSums sums;
+};
+
+/// What instance_normalization.cu does with one channel of one sample.
+template <typename Number>
+OnOneChannel<Number> WithLanes(const std::vector<Number>& input, const std::vector<Number>& outer,
+                               float scale, float shift, float slope) {
+  const auto voxels = static_cast<std::int64_t>(input.size());
+  const std::int64_t pieces = PiecesOf(voxels);
+  const LoopBlock block;
+  LaneMap map{.mean = 0, .inverse_deviation = 0, .scale = scale, .shift = shift, .slope = slope};
+  const auto for_pieces = [&](const auto& work) {
+    for (std::int64_t piece = 0; piece < pieces; ++piece) {
+      const std::int64_t first = piece * kLanePiece;
+      work(piece, first, std::min(kLanePiece, voxels - first));
+    }
+  };
+  OnOneChannel<Number> result{.output = std::vector<Number>(input.size()),
+                              .gradient = std::vector<Number>(input.size()),
+                              .sums = {}};
+  std::vector<LaneMoments> moments(static_cast<std::size_t>(pieces));
+  LaneStatistics statistics{};
+  for_pieces([&](std::int64_t piece, std::int64_t first, std::int64_t count) {
+    SumPiece(block, input.data() + first, count, moments.data() + piece);
+  });
+  for_pieces([&](std::int64_t, std::int64_t first, std::int64_t count) {
+    NormalizePiece(block, moments.data(), pieces, 1e-5F, map, input.data() + first, count,
+                   result.output.data() + first, &statistics);
+  });
+  map.mean = statistics.mean;
+  map.inverse_deviation = statistics.inverse_deviation;
+  std::vector<LaneGradientSums> sums(static_cast<std::size_t>(pieces));
+  for_pieces([&](std::int64_t piece, std::int64_t first, std::int64_t count) {
+    SumGradientPiece(block, map, input.data() + first, outer.data() + first, count,
+                     sums.data() + piece);
+  });
+  for_pieces([&](std::int64_t, std::int64_t first, std::int64_t count) {
+    GradientPiece(block, sums.data(), pieces, voxels, map, input.data() + first,
+                  outer.data() + first, count, result.gradient.data() + first, &result.sums);
+  });
+  return result;
+}
+
+/// Against the CPU's kernel, whose statistics are double.
+template <typename Number>
+void ExpectTheSameWithLanes(const std::vector<Number>& input, const std::vector<Number>& outer,
+                            double tolerance) {
+  const InstanceNormalization plan{
+      .samples = 1, .channels = 1, .voxels = static_cast<std::int64_t>(input.size())};
+  constexpr float kScale = -1.5F;
+  constexpr float kShift = 0.25F;
+  std::vector<Number> output(input.size());
+  std::vector<Number> gradient(input.size());
+  ChannelStatistics statistics;
+  float scale_gradient = 0;
+  float shift_gradient = 0;
+  NormalizeAndActivate<Number>(plan, input.data(), &kScale, &kShift, output.data(), &statistics,
+                               {});
+  NormalizeAndActivateGradient<Number>(plan, input.data(), &statistics, &kScale, &kShift,
+                                       outer.data(), gradient.data(), &scale_gradient,
+                                       &shift_gradient, {});
+
+  const OnOneChannel<Number> lanes = WithLanes(input, outer, kScale, kShift, plan.slope);
+
+  const double root = std::sqrt(static_cast<double>(input.size()));
+  EXPECT_NEAR(lanes.sums.inner, shift_gradient, tolerance * root);
+  EXPECT_NEAR(lanes.sums.product, scale_gradient, tolerance * root);
+  for (std::size_t i = 0; i < input.size(); ++i) {
+    ASSERT_NEAR(ToFloat(lanes.output[i]), ToFloat(output[i]), tolerance) << i;
+    ASSERT_NEAR(ToFloat(lanes.gradient[i]), ToFloat(gradient[i]), tolerance) << i;
+  }
+}
+
+TEST(InstanceNormalization, IsTheSameInTheLanesOfAGpu) {
+  // One voxel, fewer than lanes, one piece exactly, one and a bit, several.
+  for (const std::int64_t voxels :
+       {std::int64_t{1}, std::int64_t{100}, kLanePiece, kLanePiece + 1, 5 * kLanePiece / 2}) {
+    SCOPED_TRACE(voxels);
+    const std::vector<float> input = Noise(voxels, "lanes", 3);
+    const std::vector<float> outer = Noise(voxels, "outer lanes");
+    ExpectTheSameWithLanes(input, outer, 1e-5);
+    ExpectTheSameWithLanes(Rounded(input), Rounded(outer), 0.04);
+  }
+}
+
+TEST(InstanceNormalization, KeepsADeviationThatIsSmallBesideTheMeanInTheLanesOfAGpu) {
+  const std::vector<float> input = Noise(3 * kLanePiece, "far lanes", 3000);
+  ExpectTheSameWithLanes(input, Noise(3 * kLanePiece, "outer lanes"), 2e-3);
 }
 
 }  // namespace

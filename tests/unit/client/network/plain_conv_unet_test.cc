@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <torch/cuda.h>
 #include <torch/utils.h>
 
 #include <cstddef>
@@ -20,6 +21,8 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+
+constexpr char kNoGpu[] = "no GPU that this build can use";
 
 Study IsotropicStudy(NetworkPlan::Norm norm = NetworkPlan::Norm::kInstance) {
   Study study;
@@ -173,6 +176,40 @@ TEST(FeatureNorm, IsInstanceNormInEitherType) {
   EXPECT_LT(LargestDifference(norm(input), expected), 1e-6 * expected.abs().max().item<double>());
   EXPECT_LT(LargestDifference(norm(input.to(torch::kBFloat16)).to(torch::kFloat32), expected),
             0.02 * expected.abs().max().item<double>());
+}
+
+TEST(FeatureNorm, IsTheSameOnAGpuWithItsGradients_CUDA) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << kNoGpu;
+  // Two samples of one piece and a bit each (instance_normalization_lanes.h).
+  const torch::Tensor input = at::randn({2, 6, 33, 32, 32}) * 3 + 1;
+  const torch::Tensor outer = at::randn_like(input);
+  for (const torch::ScalarType type : {torch::kFloat32, torch::kBFloat16}) {
+    std::vector<std::vector<torch::Tensor>> results;
+    for (const torch::Device device : {torch::Device(torch::kCPU), torch::Device(torch::kCUDA)}) {
+      FeatureNorm norm(6, NetworkPlan::Norm::kInstance);
+      auto parameters = norm->named_parameters();
+      {
+        const torch::NoGradGuard no_gradient;
+        parameters["weight"].copy_(at::linspace(-1, 1.5, 6));
+        parameters["bias"].copy_(at::linspace(0.5, -0.5, 6));
+      }
+      norm->to(device);
+      torch::Tensor own = input.to(device, type).requires_grad_();
+      const torch::Tensor output = norm(own, kLeakySlope);
+      output.backward(outer.to(device, type));
+      results.push_back(
+          {output, own.grad(), parameters["weight"].grad(), parameters["bias"].grad()});
+      for (torch::Tensor& result : results.back()) {
+        result = result.detach().to(torch::kCPU, torch::kFloat32);
+      }
+    }
+    for (std::size_t i = 0; i < results[0].size(); ++i) {
+      const double tolerance = type == torch::kFloat32 ? 1e-4 : 0.02;
+      EXPECT_LT(LargestDifference(results[0][i], results[1][i]),
+                tolerance * results[0][i].abs().max().item<double>())
+          << i;
+    }
+  }
 }
 
 TEST(FeatureNorm, KeepsItsStatisticsInFloat32) {
