@@ -25,7 +25,9 @@ void PatchLoader::Order() {
 }
 
 PatchBatch PatchLoader::Next() {
+  const auto start = std::chrono::steady_clock::now();
   PatchBatch batch = coming_.front().get();
+  waited_ += std::chrono::steady_clock::now() - start;
   coming_.pop_front();
   Order();
   return batch;

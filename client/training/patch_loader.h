@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <future>
@@ -28,12 +29,16 @@ class PatchLoader {
   /// The batch of the next step; call at most `end` - `first` times. Throws what making it threw.
   PatchBatch Next();
 
+  /// How long Next() has waited in all for batches that were not ready.
+  std::chrono::duration<double> waited() const { return waited_; }
+
  private:
   void Order();
 
   const PatchSampler& sampler_;
   std::int64_t next_;
   std::int64_t end_;
+  std::chrono::duration<double> waited_{0};
   std::deque<std::future<PatchBatch>> coming_;  ///< Of the steps before next_.
 };
 
