@@ -102,8 +102,8 @@ absl::Status NotFinite(std::string_view what, double value, std::int64_t step,
                        const TrainingPlan& plan, const CheckpointKeeper& checkpoints) {
   return absl::DataLossError(
       fmt::format("the {} is {} at step {}, so training stopped: {}. A lower learning_rate than {} "
-                  "may help, and so "
-                  "may a model that has not gone astray already: tell the coordinator",
+                  "may help, and so may a model that has not gone astray already: tell the "
+                  "coordinator",
                   what, std::isnan(value) ? "not a number" : "infinite", step,
                   checkpoints.LastGood(), plan.learning_rate));
 }

@@ -137,13 +137,14 @@ TEST_F(HospitalClientTest, GoesOnInMemoryWhenTheDiskIsFullAsLongAsThatIsEnough) 
   EXPECT_EQ(cohort.declaration.training_cases, 4);
   EXPECT_TRUE(cohort.missing_labels.empty());
 
-  // A header that says 30,000 voxels along each axis.
+  // Of 2 TB, none of which is written.
   const fs::path file = folder_.path() / "huge.nii";
   ASSERT_OK(WriteVolume(file, Ramp(8)));
-  const std::vector<std::int16_t> size(3, 30'000);
+  const std::vector<std::int16_t> size{10'000, 10'000, 5'000};
   std::fstream(file, std::ios::in | std::ios::out | std::ios::binary)
       .seekp(42)
       .write(reinterpret_cast<const char*>(size.data()), 6);
+  fs::resize_file(file, 352 + std::uintmax_t{4} * 10'000 * 10'000 * 5'000);
   cases.files[4].images = {file};
   EXPECT_THAT(prepare(troubles), StatusIs(absl::StatusCode::kResourceExhausted,
                                           HasSubstr("the disk takes no more prepared cases")));
