@@ -9,6 +9,8 @@
 
 #include "common/status/file_error.h"
 #include "common/status/status_macros.h"
+#include "common/study/exchanged_tensors.h"
+#include "common/weights/named_tensors.h"
 #include <fcntl.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -18,13 +20,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
+absl::Status WithWhere(const absl::Status& failure) {
+  return {failure.code(),
+          fmt::format("{}; `state` in client.toml says where", std::string(failure.message()))};
+}
+
 absl::Status MakeFolder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (!error) return absl::OkStatus();
-  const absl::Status failure = FileError("cannot make the folder", folder.string(), error);
-  return {failure.code(),
-          fmt::format("{}; `state` in client.toml says where", std::string(failure.message()))};
+  return WithWhere(FileError("cannot make the folder", folder.string(), error));
 }
 
 void RemoveFilesBut(const fs::path& folder, const std::string& kept_start) {
@@ -87,6 +92,32 @@ fs::path SiteStateFolder::PreparedCases(const std::string& study) const {
   return folder_ / "prepared" / study;
 }
 
+std::int64_t SiteStateFolder::ModelBytes(const Study& study) {
+  constexpr std::int64_t kHeaderAllowance = std::int64_t{1} << 20;
+  std::int64_t values = 0;
+  for (const auto& [name, shape] : ExchangedShapes(study)) values += ElementCount(shape);
+  return values * std::int64_t{sizeof(float)} + kHeaderAllowance;
+}
+
+std::int64_t SiteStateFolder::RoundBytes(const Study& study) {
+  // A checkpoint has the weights and a moment for each, of AdamW two.
+  const std::int64_t checkpoint =
+      study.training.optimizer == TrainingPlan::Optimizer::kAdamW ? 3 : 2;
+  return (2 + 2 * checkpoint) * ModelBytes(study);
+}
+
+absl::Status SiteStateFolder::TryToWrite() const {
+  RETURN_IF_ERROR(MakeFolder(folder_));
+  const fs::path path = folder_ / fmt::format("check-{}", getpid());
+  const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  const bool written = descriptor >= 0 && write(descriptor, "x", 1) == 1;
+  const int error = errno;
+  if (descriptor >= 0) close(descriptor);
+  if (descriptor >= 0) unlink(path.c_str());
+  if (written) return absl::OkStatus();
+  return WithWhere(FileError("cannot write", path.string(), error));
+}
+
 absl::Status SiteStateFolder::Prepare(const std::string& study) const {
   RETURN_IF_ERROR(MakeFolder(folder_ / "models" / study));
   RETURN_IF_ERROR(MakeFolder(folder_ / "checkpoints" / study));
@@ -125,7 +156,7 @@ absl::StatusOr<SiteStateFolder::Lock> SiteStateFolder::Acquire() const {
   const fs::path path = folder_ / "running";
   const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (descriptor < 0) {
-    return FileError("cannot open", path.string(), errno);
+    return WithWhere(FileError("cannot open", path.string(), errno));
   }
   Lock lock(descriptor);
   if (flock(descriptor, LOCK_EX | LOCK_NB) != 0) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <utility>
@@ -7,6 +8,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
+#include "common/study/study.h"
 
 namespace isoscan {
 
@@ -51,6 +54,17 @@ class SiteStateFolder {
 
   /// A folder, which PreparedCache makes.
   std::filesystem::path PreparedCases(const std::string& study) const;
+
+  /// More bytes than any model of the study has.
+  static std::int64_t ModelBytes(const Study& study);
+
+  /// More bytes than the files of one round take: the model, the update, and a checkpoint while a
+  /// new one takes its place.
+  static std::int64_t RoundBytes(const Study& study);
+
+  /// Writes a file and removes it, with the folder where it is missing. Errors: those of
+  /// FileError().
+  absl::Status TryToWrite() const;
 
   /// Makes the folders of a study, where missing. Errors: those of FileError().
   absl::Status Prepare(const std::string& study) const;

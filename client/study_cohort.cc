@@ -96,11 +96,12 @@ absl::StatusOr<PreparedCase> ReadCase(const CaseFiles& files, const Study& study
     found.emplace();
     ASSIGN_OR_RETURN(found->prepared, PrepareCase(loaded, files, study));
     AppendSample(loaded.channels.front().voxels, found->stored_sample);
-    if (cache != nullptr) cache->Keep(files, study, *found);
+    if (cache != nullptr) found = cache->Keep(files, study, *std::move(found));
   }
   PreparedCase& prepared = found->prepared;
+  if (prepared.digest.empty()) prepared.digest = TrainingDigest(prepared);
   raw.insert(raw.end(), found->stored_sample.begin(), found->stored_sample.end());
-  AppendSample(std::span(prepared.image).first(prepared.labels.size()), harmonized);
+  AppendSample(std::span<const float>(prepared.image).first(prepared.labels.size()), harmonized);
   return std::move(prepared);
 }
 
@@ -159,6 +160,29 @@ CaseSum SumOf(const std::vector<std::vector<double>>& standards) {
   return sum;
 }
 
+/// The rest of a cohort, from `first` on, would have to be in memory.
+absl::Status CheckMemoryOfRest(const SiteCases& cases, std::size_t first, const Study& study) {
+  const auto from = static_cast<std::ptrdiff_t>(first);
+  const SiteCases rest{.files = {cases.files.begin() + from, cases.files.end()},
+                       .held_out = {cases.held_out.begin() + from, cases.held_out.end()},
+                       .left_out = {}};
+  return CheckMemory(
+      fmt::format(
+          "the disk takes no more prepared cases, and the last {} of study {} in memory: that",
+          rest.files.size(), study.name),
+      EstimateCohortMemory(rest, study, CasePlace::kMemory));
+}
+
+/// Marks in `seen` which labels a case has.
+void NoteLabels(const PreparedCase& prepared, std::vector<bool>& seen) {
+  std::uint8_t last = 0;
+  for (const std::uint8_t label : prepared.labels) {
+    if (label == last) continue;
+    last = label;
+    seen[label] = true;
+  }
+}
+
 absl::Status CheckSides(const StudyCohort& cohort, std::size_t cases) {
   if (!cohort.training.empty() && !cohort.held_out.empty()) return absl::OkStatus();
   return absl::DataLossError(fmt::format(
@@ -205,7 +229,7 @@ absl::StatusOr<SiteCases> ListSiteCases(const ClientConfig& config, const Study&
   return cases;
 }
 
-std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study) {
+std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study, CasePlace place) {
   const auto channels = static_cast<double>(study.channels.size());
   const auto classes = static_cast<double>(study.classes());
   double total = 0;
@@ -218,7 +242,9 @@ std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study) {
     if (!geometry.ok()) continue;
     const auto stored = static_cast<double>(geometry->voxels());
     const double prepared = PreparedVoxels(*geometry, study);
-    if (!study.planning.has_value()) total += prepared * (4 * channels + 1) + stored;
+    if (!study.planning.has_value() && place == CasePlace::kMemory) {
+      total += prepared * (4 * channels + 1) + stored;
+    }
     // Reading: channels and labels as floats, twice, while they are brought into LPS. To and from
     // the cache: all of it as floats, beside the case itself. Scoring: the classes' scores, on both
     // grids at most, and the Gaussian's sum.
@@ -248,6 +274,8 @@ absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Stu
       Fingerprint::Empty(static_cast<std::int64_t>(study.channels.size()), study.classes());
   std::vector<float> raw;
   std::vector<float> harmonized;
+  std::vector<bool> labels_seen(256);
+  bool cache_was_full = false;
   const auto total = static_cast<std::int64_t>(cases.files.size());
   for (std::int64_t index = 0; index < total; ++index) {
     if (stop.stop_requested()) return absl::CancelledError("interrupted");
@@ -257,7 +285,11 @@ absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Stu
                                                 ? MeasureCase(files, study, held_out, fingerprint)
                                                 : ReadCase(files, study, cache, raw, harmonized);
     if (absl::IsResourceExhausted(prepared.status())) return prepared.status();
+    if (cache != nullptr && cache->full() && !std::exchange(cache_was_full, true)) {
+      RETURN_IF_ERROR(CheckMemoryOfRest(cases, static_cast<std::size_t>(index), study));
+    }
     if (prepared.ok()) {
+      if (!held_out) NoteLabels(*prepared, labels_seen);
       (held_out ? cohort.held_out : cohort.training).push_back(*std::move(prepared));
     } else {
       if (!standards.empty()) standards[static_cast<std::size_t>(index)].clear();
@@ -270,6 +302,9 @@ absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Stu
     observe(index + 1, total);
   }
   RETURN_IF_ERROR(CheckSides(cohort, cases.files.size()));
+  for (std::size_t label = 0; label < study.labels.size() && !study.planning.has_value(); ++label) {
+    if (!labels_seen[label + 1]) cohort.missing_labels.push_back(study.labels[label]);
+  }
   CohortDeclaration& declaration = cohort.declaration;
   declaration.training_cases = static_cast<std::int64_t>(cohort.training.size());
   declaration.held_out_cases = static_cast<std::int64_t>(cohort.held_out.size());

@@ -29,10 +29,16 @@ struct SiteCases {
 /// Errors: INVALID_ARGUMENT no [[cohort]] in client.toml; those of ListCases and HeldOut.
 absl::StatusOr<SiteCases> ListSiteCases(const ClientConfig& config, const Study& study);
 
+/// Where a study's cases are once prepared.
+enum class CasePlace {
+  kMapped,  ///< In the files of a PreparedCache.
+  kMemory,
+};
+
 /// Bytes that a study's cases take in memory once prepared, from the headers of their files; room
-/// for reading one case and for the scores of the largest is part of it. A draft's are read one at
-/// a time.
-std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study);
+/// for reading one case and for the scores of the largest is part of it, and of those that are
+/// mapped, all. A draft's are read one at a time.
+std::int64_t EstimateCohortMemory(const SiteCases& cases, const Study& study, CasePlace place);
 
 /// Ends of the histogram of harmonised intensities.
 struct HistogramRange {
@@ -54,11 +60,12 @@ struct RefusedCase {
   std::string reason;
 };
 
-/// A site's cases for one study, ready for the network, in memory.
+/// A site's cases for one study, ready for the network.
 struct StudyCohort {
   std::vector<PreparedCase> training;
   std::vector<PreparedCase> held_out;
   std::vector<RefusedCase> refused;
+  std::vector<std::string> missing_labels;  ///< Of the study, that no training case has.
   CohortDeclaration declaration;
 };
 
@@ -71,8 +78,9 @@ using CaseObserver = std::function<void(std::int64_t done, std::int64_t total)>;
 /// voxels at most (16,384, evenly spread in the file): raw over the 0.5 to 99.5 percentiles in 64
 /// bins, harmonised as the network sees it (after resampling) over HarmonizedRange in 64 bins.
 ///
-/// With a `cache`, cases that are there are not prepared again, and the others are put there; a
-/// case that cannot be used is prepared each time, to say why.
+/// With a `cache`, cases that are there are not prepared again, the others are put there, and all
+/// are mapped; a case that cannot be used is prepared each time, to say why. Cases that the cache's
+/// disk does not take stay in memory.
 ///
 /// A study whose standard is the sites' mean (HarmonizationPlan::standard is empty) has none before
 /// it starts: the cases are read twice, prepared by this site's own mean, and the declaration has
@@ -84,7 +92,8 @@ using CaseObserver = std::function<void(std::int64_t done, std::int64_t total)>;
 /// but what the training cases add to the fingerprint, as far as it may leave the site.
 ///
 /// Errors: DATA_LOSS no case is left on one side, with the number and the first reason;
-///         CANCELLED; RESOURCE_EXHAUSTED.
+///         CANCELLED; RESOURCE_EXHAUSTED, also where the disk is full and memory cannot hold the
+///         rest.
 absl::StatusOr<StudyCohort> PrepareStudyCohort(const SiteCases& cases, const Study& study,
                                                const std::stop_token& stop,
                                                const CaseObserver& observe,

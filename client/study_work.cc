@@ -39,6 +39,11 @@ double SecondsSince(steady_clock::time_point start) {
 
 std::string MessageOf(const absl::Status& status) { return std::string(status.message()); }
 
+absl::Status InStudy(const SiteAssignment& assignment, const absl::Status& status) {
+  return {status.code(), fmt::format("study {}, round {}: {}", assignment.study, assignment.round,
+                                     MessageOf(status))};
+}
+
 /// True where the server does not want what was handed in, and would not the next time.
 bool IsRefusal(const absl::Status& answer) {
   return absl::IsInvalidArgument(answer) || absl::IsDataLoss(answer) || absl::IsNotFound(answer);
@@ -81,14 +86,6 @@ bool IsScaffold(const Study& study) {
 
 bool CarriesState(const Study& study) {
   return !study.network.local_layers.empty() || study.training.personal > 0 || IsScaffold(study);
-}
-
-/// More bytes than any model of this study has.
-std::int64_t ModelBytesLimit(const Study& study) {
-  constexpr std::int64_t kHeaderAllowance = std::int64_t{1} << 20;
-  std::int64_t values = 0;
-  for (const auto& [name, shape] : ExchangedShapes(study)) values += ElementCount(shape);
-  return values * std::int64_t{sizeof(float)} + kHeaderAllowance;
 }
 
 /// From the start of scoring, until the scores go without a certificate: they must not be late for
@@ -216,7 +213,8 @@ absl::Status StudyWork::Load(const Study& study, const SiteAssignment& assignmen
   next->standard_is_the_sites = next->study.harmonization.standard != study.harmonization.standard;
   ASSIGN_OR_RETURN(next->trainer, make_trainer_(study));
   ASSIGN_OR_RETURN(const SiteCases cases, ListSiteCases(config_, study));
-  const std::int64_t cases_bytes = EstimateCohortMemory(cases, study);
+  const std::int64_t cases_bytes = EstimateCohortMemory(
+      cases, study, config_.cache_cases ? CasePlace::kMapped : CasePlace::kMemory);
   const std::int64_t training_bytes = next->trainer->memory_bytes();
   constexpr double kGibibyte = 1024.0 * 1024.0 * 1024.0;
   spdlog::info(
@@ -228,9 +226,11 @@ absl::Status StudyWork::Load(const Study& study, const SiteAssignment& assignmen
       static_cast<double>(training_bytes) / kGibibyte);
   RETURN_IF_ERROR(CheckMemory(fmt::format("study {}", study.name), cases_bytes + training_bytes));
 
-  PreparedCache cache(folder_.PreparedCases(study.name), [&](const absl::Status& trouble) {
-    spdlog::warn("cache_trouble study={} reason=\"{}\"", study.name, MessageOf(trouble));
-  });
+  PreparedCache cache(folder_.PreparedCases(study.name), SiteStateFolder::RoundBytes(study),
+                      [&](const absl::Status& trouble) {
+                        spdlog::warn("cache_trouble study={} reason=\"{}\"", study.name,
+                                     MessageOf(trouble));
+                      });
   TerminalProgress bar("reading cases", static_cast<std::int64_t>(cases.files.size()));
   ASSIGN_OR_RETURN(next->cohort, PrepareStudyCohort(
                                      cases, next->study, stop,
@@ -240,6 +240,8 @@ absl::Status StudyWork::Load(const Study& study, const SiteAssignment& assignmen
                                      },
                                      config_.cache_cases ? &cache : nullptr));
   cache.RemoveOthers();
+  if (cache.full())
+    RETURN_IF_ERROR(CheckMemory(fmt::format("study {}", study.name), training_bytes));
   if (!next->cohort.refused.empty()) {
     std::string indices;
     for (const RefusedCase& refused : next->cohort.refused) {
@@ -249,6 +251,11 @@ absl::Status StudyWork::Load(const Study& study, const SiteAssignment& assignmen
         "cases_refused study={} count={} cases={} action=\"isoscan-client inspect names "
         "them and says why\"",
         study.name, next->cohort.refused.size(), indices);
+  }
+  for (const std::string& label : next->cohort.missing_labels) {
+    spdlog::warn(
+        "label_missing study={} label=\"{}\" reason=\"no training case of this site has it\"",
+        study.name, label);
   }
   spdlog::info("prepared study={} training={} held_out={} refused={}", study.name,
                next->cohort.training.size(), next->cohort.held_out.size(),
@@ -264,7 +271,7 @@ absl::StatusOr<StudyWork::SiteModel> StudyWork::FetchModel(const SiteAssignment&
         fmt::format("the server names the model of round {} of study {} by what is no SHA-256",
                     assignment.round, assignment.study));
   }
-  const std::int64_t limit = ModelBytesLimit(loaded_->study);
+  const std::int64_t limit = SiteStateFolder::ModelBytes(loaded_->study);
   if (assignment.model_bytes < 0 || assignment.model_bytes > limit) {
     return absl::InvalidArgumentError(
         fmt::format("the server announces a model of {} bytes, one of study {} has at most {}",
@@ -340,7 +347,7 @@ absl::StatusOr<std::vector<ScoredCase>> StudyWork::Score(const NamedTensors& wei
     ASSIGN_OR_RETURN(const LabelMap predicted, loaded_->trainer->Predict(weights, prepared));
     scores.push_back({.index = static_cast<int>(index),
                       .cohort = prepared.cohort,
-                      .labels = Overlap(prepared.reference, predicted,
+                      .labels = Overlap(prepared.Reference(), predicted,
                                         static_cast<std::int64_t>(loaded_->study.labels.size()))});
     bar.Advance(index + 1);
   }
@@ -366,12 +373,14 @@ absl::StatusOr<TrainingResult> StudyWork::Train(const NamedTensors& weights, Tra
                            spdlog::warn("checkpoint_trouble study={} round={} reason=\"{}\"",
                                         assignment.study, assignment.round, MessageOf(trouble));
                          }};
-  return loaded_->trainer->Train(weights, loaded_->cohort.training, task, stop,
-                                 [&](std::int64_t step, double loss) {
-                                   const std::int64_t done = step - task.first_step + 1;
-                                   Tell(assignment, "training", done, task.steps);
-                                   bar.Advance(done, fmt::format("loss {:.3f}", loss));
-                                 });
+  absl::StatusOr<TrainingResult> trained = loaded_->trainer->Train(
+      weights, loaded_->cohort.training, task, stop, [&](std::int64_t step, double loss) {
+        const std::int64_t done = step - task.first_step + 1;
+        Tell(assignment, "training", done, task.steps);
+        bar.Advance(done, fmt::format("loss {:.3f}", loss));
+      });
+  if (trained.ok()) return trained;
+  return InStudy(assignment, trained.status());
 }
 
 absl::StatusOr<NamedTensors> StudyWork::TrainPersonal(const SiteModel& model,
@@ -444,8 +453,11 @@ absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::
   update.seconds_training = SecondsSince(training_start);
   update.steps = result.steps;
   update.mean_loss = result.mean_loss;
-  spdlog::info("trained study={} round={} steps={} mean_loss={:.4f} seconds={:.1f}", study.name,
-               assignment.round, result.steps, result.mean_loss, update.seconds_training);
+  spdlog::info(
+      "trained study={} round={} steps={} mean_loss={:.4f} seconds={:.1f} "
+      "waited_for_patches={:.2f}",
+      study.name, assignment.round, result.steps, result.mean_loss, update.seconds_training,
+      result.seconds_waiting);
 
   const fs::path kept = folder_.Update(study.name, assignment.round, assignment.model_digest);
   const fs::path weights = kept.string() + ".safetensors";
@@ -463,7 +475,14 @@ absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::
     RETURN_IF_ERROR(
         CarriedState(folder_, study).KeepPending(update.round, assignment.model_digest, carried));
   }
-  RETURN_IF_ERROR(WriteSafetensors(weights, sent, WeightsMetadataOf(study, assignment.round)));
+  const absl::Status written =
+      WriteSafetensors(weights, sent, WeightsMetadataOf(study, assignment.round));
+  if (!written.ok()) {
+    return InStudy(
+        assignment,
+        {written.code(), fmt::format("{}; the next run goes on from this round's last checkpoint",
+                                     MessageOf(written))});
+  }
   ASSIGN_OR_RETURN(update.weights_digest, Sha256OfFile(weights));
   // Last: where the record is, the weights are.
   RETURN_IF_ERROR(WriteUpdateRecord(kept.string() + ".json", update));

@@ -60,7 +60,7 @@ class Certification {
     ASSIGN_OR_RETURN(const PreparedCase prepared, PrepareCase(changed, files_, study_));
     ASSIGN_OR_RETURN(std::vector<float> scores, score_(prepared));
     LabelMap labels =
-        ArgMaxResampled(scores, study_.classes(), prepared.grid, prepared.reference.geometry);
+        ArgMaxResampled(scores, study_.classes(), prepared.grid, prepared.reference_grid);
     return Prediction{.scores = std::move(scores), .labels = std::move(labels)};
   }
 

@@ -15,6 +15,7 @@
 #include "client/imaging/orientation.h"
 #include "client/imaging/resampling.h"
 #include "common/status/status_macros.h"
+#include "common/weights/sha256.h"
 
 namespace isoscan {
 namespace {
@@ -184,8 +185,10 @@ absl::StatusOr<PreparedCase> PrepareCase(const LoadedCase& loaded, const CaseFil
           : ImageInterpolation::kLinear;
   PreparedCase prepared;
   prepared.cohort = files.cohort;
-  prepared.reference = loaded.labels;
+  prepared.reference_grid = loaded.labels.geometry;
+  prepared.reference_labels = loaded.labels.voxels;
   prepared.grid = WithSpacing(loaded.labels.geometry, spacing_mm);
+  std::vector<float> image;
   for (std::size_t channel = 0; channel < loaded.channels.size(); ++channel) {
     Volume volume = loaded.channels[channel];
     volume.geometry = loaded.labels.geometry;
@@ -197,12 +200,24 @@ absl::StatusOr<PreparedCase> PrepareCase(const LoadedCase& loaded, const CaseFil
     }
     if (records != nullptr) records->push_back(*harmonized);
     if (prepared.grid != volume.geometry) volume = Resample(volume, prepared.grid, interpolation);
-    prepared.image.insert(prepared.image.end(), volume.voxels.begin(), volume.voxels.end());
+    image.insert(image.end(), volume.voxels.begin(), volume.voxels.end());
   }
-  prepared.labels = prepared.grid == loaded.labels.geometry
-                        ? loaded.labels.voxels
-                        : Resample(loaded.labels, prepared.grid).voxels;
+  prepared.image = std::move(image);
+  prepared.labels = prepared.reference_labels;
+  if (prepared.grid != prepared.reference_grid) {
+    prepared.labels = Resample(loaded.labels, prepared.grid).voxels;
+  }
   return prepared;
+}
+
+std::string TrainingDigest(const PreparedCase& prepared) {
+  const auto& size = prepared.grid.size;
+  Sha256 digest;
+  digest.Update(fmt::format("case {} {} {}\n", size[0], size[1], size[2]));
+  digest.Update({reinterpret_cast<const char*>(prepared.image.data()),
+                 prepared.image.size() * sizeof(float)});
+  digest.Update({reinterpret_cast<const char*>(prepared.labels.data()), prepared.labels.size()});
+  return std::move(digest).Finish();
 }
 
 }  // namespace isoscan

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "client/cohort/shared_values.h"
 #include "client/imaging/dicom_listing.h"
 #include "client/imaging/image_file.h"
 #include "client/imaging/volume.h"
@@ -95,12 +96,22 @@ absl::StatusOr<LoadedCase> LoadCase(const CaseFiles& files, const Study& study);
 
 /// A case as the network sees it.
 struct PreparedCase {
-  std::vector<float> image;          ///< [channels, D, H, W], harmonised, at the plan's spacing.
-  std::vector<std::uint8_t> labels;  ///< [D, H, W] on the same grid.
-  Geometry grid;                     ///< Of both; canonical.
-  LabelMap reference;                ///< Labels in the case's own canonical grid, for scoring.
+  SharedValues<float> image;          ///< [channels, D, H, W], harmonised, at the plan's spacing.
+  SharedValues<std::uint8_t> labels;  ///< [D, H, W] on the same grid.
+  Geometry grid;                      ///< Of both; canonical.
+  SharedValues<std::uint8_t> reference_labels;  ///< For scoring, on reference_grid.
+  Geometry reference_grid;                      ///< The case's own canonical grid.
   std::string cohort;
+  std::string digest;  ///< TrainingDigest() of it, where it has been computed; empty otherwise.
+
+  LabelMap Reference() const {
+    return {.geometry = reference_grid,
+            .voxels = {reference_labels.begin(), reference_labels.end()}};
+  }
 };
+
+/// SHA-256 of all of a case that training depends on: image, labels and their size.
+std::string TrainingDigest(const PreparedCase& prepared);
 
 /// Normalises each channel in its own grid, then resamples. `records`, where given, gets what was
 /// done to each channel. Errors: those of Harmonize, and INVALID_ARGUMENT when Outside::kZero would

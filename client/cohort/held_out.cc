@@ -105,6 +105,11 @@ absl::StatusOr<std::vector<bool>> HeldOut(const std::vector<CaseFiles>& cases,
       break;
     }
   }
+  if (cases.size() == 1) {
+    return absl::InvalidArgumentError(
+        "this site has one case, and two are the fewest: one to train on and one that is held out; "
+        "add cases");
+  }
   const auto count = std::count(held_out.begin(), held_out.end(), true);
   if (count == 0 || count == static_cast<std::ptrdiff_t>(held_out.size())) {
     return absl::InvalidArgumentError(fmt::format(

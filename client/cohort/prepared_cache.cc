@@ -4,13 +4,15 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdint>
-#include <iterator>
+#include <cstring>
+#include <memory>
+#include <span>
 #include <sstream>
 #include <system_error>
 #include <utility>
 
 #include "client/imaging/image_file.h"
+#include "common/process/resources.h"
 #include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include "common/weights/program_digest.h"
@@ -26,6 +28,7 @@ constexpr char kImage[] = "image";
 constexpr char kLabels[] = "labels";
 constexpr char kReference[] = "reference";  ///< Absent where it is the same as the labels.
 constexpr char kSample[] = "stored_sample";
+constexpr char kDigest[] = "digest";
 constexpr char kGrid[] = "grid";
 constexpr char kReferenceGrid[] = "reference_grid";
 
@@ -53,9 +56,11 @@ absl::Status AddSeries(const DicomSeries& series, std::string& text) {
   return absl::OkStatus();
 }
 
+double InMb(std::int64_t bytes) { return static_cast<double>(bytes) / 1e6; }
+
 /// SHA-256 of all that a prepared case is made of.
 absl::StatusOr<std::string> KeyOf(const CaseFiles& files, const Study& study) {
-  std::string text = fmt::format("prepared 1\nprogram {}\n{}\n{} labels\n", ProgramDigest(),
+  std::string text = fmt::format("prepared 2\nprogram {}\n{}\n{} labels\n", ProgramDigest(),
                                  CanonicalText(study.harmonization), study.labels.size());
   for (std::size_t channel = 0; channel < files.images.size(); ++channel) {
     RETURN_IF_ERROR(files.series.empty() ? AddImage(files.images[channel], files.geometry, text)
@@ -101,58 +106,92 @@ bool ReadGeometryText(const std::string& text, Geometry& geometry) {
   return whole;
 }
 
-Tensor AsTensor(const std::vector<std::uint8_t>& labels) {
-  return {.shape = {static_cast<std::int64_t>(labels.size())},
-          .values = {labels.begin(), labels.end()}};
+Tensor AsTensor(std::span<const float> values) {
+  return {.shape = {static_cast<std::int64_t>(values.size())},
+          .values = {values.begin(), values.end()}};
 }
 
-Tensor AsTensor(const std::vector<float>& values) {
-  return {.shape = {static_cast<std::int64_t>(values.size())}, .values = values};
+/// Four labels in the place of a float: mapped, they are bytes in a row. The last may be zeros.
+Tensor AsTensor(const SharedValues<std::uint8_t>& labels) {
+  Tensor tensor;
+  tensor.values.resize((labels.size() + sizeof(float) - 1) / sizeof(float));
+  tensor.shape = {static_cast<std::int64_t>(tensor.values.size())};
+  // No float is looked at as such: some of these bytes would be NaNs.
+  if (!labels.empty()) std::memcpy(tensor.values.data(), labels.data(), labels.size());
+  return tensor;
 }
 
-std::vector<std::uint8_t> LabelsOf(const Tensor& tensor) {
-  std::vector<std::uint8_t> labels(tensor.values.size());
-  std::transform(tensor.values.begin(), tensor.values.end(), labels.begin(),
-                 [](float value) { return static_cast<std::uint8_t>(value); });
-  return labels;
-}
-
-absl::Status Write(const fs::path& path, const CachedCase& cached) {
+SealedTensors ContentOf(const CachedCase& cached) {
   const PreparedCase& prepared = cached.prepared;
   SealedTensors content;
-  content.tensors[kImage] = AsTensor(prepared.image);
+  content.tensors[kImage] = AsTensor(std::span(prepared.image));
   content.tensors[kLabels] = AsTensor(prepared.labels);
-  if (prepared.reference.voxels != prepared.labels) {
-    content.tensors[kReference] = AsTensor(prepared.reference.voxels);
+  if (prepared.reference_labels != prepared.labels) {
+    content.tensors[kReference] = AsTensor(prepared.reference_labels);
   }
-  content.tensors[kSample] = AsTensor(cached.stored_sample);
-  content.metadata = {{kGrid, TextOf(prepared.grid)},
-                      {kReferenceGrid, TextOf(prepared.reference.geometry)}};
-  return WriteSealed(path, content);
+  content.tensors[kSample] = AsTensor(std::span(cached.stored_sample));
+  content.metadata = {{kDigest, prepared.digest},
+                      {kGrid, TextOf(prepared.grid)},
+                      {kReferenceGrid, TextOf(prepared.reference_grid)}};
+  return content;
 }
 
+/// A case whose values stay in `file`.
+class MappedCase {
+ public:
+  explicit MappedCase(SafetensorsFile file)
+      : file_(std::make_shared<SafetensorsFile>(std::move(file))) {
+    file_->CloseDescriptor();
+  }
+
+  std::span<const float> Values(const std::string& name) const {
+    return file_->shapes().contains(name) ? file_->Values(name) : std::span<const float>();
+  }
+  SharedValues<float> Image() const { return {Values(kImage), file_}; }
+
+  /// Fewer where there are not as many.
+  SharedValues<std::uint8_t> Labels(const std::string& name, std::int64_t voxels) const {
+    const std::span<const float> values = Values(name);
+    const auto* const bytes = reinterpret_cast<const std::uint8_t*>(values.data());
+    return {std::span(bytes, std::min(values.size_bytes(), static_cast<std::size_t>(voxels))),
+            file_};
+  }
+  bool Has(const std::string& name) const { return file_->shapes().contains(name); }
+
+  std::string Text(const std::string& key) const {
+    const auto found = file_->metadata().find(key);
+    return found == file_->metadata().end() ? "" : found->second;
+  }
+
+ private:
+  std::shared_ptr<SafetensorsFile> file_;
+};
+
 absl::StatusOr<CachedCase> Read(const fs::path& path) {
-  ASSIGN_OR_RETURN(SealedTensors content, ReadSealed(path));
+  ASSIGN_OR_RETURN(SafetensorsFile file, OpenSealed(path));
+  const MappedCase mapped(std::move(file));
   CachedCase cached;
   PreparedCase& prepared = cached.prepared;
-  prepared.image = std::move(content.tensors[kImage].values);
-  prepared.labels = LabelsOf(content.tensors[kLabels]);
-  prepared.reference.voxels = content.tensors.contains(kReference)
-                                  ? LabelsOf(content.tensors[kReference])
-                                  : prepared.labels;
-  cached.stored_sample = std::move(content.tensors[kSample].values);
-  if (!ReadGeometryText(content.metadata[kGrid], prepared.grid) ||
-      !ReadGeometryText(content.metadata[kReferenceGrid], prepared.reference.geometry)) {
+  if (!ReadGeometryText(mapped.Text(kGrid), prepared.grid) ||
+      !ReadGeometryText(mapped.Text(kReferenceGrid), prepared.reference_grid)) {
     return absl::DataLossError(
         fmt::format("{} does not say where its voxels lie", path.filename().string()));
   }
+  prepared.digest = mapped.Text(kDigest);
+  prepared.image = mapped.Image();
+  prepared.labels = mapped.Labels(kLabels, prepared.grid.voxels());
+  prepared.reference_labels = mapped.Labels(mapped.Has(kReference) ? kReference : kLabels,
+                                            prepared.reference_grid.voxels());
+  const std::span<const float> sample = mapped.Values(kSample);
+  cached.stored_sample.assign(sample.begin(), sample.end());
   return cached;
 }
 
 }  // namespace
 
-PreparedCache::PreparedCache(fs::path folder, std::function<void(const absl::Status&)> on_trouble)
-    : folder_(std::move(folder)), on_trouble_(std::move(on_trouble)) {}
+PreparedCache::PreparedCache(fs::path folder, std::int64_t spare_bytes,
+                             std::function<void(const absl::Status&)> on_trouble)
+    : folder_(std::move(folder)), spare_bytes_(spare_bytes), on_trouble_(std::move(on_trouble)) {}
 
 fs::path PreparedCache::PathOf(const CaseFiles& files, const Study& study) {
   const absl::StatusOr<std::string> key = KeyOf(files, study);
@@ -176,21 +215,49 @@ std::optional<CachedCase> PreparedCache::Find(const CaseFiles& files, const Stud
   return *std::move(cached);
 }
 
-void PreparedCache::Keep(const CaseFiles& files, const Study& study, const CachedCase& cached) {
-  if (full_) return;
-  const fs::path path = PathOf(files, study);
-  if (path.empty()) return;
+absl::Status PreparedCache::Write(const fs::path& path, const CachedCase& cached) const {
   std::error_code error;
   fs::create_directories(folder_, error);
   // They are patients' images.
   if (!error) fs::permissions(folder_, fs::perms::owner_all, error);
-  const absl::Status written =
-      error ? FileError("cannot make the folder", folder_.string(), error) : Write(path, cached);
-  if (written.ok()) return;
-  full_ = true;
-  on_trouble_(absl::Status(written.code(),
-                           fmt::format("{}; cases are prepared anew at each start of this client",
-                                       std::string(written.message()))));
+  if (error) return FileError("cannot make the folder", folder_.string(), error);
+  const SealedTensors content = ContentOf(cached);
+  std::int64_t bytes = 0;
+  for (const auto& [name, tensor] : content.tensors) {
+    bytes += static_cast<std::int64_t>(tensor.values.size() * sizeof(float));
+  }
+  ASSIGN_OR_RETURN(const std::int64_t free_bytes, FreeDiskBytes(folder_));
+  if (free_bytes < bytes + spare_bytes_) {
+    return absl::ResourceExhaustedError(fmt::format(
+        "{} has {:.1f} MB free, and a prepared case takes {:.1f} MB beside {:.1f} MB that "
+        "a round's models need",
+        folder_.string(), InMb(free_bytes), InMb(bytes), InMb(spare_bytes_)));
+  }
+  return WriteSealed(path, content);
+}
+
+CachedCase PreparedCache::Keep(const CaseFiles& files, const Study& study, CachedCase cached) {
+  if (full_) return cached;
+  const fs::path path = PathOf(files, study);
+  if (path.empty()) return cached;
+  cached.prepared.digest = TrainingDigest(cached.prepared);
+  const absl::Status written = Write(path, cached);
+  if (!written.ok()) {
+    full_ = true;
+    on_trouble_(absl::Status(
+        written.code(),
+        fmt::format("{}; the cases that are not kept stay in memory, and are prepared anew at each "
+                    "start of this client",
+                    std::string(written.message()))));
+    return cached;
+  }
+  absl::StatusOr<CachedCase> kept = Read(path);
+  if (!kept.ok()) {
+    on_trouble_(kept.status());
+    return cached;
+  }
+  kept->prepared.cohort = files.cohort;
+  return *std::move(kept);
 }
 
 void PreparedCache::RemoveOthers() const {

@@ -12,6 +12,7 @@
 #include "client/commands/study_choice.h"
 #include "client/commands/study_summary.h"
 #include "client/federation/connection_failure.h"
+#include "client/state_folder.h"
 #include "client/study_cohort.h"
 #include "common/process/resources.h"
 #include "common/status/status_macros.h"
@@ -122,8 +123,9 @@ void CheckMachine(const ClientConfig& config, Findings& findings) {
   }
   findings.Fine("memory", fmt::format("{} free", Gibibytes(AvailableMemoryBytes())));
   const absl::StatusOr<std::int64_t> disk = FreeDiskBytes(config.state);
-  if (!disk.ok()) {
-    findings.Fail("disk", disk.status());
+  const absl::Status writable = SiteStateFolder(config.state).TryToWrite();
+  if (!disk.ok() || !writable.ok()) {
+    findings.Fail("disk", disk.ok() ? writable : disk.status());
   } else if (*disk < kWarnDiskBytes) {
     findings.Warn("disk", fmt::format("{} free for {}; a study needs twice its model",
                                       Gibibytes(*disk), config.state.string()));
@@ -194,7 +196,9 @@ void CheckStudy(const ClientConfig& config, const OfferedStudy& offered, Finding
   if (!trainer.ok()) return findings.Fail("device", trainer.status());
   findings.Fine("device", (*trainer)->device_name());
   findings.Fine(what, words);
-  const std::int64_t needed = EstimateCohortMemory(*cases, *study) + (*trainer)->memory_bytes();
+  const CasePlace place = config.cache_cases ? CasePlace::kMapped : CasePlace::kMemory;
+  const std::int64_t needed =
+      EstimateCohortMemory(*cases, *study, place) + (*trainer)->memory_bytes();
   const absl::Status memory = CheckMemory(fmt::format("study {}", study->name), needed);
   if (!memory.ok()) return findings.Fail("memory", memory);
   findings.Fine("memory", fmt::format("study {} needs about {}", study->name, Gibibytes(needed)));

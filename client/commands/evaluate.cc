@@ -49,8 +49,8 @@ absl::StatusOr<std::vector<LabelScore>> ScoreCase(const CaseFiles& files, const 
   ASSIGN_OR_RETURN(const LoadedCase loaded, LoadCase(files, study));
   ASSIGN_OR_RETURN(const PreparedCase prepared, PrepareCase(loaded, files, study));
   ASSIGN_OR_RETURN(const LabelMap predicted, trainer.Predict(weights, prepared));
-  return ScoreLabels(prepared.reference, predicted, static_cast<std::int64_t>(study.labels.size()),
-                     options);
+  return ScoreLabels(prepared.Reference(), predicted,
+                     static_cast<std::int64_t>(study.labels.size()), options);
 }
 
 }  // namespace

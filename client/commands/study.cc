@@ -85,7 +85,8 @@ std::string SentWords(const CohortDeclaration& declaration) {
 /// Prints what the study takes here. Errors: RESOURCE_EXHAUSTED this site's memory cannot hold it,
 /// with both numbers.
 absl::Status CheckMemoryOf(const ClientConfig& config, const Study& study, const SiteCases& cases) {
-  const std::int64_t cases_bytes = EstimateCohortMemory(cases, study);
+  const std::int64_t cases_bytes = EstimateCohortMemory(
+      cases, study, config.cache_cases ? CasePlace::kMapped : CasePlace::kMemory);
   std::int64_t training_bytes = 0;
   if (!study.planning.has_value()) {
     ASSIGN_OR_RETURN(const auto trainer, MakeDeviceTrainer(study, config.device));
@@ -105,8 +106,14 @@ bool AskYesNo(const std::string& question) {
   return answer == "y" || answer == "Y" || answer == "yes";
 }
 
-/// Shows each refused case; this is the site's own terminal.
+/// What the site should look at before it approves; this is its own terminal.
 void PrintRefused(const StudyCohort& cohort) {
+  for (const std::string& label : cohort.missing_labels) {
+    fmt::print(
+        stderr,
+        "  label {} is in none of this site's training cases; it is learnt from other sites\n",
+        Printable(label));
+  }
   for (const RefusedCase& refused : cohort.refused) {
     fmt::print(stderr, "  refused {}: {}\n", Printable(refused.name), Printable(refused.reason));
   }
@@ -178,9 +185,10 @@ absl::Status ApproveStudy(const ClientConfig& config, const std::string& name, b
   RETURN_IF_ERROR(CheckMemoryOf(config, study, cases));
 
   const std::filesystem::path prepared = SiteStateFolder(config.state).PreparedCases(name);
-  PreparedCache cache(prepared, [](const absl::Status& trouble) {
-    fmt::print(stderr, "  {}\n", std::string(trouble.message()));
-  });
+  PreparedCache cache(prepared, SiteStateFolder::RoundBytes(study),
+                      [](const absl::Status& trouble) {
+                        fmt::print(stderr, "  {}\n", std::string(trouble.message()));
+                      });
   // Copies of scans stay only for a study that this site takes part in.
   absl::Cleanup forget_cases = [&prepared] {
     std::error_code ignored;

@@ -115,7 +115,7 @@ absl::StatusOr<LabelMap> Predictor::Predict(const PreparedCase& prepared,
   return WithoutExceptions(
       "predicting on " + device_name(), kForLessMemory, [&]() -> absl::StatusOr<LabelMap> {
         state_->device.Prepare();
-        ScoreLabels labels(prepared.grid, prepared.reference.geometry, state_->study.classes());
+        ScoreLabels labels(prepared.grid, prepared.reference_grid, state_->study.classes());
         const std::int64_t slice = prepared.grid.size[0] * prepared.grid.size[1];
         RETURN_IF_ERROR(state_->Slide(prepared, control,
                                       [&](std::int64_t /*z*/, std::span<const float> scores) {

@@ -46,7 +46,7 @@ class Predictor {
   Predictor& operator=(Predictor&&) noexcept;
   ~Predictor();
 
-  /// Arg-max labels of one case in its own canonical grid (reference.geometry).
+  /// Arg-max labels of one case in its own canonical grid (reference_grid).
   /// Errors: INVALID_ARGUMENT an image that is not of prepared.grid; DATA_LOSS scores that are not
   ///         finite; CANCELLED; RESOURCE_EXHAUSTED out of (GPU) memory.
   absl::StatusOr<LabelMap> Predict(const PreparedCase& prepared,

@@ -107,6 +107,12 @@ void CheckpointKeeper::SetAside(const absl::Status& reason) {
                   error ? "it cannot be renamed" : "set aside as " + aside.filename().string())));
 }
 
+std::string CheckpointKeeper::LastGood() const {
+  if (kept_steps_ == 0)
+    return "none of its weights were kept; the model that it began with is as it was";
+  return fmt::format("the weights after {} steps are kept in {}", kept_steps_, plan_.file.string());
+}
+
 std::optional<TrainingState> CheckpointKeeper::Resume() {
   std::error_code ignored;
   if (plan_.file.empty() || !fs::exists(plan_.file, ignored)) return std::nullopt;
@@ -135,10 +141,8 @@ void CheckpointKeeper::Keep(std::int64_t steps_done, const std::function<Trainin
   const absl::Status written = WriteCheckpoint(plan_.file, Task(), state());
   last_ = Clock::now();
   pause_ = std::max<Clock::duration>(kShortestPause, kTimeShare * (last_ - start));
-  if (written.ok()) {
-    kept_steps_ = steps_done;
-    return;
-  }
+  if (written.ok()) kept_steps_ = steps_done;
+  if (std::exchange(cannot_write_, !written.ok()) || written.ok()) return;
   Tell(absl::Status(written.code(),
                     fmt::format("{}; training goes on, and a client that is killed now starts "
                                 "again after {} steps",

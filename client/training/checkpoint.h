@@ -20,7 +20,8 @@ struct CheckpointPlan {
   std::int64_t every_steps = 0;     ///< 0: as often as takes less than 2 % of the time.
   /// Called before the first step when training goes on from the file.
   std::function<void(std::int64_t steps_done)> on_resumed = {};
-  /// Called when a file is set aside and when one cannot be written: training goes on all the same.
+  /// Called when a file is set aside, and of those that cannot be written, once until one can
+  /// again: training goes on all the same.
   std::function<void(const absl::Status&)> on_trouble = {};
 };
 
@@ -63,6 +64,9 @@ class CheckpointKeeper {
   /// Keeps the training now, unless it has just been kept: it will be interrupted.
   void Keep(std::int64_t steps_done, const std::function<TrainingState()>& state);
 
+  /// "the weights after STEPS steps are kept in FILE", or that none are.
+  std::string LastGood() const;
+
  private:
   using Clock = std::chrono::steady_clock;
 
@@ -73,9 +77,10 @@ class CheckpointKeeper {
   const CheckpointPlan& plan_;
   std::function<std::string()> make_task_;
   std::string task_;
-  std::int64_t kept_steps_ = 0;  ///< What the file holds.
-  Clock::time_point last_;       ///< When the last file was written, or training began.
-  Clock::duration pause_;        ///< Until the next one.
+  std::int64_t kept_steps_ = 0;  ///< What the file holds; 0: there is none.
+  bool cannot_write_ = false;
+  Clock::time_point last_;  ///< When the last file was written, or training began.
+  Clock::duration pause_;   ///< Until the next one.
 };
 
 }  // namespace isoscan

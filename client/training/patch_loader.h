@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -32,11 +33,16 @@ class PatchLoader {
 
   /// The batch of the next step; call at most `end` - `first` times. Throws what making it threw.
   Batch Next() {
+    const auto start = std::chrono::steady_clock::now();
     Batch batch = coming_.front().get();
+    waited_ += std::chrono::steady_clock::now() - start;
     coming_.pop_front();
     Order();
     return batch;
   }
+
+  /// How long Next() has waited in all for batches that were not ready.
+  std::chrono::duration<double> waited() const { return waited_; }
 
  private:
   void Order() {
@@ -48,6 +54,7 @@ class PatchLoader {
   const std::function<Batch(std::int64_t step)> make_;
   std::int64_t next_;
   std::int64_t end_;
+  std::chrono::duration<double> waited_{0};
   std::deque<std::future<Batch>> coming_;  ///< Of the steps before next_.
 };
 

@@ -24,7 +24,7 @@ Triple SizeOf(const PreparedCase& prepared) {
 std::int64_t VoxelsOf(const Triple& size) { return size[0] * size[1] * size[2]; }
 
 /// Every voxel of each label that occurs, thinned to an even choice.
-std::vector<std::vector<std::uint32_t>> ForegroundOf(const std::vector<std::uint8_t>& labels) {
+std::vector<std::vector<std::uint32_t>> ForegroundOf(std::span<const std::uint8_t> labels) {
   std::array<std::vector<std::uint32_t>, 256> by_label;
   for (std::size_t voxel = 0; voxel < labels.size(); ++voxel) {
     if (labels[voxel] != 0) by_label[labels[voxel]].push_back(static_cast<std::uint32_t>(voxel));

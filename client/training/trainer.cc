@@ -111,10 +111,6 @@ absl::Status CheckCase(const PreparedCase& prepared, std::size_t index, std::int
   return absl::OkStatus();
 }
 
-std::string_view BytesOf(const void* values, std::size_t bytes) {
-  return {static_cast<const char*>(values), bytes};
-}
-
 /// SHA-256 of all that the result of a task depends on. `study` is known by its text.
 std::string DigestOf(const Study& study, const std::string& device, const TrainerOptions& options,
                      const NamedTensors& weights, std::span<const PreparedCase> cases,
@@ -134,14 +130,12 @@ std::string DigestOf(const Study& study, const std::string& device, const Traine
     }
     digest.Update(EncodeSafetensorsHeader(ShapesOf(*tensors), {}));
     for (const auto& [name, tensor] : *tensors) {
-      digest.Update(BytesOf(tensor.values.data(), tensor.values.size() * sizeof(float)));
+      digest.Update({reinterpret_cast<const char*>(tensor.values.data()),
+                     tensor.values.size() * sizeof(float)});
     }
   }
   for (const PreparedCase& prepared : cases) {
-    const auto& size = prepared.grid.size;
-    digest.Update(fmt::format("\ncase {} {} {}\n", size[0], size[1], size[2]));
-    digest.Update(BytesOf(prepared.image.data(), prepared.image.size() * sizeof(float)));
-    digest.Update(BytesOf(prepared.labels.data(), prepared.labels.size()));
+    digest.Update(prepared.digest.empty() ? TrainingDigest(prepared) : prepared.digest);
   }
   return std::move(digest).Finish();
 }
@@ -161,23 +155,26 @@ std::vector<torch::Tensor> InOrder(const torch::nn::Module& network, const Named
   return tensors;
 }
 
+absl::Status NotFinite(std::string_view what, double value, std::int64_t step,
+                       const TrainingPlan& plan, const CheckpointKeeper& checkpoints) {
+  return absl::DataLossError(
+      fmt::format("the {} is {} at step {}, so training stopped: {}. A lower learning_rate than {} "
+                  "may help, and so may a model that has not gone astray already: tell the "
+                  "coordinator",
+                  what, std::isnan(value) ? "not a number" : "infinite", step,
+                  checkpoints.LastGood(), plan.learning_rate));
+}
+
 /// A guess of how long a task's digest and its first checkpoint take, on the slow side.
-std::chrono::duration<double> ExpectedWrite(const NamedTensors& weights,
-                                            std::span<const PreparedCase> cases,
-                                            const TrainingPlan& plan) {
+std::chrono::duration<double> ExpectedWrite(const NamedTensors& weights, const TrainingPlan& plan) {
   constexpr double kDiskBytesPerSecond = 1e8;
   constexpr double kHashBytesPerSecond = 4e8;
   double values = 0;
   for (const auto& [name, tensor] : weights) values += static_cast<double>(tensor.values.size());
   const double copies = plan.optimizer == TrainingPlan::Optimizer::kAdamW ? 3 : 2;
-  double case_bytes = 0;
-  for (const PreparedCase& prepared : cases) {
-    case_bytes += static_cast<double>(prepared.image.size() * sizeof(float)) +
-                  static_cast<double>(prepared.labels.size());
-  }
   const double state_bytes = values * copies * sizeof(float);
   return std::chrono::duration<double>(state_bytes / kDiskBytesPerSecond +
-                                       (state_bytes + case_bytes) / kHashBytesPerSecond);
+                                       state_bytes / kHashBytesPerSecond);
 }
 
 }  // namespace
@@ -242,7 +239,7 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
 
   CheckpointKeeper checkpoints(
       task.checkpoint, [&] { return DigestOf(study, device.name, options, weights, cases, task); },
-      ExpectedWrite(weights, cases, plan));
+      ExpectedWrite(weights, plan));
   double loss_sum = 0;
   std::int64_t done = 0;
   ASSIGN_OR_RETURN(const std::optional<TrainingState> kept, Resume(checkpoints));
@@ -290,16 +287,9 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
       return loss.status();
     }
     const double value = *loss;
-    if (!std::isfinite(value)) {
-      return absl::DataLossError(
-          fmt::format("the loss is {} at step {}; lower learning_rate, or check the global model",
-                      value, step));
-    }
+    if (!std::isfinite(value)) return NotFinite("loss", value, step, plan, checkpoints);
     norm = optimizer.Step(LearningRate(plan, step, task.total_steps));
-    if (!std::isfinite(norm)) {
-      return absl::DataLossError(
-          fmt::format("the gradient's norm is {} at step {}; lower learning_rate", norm, step));
-    }
+    if (!std::isfinite(norm)) return NotFinite("gradient's norm", norm, step, plan, checkpoints);
     loss_sum += value;
     ++done;
     if (observe) observe(step, value);
@@ -308,7 +298,8 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
   return TrainingResult{
       .weights = WeightsOf(*network),
       .mean_loss = loss_sum / static_cast<double>(std::max<std::int64_t>(1, task.steps)),
-      .steps = task.steps};
+      .steps = task.steps,
+      .seconds_waiting = loader.waited().count()};
 }
 
 absl::Status Trainer::State::Share(const NamedTensors& weights, std::span<const PreparedCase> cases,

@@ -40,6 +40,7 @@ struct TrainingResult {
   NamedTensors weights;
   double mean_loss = 0;  ///< Over the steps of this task.
   std::int64_t steps = 0;
+  double seconds_waiting = 0;  ///< For patches, of all steps that this process did.
 };
 
 class ProcessGroup;
@@ -99,7 +100,7 @@ class Trainer {
   absl::StatusOr<std::vector<float>> Scores(const NamedTensors& weights,
                                             const PreparedCase& prepared);
 
-  /// Arg-max labels of one case in its own canonical grid (reference.geometry): Scores resampled
+  /// Arg-max labels of one case in its own canonical grid (reference_grid): Scores resampled
   /// back.
   absl::StatusOr<LabelMap> Predict(const NamedTensors& weights, const PreparedCase& prepared);
 

@@ -423,6 +423,10 @@ absl::Status SafetensorsFile::Read(std::string_view name, std::int64_t first,
   return absl::OkStatus();
 }
 
+void SafetensorsFile::CloseDescriptor() {
+  close(std::exchange(mapping_->descriptor, -1));  // The mapping does not need it.
+}
+
 NamedTensors SafetensorsFile::ReadAll() const {
   NamedTensors tensors;
   for (const auto& [name, shape] : shapes()) {

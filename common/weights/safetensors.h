@@ -66,6 +66,10 @@ class SafetensorsFile {
   /// Errors: DATA_LOSS when the file has become shorter or the disk fails.
   absl::Status Read(std::string_view name, std::int64_t first, std::span<float> values) const;
 
+  /// From now on Values() alone may be called: for programs that hold more files than a process may
+  /// open.
+  void CloseDescriptor();
+
   /// Every tensor, copied.
   NamedTensors ReadAll() const;
 

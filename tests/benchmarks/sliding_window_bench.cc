@@ -69,6 +69,7 @@ PreparedCase MiddleOf(const std::string& path, const std::array<std::int64_t, 3>
     first[axis] = (whole[axis] - middle.grid.size[axis]) / 2;
     if (first[axis] < 0) Fail(fmt::format("{} is smaller than that", path));
   }
+  std::vector<float> image;
   double sum = 0;
   double square = 0;
   for (std::int64_t z = 0; z < size[0]; ++z) {
@@ -76,19 +77,20 @@ PreparedCase MiddleOf(const std::string& path, const std::array<std::int64_t, 3>
       const std::int64_t row = ((first[2] + z) * whole[1] + first[1] + y) * whole[0] + first[0];
       for (std::int64_t x = 0; x < size[2]; ++x) {
         const float value = head.voxels[static_cast<std::size_t>(row + x)];
-        middle.image.push_back(value);
+        image.push_back(value);
         sum += value;
         square += static_cast<double>(value) * static_cast<double>(value);
       }
     }
   }
-  const auto voxels = static_cast<double>(middle.image.size());
+  const auto voxels = static_cast<double>(image.size());
   const double mean = sum / voxels;
   const double deviation = std::sqrt(square / voxels - mean * mean);
-  for (float& value : middle.image) {
+  for (float& value : image) {
     value = static_cast<float>((static_cast<double>(value) - mean) / deviation);
   }
-  middle.reference.geometry = middle.grid;
+  middle.image = std::move(image);
+  middle.reference_grid = middle.grid;
   return middle;
 }
 

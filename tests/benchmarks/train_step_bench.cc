@@ -61,12 +61,16 @@ PreparedCase NoiseFor(const Study& study) {
   PreparedCase noise;
   const Triple& patch = study.training.patch_size;
   noise.grid.size = {patch[2] * 11 / 10, patch[1] * 11 / 10, patch[0] * 11 / 10};
-  noise.reference.geometry = noise.grid;
+  noise.reference_grid = noise.grid;
   RandomStream random(1, "noise");
+  std::vector<float> image;
+  std::vector<std::uint8_t> labels;
   for (std::int64_t i = 0; i < noise.grid.voxels(); ++i) {
-    noise.image.push_back(static_cast<float>(random.Normal()));
-    noise.labels.push_back(static_cast<std::uint8_t>(i % 5 == 0));
+    image.push_back(static_cast<float>(random.Normal()));
+    labels.push_back(static_cast<std::uint8_t>(i % 5 == 0));
   }
+  noise.image = std::move(image);
+  noise.labels = std::move(labels);
   return noise;
 }
 

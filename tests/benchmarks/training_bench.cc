@@ -7,6 +7,8 @@
 // cut and augmented beside it as in training. A way's name in, its median over three steps out; two
 // steps go first and are not timed.
 //
+// The last number is how long the steps, of which the first has to, waited for their patches.
+//
 // `limit` is the convolutions of such a step alone in float32, layer by layer, forward and both
 // gradients; `LibTorch's convolutions` the same by LibTorch. ISOSCAN_THREADS: 2 unless it says
 // otherwise.
@@ -65,32 +67,39 @@ double Median(std::vector<double> values) {
   return *middle;
 }
 
-Run Train(TrainingPlan::Precision precision) {
-  const Study study = Plan(precision);
+Run Train(TrainingPlan::Precision precision, TrainingPlan::Augmentation augmentation) {
+  Study study = Plan(precision);
+  study.training.augmentation = augmentation;
   PreparedCase noise;
   noise.grid.size = {44, 60, 44};
-  noise.reference.geometry = noise.grid;
+  noise.reference_grid = noise.grid;
   RandomStream random(1, "noise");
+  std::vector<float> image;
+  std::vector<std::uint8_t> labels;
   for (std::int64_t i = 0; i < noise.grid.voxels(); ++i) {
-    noise.image.push_back(static_cast<float>(random.Normal()));
-    noise.labels.push_back(static_cast<std::uint8_t>(i % 3));
+    image.push_back(static_cast<float>(random.Normal()));
+    labels.push_back(static_cast<std::uint8_t>(i % 3));
   }
+  noise.image = std::move(image);
+  noise.labels = std::move(labels);
   const std::vector<PreparedCase> cases{noise};
   Trainer trainer = Unwrap(Trainer::Create(study, "cpu", Threads()));
   const TrainingTask task{.steps = kWarm + kSteps, .total_steps = 1000, .random_stream = "x"};
   std::vector<double> steps;
   double loss = 0;
   auto before = std::chrono::steady_clock::now();
-  Unwrap(trainer.Train(InitialWeights(study), cases, task, {}, [&](std::int64_t, double value) {
-    const auto now = std::chrono::steady_clock::now();
-    steps.push_back(std::chrono::duration<double, std::milli>(now - before).count());
-    before = now;
-    loss = value;
-  }));
+  const auto trained =
+      Unwrap(trainer.Train(InitialWeights(study), cases, task, {}, [&](std::int64_t, double value) {
+        const auto now = std::chrono::steady_clock::now();
+        steps.push_back(std::chrono::duration<double, std::milli>(now - before).count());
+        before = now;
+        loss = value;
+      }));
   steps.erase(steps.begin(), steps.begin() + kWarm);
-  return {
-      .milliseconds = Median(steps),
-      .result = fmt::format(R"({{"loss": {:.4f}, "device": "{}"}})", loss, trainer.device_name())};
+  return {.milliseconds = Median(steps),
+          .result = fmt::format(
+              R"({{"loss": {:.4f}, "device": "{}", "waited for patches, ms, all steps": {:.1f}}})",
+              loss, trainer.device_name(), trained.seconds_waiting * 1e3)};
 }
 
 /// The convolutions of a step that have stride 1 and several features; the others do 3 % of its
@@ -147,12 +156,15 @@ Run Convolutions(TrainingPlan::Precision precision, bool ours) {
 
 Ways AllWays() {
   using Precision = TrainingPlan::Precision;
-  Ways ways{{"float32: step", [] { return Train(Precision::kFloat32); }},
+  using Augmentation = TrainingPlan::Augmentation;
+  Ways ways{{"float32: step", [] { return Train(Precision::kFloat32, Augmentation::kIntensity); }},
+            {"float32: step, nnU-Net's augmentation",
+             [] { return Train(Precision::kFloat32, Augmentation::kNnunet); }},
             {"limit", [] { return Convolutions(Precision::kFloat32, true); }},
             {"float32: LibTorch's convolutions",
              [] { return Convolutions(Precision::kFloat32, false); }}};
   if (CpuHasBfloat16()) {
-    ways["bfloat16: step"] = [] { return Train(Precision::kMixed); };
+    ways["bfloat16: step"] = [] { return Train(Precision::kMixed, Augmentation::kIntensity); };
     ways["bfloat16: convolutions"] = [] { return Convolutions(Precision::kMixed, true); };
     ways["bfloat16: LibTorch's convolutions"] = [] {
       return Convolutions(Precision::kMixed, false);

@@ -206,7 +206,7 @@ TEST_F(CaseOnDisk, IsPreparedHarmonisedAtThePlansSpacing) {
   EXPECT_EQ(prepared.grid, WithSpacing(loaded.labels.geometry, {0.9, 1.0, 1.5}));
   EXPECT_THAT(prepared.image, SizeIs(static_cast<std::size_t>(prepared.grid.voxels())));
   EXPECT_THAT(prepared.labels, SizeIs(static_cast<std::size_t>(prepared.grid.voxels())));
-  EXPECT_EQ(prepared.reference.voxels, loaded.labels.voxels);
+  EXPECT_EQ(prepared.reference_labels, loaded.labels.voxels);
   EXPECT_EQ(prepared.cohort, "ward");
   Volume expected = loaded.channels[0];
   ASSERT_OK(Harmonize(expected, study_.harmonization));

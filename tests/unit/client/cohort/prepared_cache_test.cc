@@ -6,6 +6,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@ namespace isoscan {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -49,8 +51,9 @@ class PreparedCacheTest : public testing::Test {
 
   /// As after a restart.
   PreparedCache Cache() {
-    return PreparedCache(
-        cache_, [this](const absl::Status& trouble) { troubles_.push_back(trouble.ToString()); });
+    return PreparedCache(cache_, spare_bytes_, [this](const absl::Status& trouble) {
+      troubles_.push_back(trouble.ToString());
+    });
   }
 
   std::vector<fs::path> Kept() const {
@@ -65,6 +68,7 @@ class PreparedCacheTest : public testing::Test {
   fs::path cache_ = folder_.path() / "prepared" / "study";
   CaseFiles files_;
   Study study_ = StudyOf({"T1w"}, {"right", "left"});
+  std::int64_t spare_bytes_ = 0;
   std::vector<std::string> troubles_;
 };
 
@@ -82,8 +86,9 @@ TEST_F(PreparedCacheTest, GivesTheCaseAsItWasPrepared) {
     EXPECT_EQ(found->prepared.image, cached.prepared.image);
     EXPECT_EQ(found->prepared.labels, cached.prepared.labels);
     EXPECT_EQ(found->prepared.grid, cached.prepared.grid);
-    EXPECT_EQ(found->prepared.reference.voxels, cached.prepared.reference.voxels);
-    EXPECT_EQ(found->prepared.reference.geometry, cached.prepared.reference.geometry);
+    EXPECT_EQ(found->prepared.reference_labels, cached.prepared.reference_labels);
+    EXPECT_EQ(found->prepared.reference_grid, cached.prepared.reference_grid);
+    EXPECT_EQ(found->prepared.digest, TrainingDigest(cached.prepared));
     EXPECT_EQ(found->prepared.cohort, "renamed");
     EXPECT_EQ(found->stored_sample, cached.stored_sample);
   }
@@ -137,6 +142,84 @@ TEST_F(PreparedCacheTest, RemovesWhatNoCaseNeedsAnyMore) {
 
   EXPECT_THAT(Kept(), SizeIs(1));
   EXPECT_TRUE(Cache().Find(files_, study_).has_value());
+}
+
+/// What this process holds that no file has, in bytes.
+std::int64_t MemoryOfItsOwn() {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("RssAnon:")) return std::stoll(line.substr(8)) * 1024;
+  }
+  return 0;
+}
+
+TEST_F(PreparedCacheTest, CasesTakeNoMemoryHoweverManyThereAre) {
+  constexpr std::int64_t kEdge = 96;
+  constexpr std::size_t kCases = 20;
+  CachedCase cached;
+  cached.prepared.grid.size = {kEdge, kEdge, kEdge};
+  cached.prepared.reference_grid = cached.prepared.grid;
+  cached.prepared.image = std::vector<float>(kEdge * kEdge * kEdge, 0.5F);
+  cached.prepared.labels = std::vector<std::uint8_t>(kEdge * kEdge * kEdge, 1);
+  cached.prepared.reference_labels = cached.prepared.labels;
+  const std::int64_t case_bytes = kEdge * kEdge * kEdge * 5;
+  Cache().Keep(files_, study_, cached);
+  PreparedCache cache = Cache();
+  const std::int64_t before = MemoryOfItsOwn();
+
+  std::vector<CachedCase> cohort;
+  for (std::size_t i = 0; i < kCases; ++i) cohort.push_back(*cache.Find(files_, study_));
+  double sum = 0;
+  for (const CachedCase& found : cohort) {
+    for (const float value : found.prepared.image) sum += value;
+    for (const std::uint8_t label : found.prepared.reference_labels) sum += label;
+  }
+
+  EXPECT_EQ(sum, kCases * kEdge * kEdge * kEdge * 1.5);
+  EXPECT_LT(MemoryOfItsOwn() - before, 3 * case_bytes) << "of " << kCases * case_bytes;
+}
+
+TEST_F(PreparedCacheTest, HoldsMoreCasesThanAProcessMayOpenFiles) {
+  Cache().Keep(files_, study_, Prepare());
+  PreparedCache cache = Cache();
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit few{.rlim_cur = 32, .rlim_max = before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+
+  std::vector<std::optional<CachedCase>> cohort;
+  for (int i = 0; i < 100; ++i) cohort.push_back(cache.Find(files_, study_));
+
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  for (const std::optional<CachedCase>& found : cohort) EXPECT_TRUE(found.has_value());
+  EXPECT_THAT(troubles_, IsEmpty());
+}
+
+TEST_F(PreparedCacheTest, GivesWhatItHasJustKeptFromItsFileAndTheCaseItselfWhereItCannot) {
+  const CachedCase cached = Prepare();
+  PreparedCache cache = Cache();
+
+  const CachedCase kept = cache.Keep(files_, study_, cached);
+
+  EXPECT_EQ(kept.prepared.image, cached.prepared.image);
+  EXPECT_NE(kept.prepared.image.data(), cached.prepared.image.data());
+  EXPECT_EQ(kept.prepared.cohort, cached.prepared.cohort);
+  EXPECT_FALSE(cache.full());
+}
+
+/// Prepared cases that took the whole disk left no room for the models: no round could begin.
+TEST_F(PreparedCacheTest, LeavesRoomOnTheDiskForOtherFiles) {
+  spare_bytes_ = static_cast<std::int64_t>(fs::space(folder_.path()).capacity);
+  const CachedCase cached = Prepare();
+  PreparedCache cache = Cache();
+
+  const CachedCase kept = cache.Keep(files_, study_, cached);
+
+  EXPECT_EQ(kept.prepared.image.data(), cached.prepared.image.data());
+  EXPECT_TRUE(cache.full());
+  EXPECT_THAT(troubles_, ElementsAre(AllOf(HasSubstr("RESOURCE_EXHAUSTED"), HasSubstr(" MB free"),
+                                           HasSubstr("stay in memory"))));
+  EXPECT_THAT(Kept(), IsEmpty());
 }
 
 TEST_F(PreparedCacheTest, WarnsOnceWhenTheDiskIsFull) {

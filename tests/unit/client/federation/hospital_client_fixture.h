@@ -101,7 +101,7 @@ class FakeTrainer final : public StudyTrainer {
   }
   absl::StatusOr<LabelMap> Predict(const NamedTensors&, const PreparedCase& prepared) override {
     ++record_.predictions;
-    return prepared.reference;
+    return prepared.Reference();
   }
   /// Background everywhere but where the harmonised intensity is high.
   absl::StatusOr<std::vector<float>> Scores(const NamedTensors&,

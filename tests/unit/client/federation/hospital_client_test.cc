@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <initializer_list>
 #include <limits>
 #include <optional>
@@ -98,16 +99,18 @@ TEST_F(HospitalClientTest, PreparesACaseOnceHoweverOftenItStarts) {
   ASSERT_OK(WriteVolume(folder_.path() / "cohort/imagesTr/case_1_0000.nii.gz", other));
   ASSERT_OK_AND_ASSIGN(const SiteCases cases, ListSiteCases(config_, study_));
   const auto prepare = [&] {
-    PreparedCache cache(config_.state / "prepared", [](const absl::Status&) {});
+    PreparedCache cache(config_.state / "prepared", 0, [](const absl::Status&) {});
     return PrepareStudyCohort(
         cases, study_, {}, [](std::int64_t, std::int64_t) {}, &cache);
   };
   ASSERT_OK_AND_ASSIGN(const StudyCohort first, prepare());
   // What is kept of a case is taken, not what its files would give.
-  PreparedCache cache(config_.state / "prepared", [](const absl::Status&) {});
+  PreparedCache cache(config_.state / "prepared", 0, [](const absl::Status&) {});
   std::optional<CachedCase> kept = cache.Find(cases.files[1], study_);
   ASSERT_TRUE(kept.has_value());
-  kept->prepared.image[5] = 77;
+  std::vector<float> image = kept->prepared.image.Copy();
+  image[5] = 77;
+  kept->prepared.image = std::move(image);
   cache.Keep(cases.files[1], study_, *kept);
 
   ASSERT_OK_AND_ASSIGN(const StudyCohort second, prepare());
@@ -116,6 +119,37 @@ TEST_F(HospitalClientTest, PreparesACaseOnceHoweverOftenItStarts) {
   EXPECT_EQ(second.training[1].image, first.training[1].image);
   EXPECT_EQ(second.held_out[1].labels, first.held_out[1].labels);
   EXPECT_EQ(second.declaration.raw.counts, first.declaration.raw.counts);
+}
+
+TEST_F(HospitalClientTest, GoesOnInMemoryWhenTheDiskIsFullAsLongAsThatIsEnough) {
+  ASSERT_OK_AND_ASSIGN(SiteCases cases, ListSiteCases(config_, study_));
+  const auto prepare = [&](std::vector<std::string>& troubles) {
+    PreparedCache cache(
+        config_.state / "prepared", static_cast<std::int64_t>(fs::space(config_.state).capacity),
+        [&](const absl::Status& trouble) { troubles.push_back(trouble.ToString()); });
+    return PrepareStudyCohort(
+        cases, study_, {}, [](std::int64_t, std::int64_t) {}, &cache);
+  };
+  std::vector<std::string> troubles;
+  ASSERT_OK_AND_ASSIGN(const StudyCohort cohort, prepare(troubles));
+  EXPECT_THAT(troubles, ElementsAre(HasSubstr("stay in memory")));
+  EXPECT_THAT(cohort.training, SizeIs(4));
+  EXPECT_EQ(cohort.declaration.training_cases, 4);
+  EXPECT_TRUE(cohort.missing_labels.empty());
+
+  // Of 2 TB, none of which is written.
+  const fs::path file = folder_.path() / "huge.nii";
+  ASSERT_OK(WriteVolume(file, Ramp(8)));
+  const std::vector<std::int16_t> size{10'000, 10'000, 5'000};
+  std::fstream(file, std::ios::in | std::ios::out | std::ios::binary)
+      .seekp(42)
+      .write(reinterpret_cast<const char*>(size.data()), 6);
+  fs::resize_file(file, 352 + std::uintmax_t{4} * 10'000 * 10'000 * 5'000);
+  cases.files[4].images = {file};
+  EXPECT_THAT(prepare(troubles), StatusIs(absl::StatusCode::kResourceExhausted,
+                                          HasSubstr("the disk takes no more prepared cases")));
+  EXPECT_LT(EstimateCohortMemory(cases, study_, CasePlace::kMapped),
+            EstimateCohortMemory(cases, study_, CasePlace::kMemory));
 }
 
 TEST_F(HospitalClientTest, KeepsPreparedCasesUntilTheStudyIsOverUnlessToldNotTo) {
@@ -140,8 +174,7 @@ TEST_F(HospitalClientTest, NeedsMoreThanOneCaseAndSaysSo) {
   session_.Ask({Assignment(Kind::kTrain, 1)});
 
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument,
-                              AllOf(HasSubstr("holds out 1 of this site's 1 cases"),
-                                    HasSubstr("both sides need at least one"))));
+                              HasSubstr("this site has one case, and two are the fewest")));
   EXPECT_THAT(training_.tasks, IsEmpty());
 }
 
@@ -155,6 +188,10 @@ TEST_F(HospitalClientTest, TrainsOnCasesThatLackALabel) {
 
   ASSERT_OK(Run());
 
+  ASSERT_OK_AND_ASSIGN(const SiteCases cases, ListSiteCases(config_, study_));
+  ASSERT_OK_AND_ASSIGN(const StudyCohort cohort,
+                       PrepareStudyCohort(cases, study_, {}, [](std::int64_t, std::int64_t) {}));
+  EXPECT_THAT(cohort.missing_labels, ElementsAre("blob"));
   ASSERT_THAT(session_.updates, SizeIs(1));
   EXPECT_EQ(session_.updates[0].training_cases, 4);
   EXPECT_EQ(session_.updates[0].model_scores[0].labels[0].reference_voxels, 0);
@@ -460,8 +497,8 @@ TEST_F(HospitalClientTest, DeclaresTheFingerprintOfADraftAndNothingElseOfItsCase
     EXPECT_EQ(size.ValueAt(0), 8);
   }
   EXPECT_THAT(cohort.training[0].image, IsEmpty()) << "no case stays in memory";
-  EXPECT_LT(EstimateCohortMemory(cases, study_),
-            EstimateCohortMemory(cases, *ParseStudy(kStudyText, "study.toml")));
+  EXPECT_LT(EstimateCohortMemory(cases, study_, CasePlace::kMemory),
+            EstimateCohortMemory(cases, *ParseStudy(kStudyText, "study.toml"), CasePlace::kMemory));
 }
 
 TEST_F(HospitalClientTest, DeclaresOfADraftOnlyTheNumberOfFewCases) {
@@ -828,6 +865,18 @@ TEST_F(HospitalClientTest, RunsOncePerStateFolder) {
 
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition,
                               HasSubstr("another isoscan-client runs on")));
+}
+
+TEST_F(HospitalClientTest, SaysThatItsStateFolderCannotBeWrittenTo) {
+  EXPECT_OK(SiteStateFolder(config_.state).TryToWrite());
+  EXPECT_EQ(std::distance(fs::directory_iterator(config_.state), fs::directory_iterator()), 1)
+      << "something was left beside `approved`";
+  config_.state = folder_.path() / "cohort" / "dataset.json" / "state";
+
+  const auto named = StatusIs(absl::StatusCode::kNotFound,
+                              HasSubstr("Not a directory; `state` in client.toml says where"));
+  EXPECT_THAT(SiteStateFolder(config_.state).TryToWrite(), named);
+  EXPECT_THAT(Run(), named);
 }
 
 TEST_F(HospitalClientTest, KeepsItsStateFromOtherUsersOfTheMachine) {

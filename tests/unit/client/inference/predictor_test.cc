@@ -43,12 +43,13 @@ Study SmallStudy() {
 PreparedCase Noise(const std::array<std::int64_t, 3>& size) {
   PreparedCase noise;
   noise.grid.size = size;
-  noise.reference.geometry = noise.grid;
+  noise.reference_grid = noise.grid;
   RandomStream random(2, "noise");
+  std::vector<float> image;
   for (std::int64_t i = 0; i < 2 * noise.grid.voxels(); ++i) {
-    noise.image.push_back(
-        static_cast<float>(random.Normal() + std::sin(static_cast<double>(i) / 37)));
+    image.push_back(static_cast<float>(random.Normal() + std::sin(static_cast<double>(i) / 37)));
   }
+  noise.image = std::move(image);
   return noise;
 }
 
@@ -73,7 +74,7 @@ TEST(Predictor, ScoresAVolumeOfOneWindowAsTheNetworkDoes) {
   network->eval();
   const torch::NoGradGuard no_gradient;
   const torch::Tensor expected =
-      network(at::from_blob(noise.image.data(), {1, 2, 12, 16, 16})).front().flatten();
+      network(at::tensor(noise.image.Copy()).view({1, 2, 12, 16, 16})).front().flatten();
   ASSERT_EQ(static_cast<std::int64_t>(scores.size()), expected.numel());
   for (std::size_t i = 0; i < scores.size(); ++i) {
     ASSERT_NEAR(scores[i], expected[static_cast<std::int64_t>(i)].item<float>(), 1e-4);
@@ -83,15 +84,15 @@ TEST(Predictor, ScoresAVolumeOfOneWindowAsTheNetworkDoes) {
 TEST(Predictor, LabelsAreTheArgMaxOfItsScoresOnTheCasesOwnGrid) {
   const Study study = SmallStudy();
   PreparedCase noise = Noise({29, 25, 31});
-  noise.reference.geometry = WithSpacing(noise.grid, {0.7, 1.3, 1.9});
+  noise.reference_grid = WithSpacing(noise.grid, {0.7, 1.3, 1.9});
   ASSERT_OK_AND_ASSIGN(Predictor predictor,
                        Predictor::Create(study, InitialWeights(study), Cpu(2)));
 
   ASSERT_OK_AND_ASSIGN(const std::vector<float> scores, predictor.Scores(noise));
   ASSERT_OK_AND_ASSIGN(const LabelMap labels, predictor.Predict(noise));
 
-  const LabelMap expected = ArgMaxResampled(scores, 3, noise.grid, noise.reference.geometry);
-  EXPECT_EQ(labels.geometry, noise.reference.geometry);
+  const LabelMap expected = ArgMaxResampled(scores, 3, noise.grid, noise.reference_grid);
+  EXPECT_EQ(labels.geometry, noise.reference_grid);
   EXPECT_EQ(labels.voxels, expected.voxels);
   EXPECT_EQ(std::set<int>(labels.voxels.begin(), labels.voxels.end()), (std::set<int>{0, 1, 2}));
 }
@@ -150,7 +151,7 @@ TEST(Predictor, MirrorsAlongTheAxesThatItIsTold) {
     for (auto row = flipped.begin(); row != flipped.end(); row += 16) std::reverse(row, row + 16);
     return flipped;
   };
-  noise.image = flipped_x(noise.image);
+  noise.image = flipped_x(noise.image.Copy());
   ASSERT_OK_AND_ASSIGN(const std::vector<float> of_mirrored, predictor.Scores(noise));
   const std::vector<float> back = flipped_x(of_mirrored);
 
@@ -186,7 +187,7 @@ TEST(Predictor, SaysThatAModelsScoresAreNotFinite) {
 TEST(Predictor, RefusesAnImageThatIsNotOfItsGrid) {
   const Study study = SmallStudy();
   PreparedCase noise = Noise({16, 16, 12});
-  noise.image.pop_back();
+  noise.image = std::vector<float>(noise.image.begin(), noise.image.end() - 1);
   ASSERT_OK_AND_ASSIGN(Predictor predictor,
                        Predictor::Create(study, InitialWeights(study), Cpu(1)));
 

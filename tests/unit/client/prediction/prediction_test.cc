@@ -84,7 +84,7 @@ class Prediction : public testing::Test {
           channels_ = static_cast<std::int64_t>(prepared.image.size()) / prepared.grid.voxels();
           if (failure_.has_value() && std::ssize(seen_) == failure_->first) return failure_->second;
           if (control.observe) control.observe(1, 1);
-          LabelMap labels{.geometry = prepared.reference.geometry, .voxels = {}};
+          LabelMap labels{.geometry = prepared.reference_grid, .voxels = {}};
           for (std::int64_t i = 0; i < prepared.grid.voxels(); ++i) {
             labels.voxels.push_back(prepared.image[static_cast<std::size_t>(i)] < 0 ? 1 : 2);
           }

@@ -214,7 +214,9 @@ TEST_F(CheckpointTest, StartsAgainFromOneThatIsDamagedOrOfOtherTraining) {
   TrainingTask other_round = Task(0);
   other_round.round = 4;
   std::vector<PreparedCase> other_cases = cases;
-  other_cases[0].labels[0] = 1;
+  std::vector<std::uint8_t> other_labels = cases[0].labels.Copy();
+  other_labels[0] = 1;
+  other_cases[0].labels = std::move(other_labels);
   ASSERT_OK(train_from(whole, cases, other_round));
   EXPECT_THAT(troubles_, ElementsAre(HasSubstr("other training")));
   ASSERT_OK(train_from(whole, other_cases, Task(0)));
@@ -247,8 +249,7 @@ TEST_F(CheckpointTest, TrainingGoesOnWhenTheDiskIsFull) {
   std::signal(SIGXFSZ, on_excess);
   ASSERT_OK(result);
   EXPECT_EQ(result->weights, expected.weights);
-  EXPECT_THAT(troubles_, SizeIs(2));
-  EXPECT_THAT(troubles_.front(), AllOf(HasSubstr("RESOURCE_EXHAUSTED"), HasSubstr("goes on")));
+  EXPECT_THAT(troubles_, ElementsAre(AllOf(HasSubstr("RESOURCE_EXHAUSTED"), HasSubstr("goes on"))));
   EXPECT_TRUE(fs::is_empty(folder_.path())) << "half a file was left";
 }
 
@@ -259,9 +260,15 @@ TEST_F(CheckpointTest, HoldsTheLastGoodWeightsAfterALossThatIsNotFinite) {
   study.training.gradient_norm_limit = 1e30;
   const std::vector<PreparedCase> cases = HarmonizedPhantoms(1, study);
 
-  EXPECT_THAT(Train(study, cases, Task(1)), StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(Train(study, cases, Task(0)),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("none of its weights were kept")));
+  const auto named =
+      StatusIs(absl::StatusCode::kDataLoss,
+               AllOf(HasSubstr("is not a number at step "),
+                     HasSubstr("the weights after 1 steps are kept in " + file_.string())));
+  EXPECT_THAT(Train(study, cases, Task(1)), named);
   ASSERT_TRUE(fs::exists(file_));
-  EXPECT_THAT(Train(study, cases, Task(1)), StatusIs(absl::StatusCode::kDataLoss));
+  EXPECT_THAT(Train(study, cases, Task(1)), named);
 
   EXPECT_THAT(resumed_, SizeIs(1)) << "the file is not what training goes on from";
 }

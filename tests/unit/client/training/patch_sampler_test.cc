@@ -7,9 +7,12 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <numeric>
 #include <set>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "client/training/patch_loader.h"
 
@@ -32,8 +35,10 @@ PreparedCase NumberedCase(std::int64_t depth, std::int64_t height, std::int64_t 
   PreparedCase numbered;
   numbered.grid.size = {width, height, depth};
   const auto voxels = static_cast<std::size_t>(numbered.grid.voxels());
-  numbered.labels.assign(voxels, 0);
-  for (std::size_t i = 0; i < voxels; ++i) numbered.image.push_back(static_cast<float>(i + 1));
+  std::vector<float> image(voxels);
+  std::iota(image.begin(), image.end(), 1.0F);
+  numbered.image = std::move(image);
+  numbered.labels = std::vector<std::uint8_t>(voxels);
   return numbered;
 }
 
@@ -120,7 +125,9 @@ TEST(PatchSampler, CentresTheForcedPatchesOnALabel) {
   Study study = SmallStudy();
   study.training.foreground_fraction = 0.33;
   PreparedCase one_voxel = NumberedCase(40, 40, 40);
-  one_voxel.labels[static_cast<std::size_t>((20 * 40 + 21) * 40 + 22)] = 2;
+  std::vector<std::uint8_t> labels(one_voxel.labels.size());
+  labels[static_cast<std::size_t>((20 * 40 + 21) * 40 + 22)] = 2;
+  one_voxel.labels = std::move(labels);
   const std::vector<PreparedCase> cases{one_voxel};
   const PatchSampler sampler(study, cases, "st-marys", 1);
   const std::size_t voxels = Voxels(study.training.patch_size);
@@ -141,7 +148,9 @@ TEST(PatchSampler, CentresASinglePatchOnALabelAsOftenAsThePlanSays) {
   study.training.batch_size = 1;
   study.training.foreground_fraction = 0.5;
   PreparedCase one_voxel = NumberedCase(40, 40, 40);
-  one_voxel.labels[32'000] = 1;
+  std::vector<std::uint8_t> labels(one_voxel.labels.size());
+  labels[32'000] = 1;
+  one_voxel.labels = std::move(labels);
   const std::vector<PreparedCase> cases{one_voxel};
   const PatchSampler sampler(study, cases, "st-marys", 1);
 
@@ -158,9 +167,9 @@ TEST(PatchSampler, MirrorsImageAndLabelsTogetherOnTheDeclaredAxesOnly) {
   study.training.patch_size = {4, 6, 8};
   study.training.mirror_axes = {1, 2};
   PreparedCase whole = NumberedCase(4, 6, 8);
-  for (std::size_t i = 0; i < whole.labels.size(); ++i) {
-    whole.labels[i] = static_cast<std::uint8_t>(i % 3);
-  }
+  std::vector<std::uint8_t> labels(whole.labels.size());
+  for (std::size_t i = 0; i < labels.size(); ++i) labels[i] = static_cast<std::uint8_t>(i % 3);
+  whole.labels = std::move(labels);
   const std::vector<PreparedCase> cases{whole};
   const PatchSampler sampler(study, cases, "st-marys", 1);
 

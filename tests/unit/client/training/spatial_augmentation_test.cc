@@ -21,12 +21,16 @@ PreparedCase NoiseCase(std::int64_t channels) {
   PreparedCase noise;
   noise.grid.size = {19, 15, 13};
   RandomStream random(3, "case");
+  std::vector<float> image;
+  std::vector<std::uint8_t> labels;
   for (std::int64_t i = 0; i < channels * noise.grid.voxels(); ++i) {
-    noise.image.push_back(static_cast<float>(random.Normal()));
+    image.push_back(static_cast<float>(random.Normal()));
   }
   for (std::int64_t i = 0; i < noise.grid.voxels(); ++i) {
-    noise.labels.push_back(static_cast<std::uint8_t>((i / 3 % 5 + i / 57 + i / 700) % 4));
+    labels.push_back(static_cast<std::uint8_t>((i / 3 % 5 + i / 57 + i / 700) % 4));
   }
+  noise.image = std::move(image);
+  noise.labels = std::move(labels);
   return noise;
 }
 
@@ -79,8 +83,9 @@ Matrix3 Turned(std::size_t seed, std::optional<std::size_t> flat_axis) {
 }
 
 TEST(SamplePatch, IsLibTorchsTrilinearSamplingWithZerosAround) {
-  PreparedCase noise = NoiseCase(2);
-  const torch::Tensor image = at::from_blob(noise.image.data(), {2, 13, 15, 19});
+  const PreparedCase noise = NoiseCase(2);
+  std::vector<float> values = noise.image.Copy();
+  const torch::Tensor image = at::from_blob(values.data(), {2, 13, 15, 19});
   for (std::size_t seed = 0; seed < 5; ++seed) {
     // Partly outside from the second on.
     const PatchPlacement placement{.centre = {6.3, 7.1, 9.4 + 2.0 * static_cast<double>(seed)},
@@ -95,8 +100,9 @@ TEST(SamplePatch, IsLibTorchsTrilinearSamplingWithZerosAround) {
 }
 
 TEST(SamplePatch, GivesTheLabelOfTheGreatestInterpolatedShare) {
-  PreparedCase noise = NoiseCase(1);
-  const torch::Tensor labels = at::from_blob(noise.labels.data(), {13, 15, 19}, torch::kUInt8);
+  const PreparedCase noise = NoiseCase(1);
+  std::vector<std::uint8_t> values = noise.labels.Copy();
+  const torch::Tensor labels = at::from_blob(values.data(), {13, 15, 19}, torch::kUInt8);
   for (std::size_t seed = 0; seed < 5; ++seed) {
     const PatchPlacement placement{.centre = {6.3, 7.1, 9.4 + 2.0 * static_cast<double>(seed)},
                                    .matrix = Turned(seed, std::nullopt)};
@@ -138,7 +144,9 @@ TEST(SamplePatch, OfNoRotationIsACopy) {
 
 TEST(SamplePatch, LetsTheNearestVoxelDecideBetweenEqualShares) {
   PreparedCase two = NoiseCase(1);
-  for (std::size_t i = 0; i < two.labels.size(); ++i) two.labels[i] = i % 19 < 9 ? 3 : 2;
+  std::vector<std::uint8_t> labels(two.labels.size());
+  for (std::size_t i = 0; i < labels.size(); ++i) labels[i] = i % 19 < 9 ? 3 : 2;
+  two.labels = std::move(labels);
   // Half way between two columns of voxels: neither is nearer, and the first of the cell counts.
   const Patch half = Sample(two, 1, {.centre = {6.5, 7.5, 9}});
   const auto middle = static_cast<std::size_t>((4 * 10 + 5) * 12 + 5);

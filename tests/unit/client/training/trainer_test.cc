@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -36,7 +37,7 @@ double HeldOutDice(Trainer& trainer, const NamedTensors& weights, const Study& s
     const absl::StatusOr<LabelMap> predicted = trainer.Predict(weights, phantom);
     EXPECT_OK(predicted);
     if (!predicted.ok()) return 0;
-    for (const LabelOverlap& overlap : Overlap(phantom.reference, *predicted, 2)) {
+    for (const LabelOverlap& overlap : Overlap(phantom.Reference(), *predicted, 2)) {
       sum += overlap.dice();
     }
   }
@@ -204,7 +205,9 @@ TEST(Trainer, TrainsOnASingleCaseThatIsSmallerThanThePatchAndLacksALabel) {
   study.training.patch_size = {32, 24, 32};
   study.training.augmentation = TrainingPlan::Augmentation::kNnunet;
   std::vector<PreparedCase> cases = HarmonizedPhantoms(1, study);
-  for (std::uint8_t& label : cases[0].labels) label = label == 2 ? 0 : label;
+  std::vector<std::uint8_t> labels = cases[0].labels.Copy();
+  std::ranges::replace(labels, 2, 0);
+  cases[0].labels = std::move(labels);
   ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", kThreads));
   std::vector<double> losses;
 
@@ -214,7 +217,7 @@ TEST(Trainer, TrainsOnASingleCaseThatIsSmallerThanThePatchAndLacksALabel) {
 
   EXPECT_LT(losses.back(), losses.front() - 0.3);
   ASSERT_OK_AND_ASSIGN(const LabelMap predicted, trainer.Predict(result.weights, cases[0]));
-  const std::vector<LabelOverlap> overlap = Overlap(cases[0].reference, predicted, 2);
+  const std::vector<LabelOverlap> overlap = Overlap(cases[0].Reference(), predicted, 2);
   EXPECT_GT(overlap[0].dice(), 0.7);
 }
 
@@ -249,14 +252,14 @@ TEST(Trainer, PredictsOnTheCasesOwnGrid) {
   Study study = PhantomStudy();
   study.training.patch_size = {32, 32, 32};  // larger than the volume
   PreparedCase phantom = Harmonized(Phantom(1), study);
-  phantom.reference.geometry.size = {10, 20, 40};
-  phantom.reference.geometry.spacing_mm = {2, 1, 0.5};
-  phantom.reference.geometry.origin_mm = {0.5, 0, -0.25};
+  phantom.reference_grid.size = {10, 20, 40};
+  phantom.reference_grid.spacing_mm = {2, 1, 0.5};
+  phantom.reference_grid.origin_mm = {0.5, 0, -0.25};
   ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", 1));
 
   ASSERT_OK_AND_ASSIGN(const LabelMap labels, trainer.Predict(InitialWeights(study), phantom));
 
-  EXPECT_EQ(labels.geometry, phantom.reference.geometry);
+  EXPECT_EQ(labels.geometry, phantom.reference_grid);
   EXPECT_EQ(labels.voxels.size(), std::size_t{10 * 20 * 40});
 }
 

@@ -37,10 +37,10 @@ Study PhantomStudy() {
 PreparedCase Phantom(std::uint64_t number) {
   PreparedCase phantom;
   phantom.grid.size = {kSide, kSide, kSide};
-  phantom.reference.geometry = phantom.grid;
+  phantom.reference_grid = phantom.grid;
   const auto voxels = static_cast<std::size_t>(phantom.grid.voxels());
-  phantom.image.assign(voxels, 0.0F);
-  phantom.labels.assign(voxels, 0);
+  std::vector<float> image(voxels);
+  std::vector<std::uint8_t> labels(voxels);
 
   RandomStream random(5, "phantom", number);
   std::array<std::array<double, 3>, 2> centres{};
@@ -56,19 +56,21 @@ PreparedCase Phantom(std::uint64_t number) {
           const double dy = static_cast<double>(y) - centres[ball][1];
           const double dx = static_cast<double>(x) - centres[ball][2];
           if (dz * dz + dy * dy + dx * dx > 16) continue;
-          phantom.labels[voxel] = static_cast<std::uint8_t>(ball + 1);
+          labels[voxel] = static_cast<std::uint8_t>(ball + 1);
           value += ball == 0 ? 60 : -60;
         }
-        phantom.image[voxel] = static_cast<float>(value);
+        image[voxel] = static_cast<float>(value);
       }
     }
   }
-  phantom.reference.voxels = phantom.labels;
+  phantom.image = std::move(image);
+  phantom.labels = std::move(labels);
+  phantom.reference_labels = phantom.labels;
   return phantom;
 }
 
 PreparedCase Harmonized(PreparedCase phantom, const Study& study) {
-  Volume volume{.geometry = phantom.grid, .voxels = std::move(phantom.image)};
+  Volume volume{.geometry = phantom.grid, .voxels = phantom.image.Copy()};
   EXPECT_OK(Harmonize(volume, study.harmonization));
   phantom.image = std::move(volume.voxels);
   return phantom;
@@ -81,7 +83,9 @@ std::vector<PreparedCase> HarmonizedPhantoms(std::uint64_t count, const Study& s
 }
 
 PreparedCase AsScannedBy(PreparedCase phantom, double scale, double bias) {
-  for (float& value : phantom.image) value = static_cast<float>(scale * value + bias);
+  std::vector<float> image = phantom.image.Copy();
+  for (float& value : image) value = static_cast<float>(scale * value + bias);
+  phantom.image = std::move(image);
   return phantom;
 }
 

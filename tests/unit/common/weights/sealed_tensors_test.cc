@@ -31,6 +31,20 @@ TEST(SealedTensors, ComeBackAsTheyWere) {
   EXPECT_EQ(content.metadata, Content().metadata);
 }
 
+TEST(SealedTensors, StayInTheirFileWhereThatIsOpened) {
+  const TemporaryDirectory folder;
+  SealedTensors content = Content();
+  content.tensors["c"].values.assign(1'000'000, 0.25F);  // More than is hashed at once.
+  content.tensors["c"].shape = {1000, 1000};
+  ASSERT_OK(WriteSealed(folder.path() / "kept", content));
+
+  ASSERT_OK_AND_ASSIGN(SafetensorsFile file, OpenSealed(folder.path() / "kept"));
+  file.CloseDescriptor();
+
+  EXPECT_EQ(file.ReadAll(), content.tensors);
+  EXPECT_EQ(file.metadata().at("step"), "7");
+}
+
 TEST(SealedTensors, AreRefusedWithAnyBitChangedOrMissing) {
   const TemporaryDirectory folder;
   const std::filesystem::path file = folder.path() / "kept";
