@@ -104,14 +104,14 @@ absl::Status Predict(const PredictRequest& request, std::stop_token stop) {
   ASSIGN_OR_RETURN(prediction.model_sha256, Sha256OfFile(request.model));
   prediction.dicom_seg = request.dicom_seg;
   if (request.mirror) prediction.mirror_axes = study.training.mirror_axes;
-  prediction.network_bytes = EstimateNetworkMemory(study);
+  const ClientConfig::Device device = request.device.value_or(config.device);
+  prediction.threads = device.threads > 0 ? device.threads : AvailableCores();
+  prediction.network_bytes = EstimateNetworkMemory(study, WindowsAtOnce(study, prediction.threads));
   RETURN_IF_ERROR(
       CheckMemory(fmt::format("predicting by study {}", study.name), prediction.network_bytes));
-  const ClientConfig::Device device = request.device.value_or(config.device);
   ASSIGN_OR_RETURN(Predictor predictor,
                    Predictor::Create(study, weights, device.name, device.threads));
   prediction.device = predictor.device_name();
-  prediction.threads = device.threads > 0 ? device.threads : AvailableCores();
 
   Bars bars;
   const PredictionObserver observer{

@@ -24,9 +24,10 @@ namespace {
 constexpr char kForLessMemory[] = "close other programs, or use a machine with more of it";
 
 /// A GPU is not full with one window; on a CPU what lies between two layers stays in the cache for
-/// longer with one (docs/performance.md).
+/// longer with one (docs/performance.md), and every thread has its own.
 constexpr std::int64_t kWindowsOnGpu = 8;
 constexpr std::int64_t kWindowsOnCpu = 1;
+constexpr std::int64_t kMostBytesOfWindows = 2LL << 30U;
 
 Triple SizeOf(const Geometry& grid) { return {grid.size[2], grid.size[1], grid.size[0]}; }
 
@@ -45,6 +46,29 @@ absl::Status CheckImage(const PreparedCase& prepared, std::int64_t channels) {
   return absl::InvalidArgumentError(
       fmt::format("the case holds {} values, expected {} channels of {} x {} x {} voxels", given,
                   channels, prepared.grid.size[2], prepared.grid.size[1], prepared.grid.size[0]));
+}
+
+bool ComputesInHalf(const Study& study) {
+  return study.training.precision == TrainingPlan::Precision::kMixed && CpuHasBfloat16();
+}
+
+/// What a window in work takes at most.
+std::int64_t WindowBytes(const Study& study) {
+  std::int64_t skips = 0;    // of the encoder, until the decoder has come back to them
+  std::int64_t largest = 0;  // of a level
+  Triple size = study.training.patch_size;
+  for (std::size_t s = 0; s < study.network.stages(); ++s) {
+    for (std::size_t axis = 0; axis < 3; ++axis) size[axis] /= study.network.strides[s][axis];
+    const std::int64_t values = study.network.features[s] * size[0] * size[1] * size[2];
+    skips += values;
+    largest = std::max(largest, values);
+  }
+  const Triple& patch = study.training.patch_size;
+  const std::int64_t window = patch[0] * patch[1] * patch[2];
+  // Beside the skips, what comes up, both joined, and a convolution's input and output in its own
+  // order of memory. Inputs and scores wait for their turn.
+  return (ComputesInHalf(study) ? 2 : 4) * (skips + 7 * largest) +
+         8 * window * (Channels(study) + 2 * study.classes());
 }
 
 }  // namespace
@@ -74,14 +98,16 @@ absl::Status Predictor::State::Slide(const PreparedCase& prepared, const Predict
   const c10::InferenceMode no_autograd;
   const std::int64_t usual = device.device.is_cuda() ? kWindowsOnGpu : kWindowsOnCpu;
   const Windows windows = WindowsOf(study, prepared.grid);
-  const WindowWork work{
-      .device = device.device,
-      .type = device.type,
-      .batch =
-          std::min(windows.count(), control.windows_at_once > 0 ? control.windows_at_once : usual),
-      .mirror_axes = control.mirror_axes,
-      .stop = control.stop,
-      .observe = control.observe};
+  const std::int64_t batch =
+      std::min(windows.count(), control.windows_at_once > 0 ? control.windows_at_once : usual);
+  const int workers = device.device.is_cpu() ? WindowsAtOnce(study, device.threads) : 1;
+  const WindowWork work{.device = device.device,
+                        .type = device.type,
+                        .batch = batch,
+                        .workers = windows.count() < 2 * workers * batch ? 1 : workers,
+                        .mirror_axes = control.mirror_axes,
+                        .stop = control.stop,
+                        .observe = control.observe};
   return SlideWindow(
       prepared.image, Channels(study), study.classes(), windows, work,
       [this](const torch::Tensor& inputs) { return network->forward(inputs).front(); }, take);
@@ -152,29 +178,17 @@ std::int64_t CountWindows(const Study& study, const Geometry& grid) {
   return WindowsOf(study, grid).count();
 }
 
+int WindowsAtOnce(const Study& study, int threads) {
+  return threads * WindowBytes(study) <= kMostBytesOfWindows ? threads : 1;
+}
+
 std::int64_t EstimateNetworkMemory(const Study& study, std::int64_t windows_at_once) {
   constexpr std::int64_t kProcessBytes = 250LL << 20U;  // LibTorch, ITK and their pools
-  const bool half = study.training.precision == TrainingPlan::Precision::kMixed && CpuHasBfloat16();
-  const std::int64_t value_bytes = half ? 2 : 4;
   std::int64_t parameters = 0;
   for (const auto& [name, shape] : NetworkShapes(study)) parameters += ElementCount(shape);
-
-  std::int64_t skips = 0;    // of the encoder, until the decoder has come back to them
-  std::int64_t largest = 0;  // of a level
-  Triple size = study.training.patch_size;
-  for (std::size_t s = 0; s < study.network.stages(); ++s) {
-    for (std::size_t axis = 0; axis < 3; ++axis) size[axis] /= study.network.strides[s][axis];
-    const std::int64_t values = study.network.features[s] * size[0] * size[1] * size[2];
-    skips += values;
-    largest = std::max(largest, values);
-  }
-  const Triple& patch = study.training.patch_size;
-  const std::int64_t window = patch[0] * patch[1] * patch[2];
-  // Beside the skips, what comes up, both joined, and a convolution's input and output in its own
-  // order of memory.
-  const std::int64_t values = windows_at_once * (skips + 7 * largest);
-  return kProcessBytes + (4 + value_bytes) * parameters + value_bytes * values +
-         4 * windows_at_once * window * (Channels(study) + 2 * study.classes());
+  // As they are, and as the convolutions take them (PackedConvolution).
+  const std::int64_t parameter_bytes = 4 + (ComputesInHalf(study) ? 4 : 16);
+  return kProcessBytes + parameter_bytes * parameters + windows_at_once * WindowBytes(study);
 }
 
 std::int64_t EstimateScoresMemory(const Study& study, const Geometry& grid,

@@ -22,7 +22,7 @@ struct PredictionControl {
   /// 0 = z, 1 = y, 2 = x: every window is also seen mirrored along these, and the scores' mean
   /// counts (2^axes times the work).
   std::vector<std::int64_t> mirror_axes = {};
-  std::int64_t windows_at_once = 0;  ///< 0: what is best on the device.
+  std::int64_t windows_at_once = 0;  ///< The network's batch; 0: what is best on the device.
   std::stop_token stop = {};
   /// After each batch of windows, from the calling thread.
   std::function<void(std::int64_t done, std::int64_t windows)> observe = {};
@@ -66,6 +66,10 @@ class Predictor {
 
 /// Windows that a volume of this grid (the plan's spacing) is predicted in.
 std::int64_t CountWindows(const Study& study, const Geometry& grid);
+
+/// Windows that a CPU with so many threads has in work at a time: one for each thread, unless
+/// they take more than 2 GiB; then they share one.
+int WindowsAtOnce(const Study& study, int threads);
 
 /// Memory on the CPU, in bytes: of the program with the network and the windows in work, whatever
 /// the volume, and of the scores of one whose grid is `grid` at the plan's spacing, written on

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <exception>
 #include <optional>
 
 #include "common/status/status_macros.h"
 #include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
 
 namespace isoscan {
 namespace {
@@ -68,6 +70,34 @@ torch::Tensor ScoresOf(const torch::Tensor& windows, const WindowWork& work,
   return scores.to(torch::kCPU).contiguous();
 }
 
+/// Scores of `windows` in groups of `work.batch`, by `work.workers` threads.
+std::vector<torch::Tensor> ScoresOfGroups(const torch::Tensor& windows, const WindowWork& work,
+                                          const WindowScorer& score) {
+  const std::vector<torch::Tensor> groups = windows.split(work.batch);
+  std::vector<torch::Tensor> scores(groups.size());
+  const auto score_group = [&](std::size_t group) {
+    scores[group] = ScoresOf(groups[group].to(work.device, work.type), work, score);
+  };
+  if (work.workers == 1 || groups.size() == 1) {
+    for (std::size_t group = 0; group < groups.size(); ++group) score_group(group);
+    return scores;
+  }
+  const bool inference = c10::InferenceMode::is_enabled();  // Of this thread alone.
+  std::exception_ptr failure;
+#pragma omp parallel for schedule(dynamic) num_threads(work.workers)
+  for (std::size_t group = 0; group < groups.size(); ++group) {
+    try {
+      const c10::InferenceMode mode(inference);
+      score_group(group);
+    } catch (...) {
+#pragma omp critical
+      failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
+  return scores;
+}
+
 /// Windows on their way to WindowSums, in order.
 class Batch {
  public:
@@ -76,10 +106,11 @@ class Batch {
         channels_(channels),
         values_(channels * windows.window[0] * windows.window[1] * windows.window[2]),
         work_(work),
+        capacity_(work.batch * (work.workers > 1 ? 2 * work.workers : 1)),
         inputs_(at::zeros(
-            {work.batch, channels, windows.window[0], windows.window[1], windows.window[2]})) {}
+            {capacity_, channels, windows.window[0], windows.window[1], windows.window[2]})) {}
 
-  bool full() const { return filled_ == work_.batch; }
+  bool full() const { return filled_ == capacity_; }
 
   void Add(std::span<const float> image, const Triple& corner) {
     float* const to = inputs_.data_ptr<float>() + filled_ * values_;
@@ -99,19 +130,20 @@ class Batch {
 
   /// Scores what was added and empties the batch.
   absl::Status Score(const WindowScorer& score, WindowSums& sums) {
-    torch::Tensor scores;
-    if (filled_ > 0) {
-      scores = ScoresOf(inputs_.narrow(0, 0, filled_).to(work_.device, work_.type), work_, score);
-    }
+    std::vector<torch::Tensor> scores;
+    if (filled_ > 0) scores = ScoresOfGroups(inputs_.narrow(0, 0, filled_), work_, score);
+    const auto of_place = [&](std::int64_t place) {
+      return scores[static_cast<std::size_t>(place / work_.batch)][place % work_.batch];
+    };
     for (const auto& [corner, place] : places_) {
-      const torch::Tensor of_window = place < 0 ? known_scores_ : scores[place];
+      const torch::Tensor of_window = place < 0 ? known_scores_ : of_place(place);
       if (of_window.scalar_type() == torch::kFloat32) {
         RETURN_IF_ERROR(sums.Add(corner, of_window.data_ptr<float>()));
       } else {
         RETURN_IF_ERROR(sums.Add(corner, static_cast<const std::uint16_t*>(of_window.data_ptr())));
       }
     }
-    if (known_place_ >= 0) known_scores_ = scores[known_place_].clone();
+    if (known_place_ >= 0) known_scores_ = of_place(known_place_).clone();
     known_place_ = -1;
     filled_ = 0;
     places_.clear();
@@ -128,7 +160,8 @@ class Batch {
   const std::int64_t channels_;
   const std::int64_t values_;  ///< Of a window.
   const WindowWork& work_;
-  torch::Tensor inputs_;  ///< [batch, channels, d, h, w]
+  const std::int64_t capacity_;  ///< Two batches a worker, since they take turns.
+  torch::Tensor inputs_;         ///< [capacity, channels, d, h, w]
   std::int64_t filled_ = 0;
   std::vector<Place> places_;
   /// Of the last window that held one value only.

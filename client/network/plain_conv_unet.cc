@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "client/network/kernel_functions.h"
+#include "client/network/packed_weights.h"
 #include <ATen/ATen.h>
 
 namespace isoscan {
@@ -28,6 +29,12 @@ ConvolutionImpl::ConvolutionImpl(std::int64_t in, std::int64_t out, const Triple
 
 torch::Tensor ConvolutionImpl::forward(at::TensorList inputs, Bias use) {
   torch::Tensor bias = use == Bias::kApply ? bias_ : torch::Tensor();
+  if (packed_type_ == inputs[0].scalar_type() && !bias.defined() && stride_ == kOnes &&
+      PackedWeights::Suits(inputs, weight_)) {
+    std::call_once(packed_once_,
+                   [&] { packed_ = std::make_shared<PackedWeights>(weight_, packed_type_); });
+    return packed_->Convolve(inputs);
+  }
   if (HasDirectConvolution(inputs[0])) return DirectConvolution(inputs, weight_, bias, stride_);
   const torch::Tensor input = inputs.size() == 1 ? inputs[0] : at::cat(inputs, 1);
   const torch::ScalarType type = input.scalar_type();
@@ -186,6 +193,10 @@ void SegmentationNetwork::PrepareInference(const torch::Device& device, torch::S
     parameter.set_data(parameter.to(device, half ? type : torch::kFloat32));
   }
   for (torch::Tensor& buffer : buffers()) buffer.set_data(buffer.to(device));
+  if (!device.is_cpu()) return;
+  apply([type](torch::nn::Module& module) {
+    if (auto* convolution = module.as<Convolution>()) convolution->KeepPackedWeights(type);
+  });
 }
 
 std::vector<torch::Tensor> PlainConvUNetImpl::forward(const torch::Tensor& input,

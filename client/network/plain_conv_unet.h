@@ -6,11 +6,15 @@
 #include <torch/types.h>
 
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <vector>
 
 #include "common/study/study.h"
 
 namespace isoscan {
+
+class PackedWeights;
 
 /// nnU-Net's leaky ReLU.
 constexpr double kLeakySlope = 0.01;
@@ -29,11 +33,18 @@ class ConvolutionImpl : public torch::nn::Module {
   enum class Bias { kApply, kSkip };
   torch::Tensor forward(at::TensorList inputs, Bias use = Bias::kApply);
 
+  /// From now on weights are kept for inputs of `type` as PackedWeights has them, where it suits,
+  /// which the first call sees to; calls may run at a time. They must not change any more.
+  void KeepPackedWeights(torch::ScalarType type) { packed_type_ = type; }
+
  private:
   torch::Tensor weight_;
   torch::Tensor bias_;
   Triple stride_;
   Triple padding_;
+  torch::ScalarType packed_type_ = torch::ScalarType::Undefined;
+  std::once_flag packed_once_;
+  std::shared_ptr<const PackedWeights> packed_;
 };
 TORCH_MODULE(Convolution);
 
@@ -141,8 +152,10 @@ class SegmentationNetwork : public torch::nn::Module {
   virtual std::vector<torch::Tensor> forward(const torch::Tensor& input,
                                              std::int64_t heads = 1) = 0;
 
-  /// Makes it ready to predict on `device` with inputs of `type`, and for nothing else: on a GPU,
-  /// the weights of its convolutions are of that type from then on. Load the weights before.
+  /// Makes it ready to predict on `device` with inputs of `type`, and for nothing else: what is
+  /// done to the weights of its convolutions at each call (on a GPU their type, on the CPU their
+  /// order and transforms) is done once. Load the weights before; then several threads may call
+  /// forward().
   void PrepareInference(const torch::Device& device, torch::ScalarType type);
 };
 

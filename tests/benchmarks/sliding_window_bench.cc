@@ -1,5 +1,6 @@
 // Our side of `tests/benchmarks/beside sliding_window`: a head through the network window by
-// window, and the same number of windows through the network alone, which is the limit.
+// window, and the same number of windows through the network alone, which is the limit; and what
+// becomes of scores, beside the memory traffic that it cannot do without.
 //
 //   sliding_window_bench sliding_window SCRATCH IMAGE DxHxW
 //
@@ -27,7 +28,10 @@
 #include "absl/status/statusor.h"
 
 #include "client/imaging/image_file.h"
+#include "client/imaging/score_labels.h"
 #include "client/inference/predictor.h"
+#include "client/inference/window_sums.h"
+#include "client/inference/windows.h"
 #include "client/network/compute_device.h"
 #include "client/network/plain_conv_unet.h"
 #include "client/network/weights_bridge.h"
@@ -141,10 +145,82 @@ Run NetworkAlone(const std::array<std::int64_t, 3>& size, TrainingPlan::Precisio
   return run;
 }
 
+/// Of scores [classes, voxels of a window], more windows than a core's cache holds.
+constexpr std::size_t kWindowsOfScores = 8;
+
+std::vector<float> RandomScores(std::int64_t count) {
+  const torch::Tensor noise = at::randn({count});
+  const float* const values = noise.data_ptr<float>();
+  return {values, values + count};
+}
+
+/// Adds every window's scores: by their Gaussian weights, or just adds them to memory that lies in
+/// one piece.
+Run GaussianSums(const std::array<std::int64_t, 3>& size, bool traffic_alone) {
+  const Study study = Plan(TrainingPlan::Precision::kFloat32);
+  const Windows windows({size[0], size[1], size[2]}, study.training.patch_size,
+                        study.evaluation.overlap);
+  const std::int64_t values =
+      study.classes() * windows.window[0] * windows.window[1] * windows.window[2];
+  std::vector<std::vector<float>> scores(kWindowsOfScores, RandomScores(values));
+  const std::vector<Triple> corners = windows.Corners();
+  const SliceTaker forget = [](std::int64_t, std::span<const float>) {};
+  if (!traffic_alone) {
+    return Timed([&] {
+      WindowSums sums(windows, study.classes(), forget);
+      for (std::size_t i = 0; i < corners.size(); ++i) {
+        if (!sums.Add(corners[i], scores[i % kWindowsOfScores].data()).ok()) Fail("sums");
+      }
+      if (!sums.Finish().ok()) Fail("sums");
+    });
+  }
+  const std::int64_t kept =
+      study.classes() * windows.window[0] * windows.padded[1] * windows.padded[2];
+  const torch::Tensor sums = at::zeros({kept});
+  return Timed([&] {
+    for (std::size_t i = 0; i < corners.size(); ++i) {
+      std::vector<float>& of_window = scores[i % kWindowsOfScores];
+      const std::int64_t first = static_cast<std::int64_t>(i) * values % (kept - values);
+      sums.narrow(0, first, values).add_(at::from_blob(of_window.data(), {values}));
+    }
+  });
+}
+
+/// Labels of a volume's scores on a grid `finer` times as fine, or one pass over those scores and
+/// labels.
+Run LabelsOf(const std::array<std::int64_t, 3>& size, double finer, bool traffic_alone) {
+  const std::int64_t classes = Plan(TrainingPlan::Precision::kFloat32).classes();
+  Geometry from;
+  from.size = {size[2], size[1], size[0]};
+  Geometry to = from;
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    to.size[axis] = std::llround(finer * static_cast<double>(from.size[axis]));
+    to.spacing_mm[axis] = from.spacing_mm[axis] / finer;
+  }
+  std::vector<float> scores = RandomScores(classes * from.voxels());
+  if (!traffic_alone) {
+    LabelMap labels;
+    return Timed([&] { labels = ArgMaxResampled(scores, classes, from, to); });
+  }
+  torch::Tensor sums = at::zeros({from.voxels()});
+  return Timed([&] {
+    torch::Tensor labels = at::zeros({to.voxels()}, torch::kUInt8);
+    at::sum_out(sums, at::from_blob(scores.data(), {classes, from.voxels()}), 0);
+  });
+}
+
 Ways WaysOf(const std::string& path, const std::array<std::int64_t, 3>& size) {
   using Precision = TrainingPlan::Precision;
   Ways ways{{"float32: windows", [=] { return Predict(path, size, Precision::kFloat32); }},
             {"limit", [=] { return NetworkAlone(size, Precision::kFloat32); }}};
+  for (const bool traffic_alone : {false, true}) {
+    const std::string suffix = traffic_alone ? ", memory traffic alone" : "";
+    ways["scores: Gaussian sums" + suffix] = [=] { return GaussianSums(size, traffic_alone); };
+    ways["scores: labels" + suffix] = [=] { return LabelsOf(size, 1, traffic_alone); };
+    ways["scores: labels on a grid half as fine again" + suffix] = [=] {
+      return LabelsOf(size, 1.5, traffic_alone);
+    };
+  }
   if (CpuHasBfloat16()) {
     ways["bfloat16: windows"] = [=] { return Predict(path, size, Precision::kMixed); };
     ways["bfloat16: network alone"] = [=] { return NetworkAlone(size, Precision::kMixed); };

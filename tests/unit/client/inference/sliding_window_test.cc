@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstddef>
+#include <new>
+#include <span>
 #include <stop_token>
 #include <vector>
 
@@ -107,6 +110,41 @@ TEST(SlidingWindow, IsTheSameForEveryBatch) {
   }
 }
 
+TEST(SlidingWindow, IsTheSameForEveryNumberOfWorkers) {
+  const torch::Tensor image = at::randn({1, 23, 19, 31});
+  const torch::Tensor one = Scores(image, 2, {8, 12, 16}, 0.5, {}, Lopsided);
+
+  for (const int workers : {2, 5}) {
+    for (const std::int64_t batch : {1, 3}) {
+      std::atomic<std::int64_t> seen{0};
+      const torch::Tensor scores =
+          Scores(image, 2, {8, 12, 16}, 0.5, {.batch = batch, .workers = workers},
+                 [&](const torch::Tensor& windows) {
+                   EXPECT_LE(windows.size(0), batch);
+                   seen += windows.size(0);
+                   return Lopsided(windows);
+                 });
+      EXPECT_EQ(GreatestDifference(scores, one), 0) << workers << " workers, batch " << batch;
+      EXPECT_EQ(seen, Windows({23, 19, 31}, {8, 12, 16}, 0.5).count());
+    }
+  }
+}
+
+TEST(SlidingWindow, ThrowsWhatAWorkersScorerThrows) {
+  std::vector<float> noise(23 * 19 * 31);
+  for (std::size_t i = 0; i < noise.size(); ++i) noise[i] = static_cast<float>(i % 7);
+  std::atomic<int> calls{0};
+  const WindowScorer fails_later = [&](const torch::Tensor& windows) {
+    if (++calls == 6) throw std::bad_alloc();
+    return Lopsided(windows);
+  };
+  const SliceTaker forget = [](std::int64_t, std::span<const float>) {};
+  const Windows windows({23, 19, 31}, {8, 12, 16}, 0.5);
+
+  EXPECT_THROW((void)SlideWindow(noise, 1, 2, windows, {.workers = 2}, fails_later, forget),
+               std::bad_alloc);
+}
+
 TEST(SlidingWindow, AveragesOverTheMirrorImagesOfEachWindow) {
   const torch::Tensor image = at::randn({1, 13, 12, 31});
   const auto mirrored = [](const torch::Tensor& windows) {
@@ -131,9 +169,10 @@ TEST(SlidingWindow, LooksOnceAtWindowsThatHoldOneValue) {
   image.narrow(1, 16, 8).narrow(3, 16, 8).normal_();
   image.narrow(1, 24, 16).fill_(5);  // Another value; its windows share it.
   for (const std::int64_t batch : {1, 2, 3, 100}) {
-    std::int64_t seen = 0;
+    std::atomic<std::int64_t> seen{0};
+    const WindowWork work{.batch = batch, .workers = batch == 2 ? 3 : 1};
     const torch::Tensor scores =
-        Scores(image, 2, {8, 12, 8}, 0.0, {.batch = batch}, [&](const torch::Tensor& windows) {
+        Scores(image, 2, {8, 12, 8}, 0.0, work, [&](const torch::Tensor& windows) {
           seen += windows.size(0);
           return Lopsided(windows);
         });

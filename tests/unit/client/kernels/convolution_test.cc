@@ -4,15 +4,14 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "common/random/philox.h"
+#include "tests/unit/client/kernels/own_threads.h"
 
 namespace isoscan {
 namespace {
@@ -36,20 +35,6 @@ std::vector<Number> Noise(std::int64_t count, const std::string& stream) {
     noise.push_back(Rounded<Number>(static_cast<float>(random.Normal())));
   }
   return noise;
-}
-
-/// Threads of its own, taking items as they come.
-Parallel Threads(int threads) {
-  return {.threads = threads,
-          .run = [threads](std::int64_t items, const std::function<void(std::int64_t)>& work) {
-            std::atomic<std::int64_t> next{0};
-            std::vector<std::jthread> pool;
-            for (int i = 0; i < threads; ++i) {
-              pool.emplace_back([&] {
-                for (std::int64_t item = next++; item < items; item = next++) work(item);
-              });
-            }
-          }};
 }
 
 /// One convolution, with its operands and what the definition of a convolution makes of them.
@@ -271,7 +256,7 @@ TYPED_TEST(Convolution, ComputesTheSameBitsOnAnyNumberOfThreads) {
     const Example<TypeParam> example(shape);
     const Results<TypeParam> one(example);
     for (const int threads : {2, 5}) {
-      const Results<TypeParam> several(example, Threads(threads));
+      const Results<TypeParam> several(example, OwnThreads(threads));
       EXPECT_TRUE(SameBits(one.output, several.output));
       EXPECT_TRUE(SameBits(one.input_gradient, several.input_gradient));
       EXPECT_TRUE(SameBits(one.weight_gradient, several.weight_gradient));

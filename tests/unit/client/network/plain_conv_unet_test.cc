@@ -298,8 +298,10 @@ TEST(PlainConvUNet, ScoresNearlyTheSameInBfloat16) {
 }
 
 TEST(PlainConvUNet, ScoresTheSameOncePreparedForInference) {
-  for (const Study& study :
-       {IsotropicStudy(), AnisotropicStudy(), IsotropicStudy(NetworkPlan::Norm::kBatch)}) {
+  Study sixteens = IsotropicStudy();  // PackedWeights takes no other features.
+  sixteens.network.features = {16, 32, 48};
+  for (const Study& study : {IsotropicStudy(), AnisotropicStudy(),
+                             IsotropicStudy(NetworkPlan::Norm::kBatch), sixteens}) {
     const torch::NoGradGuard no_gradient;
     const torch::Tensor image = RandomImage(study, 2);
     for (const torch::ScalarType type : {torch::kFloat32, torch::kBFloat16}) {
@@ -311,7 +313,7 @@ TEST(PlainConvUNet, ScoresTheSameOncePreparedForInference) {
 
       const torch::Tensor after = network(image.to(type)).front().to(torch::kFloat32);
       EXPECT_LT((after - before).abs().max().item<double>(),
-                (type == torch::kFloat32 ? 1e-5 : 2e-2) * before.abs().max().item<double>());
+                (type == torch::kFloat32 ? 1e-5 : 3e-2) * before.abs().max().item<double>());
     }
   }
 }
