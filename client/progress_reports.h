@@ -12,8 +12,8 @@ namespace isoscan {
 
 /// Tells the server how far the work is, from a thread of its own, so that neither a slow link nor
 /// an outage holds the work up: a new activity at once, steps at most every second, and the same
-/// thing again every ten seconds as a sign of life. What cannot be sent is dropped; a newer one
-/// follows.
+/// thing again every ten seconds, for a server that was started anew meanwhile; only what differs
+/// is a sign of life. What cannot be sent is dropped; a newer one follows.
 ///
 /// Thread safety: all methods from any thread.
 class ProgressReports {

@@ -6,12 +6,14 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <random>
 #include <system_error>
 #include <utility>
 
 #include "client/carried_state.h"
 #include "client/control_variates.h"
 #include "client/evaluation/overlap.h"
+#include "client/federation/retry_policy.h"
 #include "client/federation/update_record.h"
 #include "client/site_certificate.h"
 #include "common/process/progress.h"
@@ -198,6 +200,12 @@ void StudyWork::Tell(const SiteAssignment& assignment, const std::string& activi
                 .steps = steps});
 }
 
+TransferObserver StudyWork::Telling(const SiteAssignment& assignment, const std::string& activity) {
+  return [this, &assignment, activity](std::int64_t done, std::int64_t total) {
+    Tell(assignment, activity, done, total);
+  };
+}
+
 absl::Status StudyWork::Load(const Study& study, const SiteAssignment& assignment,
                              const std::stop_token& stop) {
   if (loaded_ != nullptr && loaded_->study.digest == study.digest) {
@@ -295,7 +303,8 @@ absl::StatusOr<StudyWork::SiteModel> StudyWork::FetchModel(const SiteAssignment&
         needed / 1'000'000 + 1));
   }
   RETURN_IF_ERROR(session_.DownloadModel(assignment.study, assignment.model_digest,
-                                         assignment.model_bytes, path, stop));
+                                         assignment.model_bytes, path,
+                                         Telling(assignment, "downloading"), stop));
   folder_.KeepOnly(assignment.study, assignment.round, assignment.model_digest);
   ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
   RETURN_IF_ERROR(CheckShapes("the server", file.shapes(), ExchangedShapes(loaded_->study)));
@@ -528,9 +537,27 @@ absl::Status StudyWork::HandIn(const Study& study, const RoundUpdate& update,
   const fs::path weights = kept.string() + ".safetensors";
   const fs::path record = kept.string() + ".json";
   const steady_clock::time_point start = steady_clock::now();
-  absl::Status outcome =
-      session_.UploadWeights(update.study, update.round, update.weights_digest, weights, stop);
-  if (outcome.ok()) outcome = session_.SubmitUpdate(update, run_stop_);
+  RandomStream random(std::random_device{}(), "hand in");
+  absl::Status outcome;
+  for (int failures = 1;; ++failures) {
+    outcome = session_.UploadWeights(update.study, update.round, update.weights_digest, weights,
+                                     Telling(assignment, "uploading"), stop);
+    if (outcome.ok()) outcome = session_.SubmitUpdate(update, run_stop_);
+    if (!absl::IsDataLoss(outcome) && !absl::IsNotFound(outcome)) break;
+    // Whose copy is lost? The trained weights stay here until they have been taken.
+    if (Sha256OfFile(weights).value_or("") != update.weights_digest) {
+      return absl::DataLossError(
+          fmt::format("the weights of round {} of study {} were damaged on this site's disk: {}; "
+                      "check the disk, the next run trains the round again",
+                      update.round, update.study, MessageOf(outcome)));
+    }
+    if (absl::IsNotFound(outcome)) break;
+    spdlog::warn("update_wanted_again study={} round={} reason=\"{}\"", update.study, update.round,
+                 MessageOf(outcome));
+    if (!WaitFor(DelayAfter(RetryPolicy::Forever(), failures, random), stop)) {
+      return absl::CancelledError("interrupted");
+    }
+  }
   if (outcome.ok()) {
     RETURN_IF_ERROR(carried.Accept(update.round));
     spdlog::info("update_accepted study={} round={} seconds={:.2f}", update.study, update.round,

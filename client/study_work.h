@@ -104,6 +104,8 @@ class StudyWork {
   std::string RandomStreamOf(const Study& study) const;
   void Tell(const SiteAssignment& assignment, const std::string& activity, std::int64_t step,
             std::int64_t steps);
+  /// Tells each byte of a transfer; `assignment` must outlive it.
+  TransferObserver Telling(const SiteAssignment& assignment, const std::string& activity);
 
   const ClientConfig& config_;
   FederationSession& session_;

@@ -119,13 +119,17 @@ struct SiteScores {
 struct WorkProgress {
   std::string study;
   int round = 0;
-  std::string activity;  ///< "preparing", "scoring", "training", "uploading", "certifying".
+  /// "preparing", "downloading", "scoring", "training", "uploading", "certifying".
+  std::string activity;
   std::int64_t step = 0;
   std::int64_t steps = 0;
 };
 
 /// Called with the complete list of what is asked of this site, at once and after every change.
 using AssignmentObserver = std::function<void(std::vector<SiteAssignment>)>;
+
+/// Told how many bytes of how many have gone over the wire; on the calling thread.
+using TransferObserver = std::function<void(std::int64_t done, std::int64_t total)>;
 
 /// One site's conversation with the server: the seam between what a site does and how it talks.
 ///
@@ -157,20 +161,24 @@ class FederationSession {
   virtual absl::Status Watch(const AssignmentObserver& observe, std::stop_token stop) = 0;
 
   /// Brings a model to `path`, from the byte on that is already in `path`.part.
-  /// Errors: NOT_FOUND no such model; DATA_LOSS the digest differs, three times, or `path` cannot
-  ///         be written; RESOURCE_EXHAUSTED this site's disk is full.
+  /// Bytes with another digest are asked for again, as if the server could not be reached: one
+  /// whose model was damaged is mended without the sites having to be started anew. Errors:
+  /// NOT_FOUND no such model; DATA_LOSS `path` cannot be written; RESOURCE_EXHAUSTED this
+  ///         site's disk is full.
   virtual absl::Status DownloadModel(const std::string& study, const std::string& digest,
                                      std::int64_t bytes, const std::filesystem::path& path,
-                                     std::stop_token stop) = 0;
+                                     const TransferObserver& observe, std::stop_token stop) = 0;
 
   /// Sends the weights in `path`, from the byte on that the server does not have yet.
   /// Errors: FAILED_PRECONDITION the round is closed; INVALID_ARGUMENT larger than this study's
   ///         model can be; DATA_LOSS the bytes arrive broken, three times.
   virtual absl::Status UploadWeights(const std::string& study, int round, const std::string& digest,
-                                     const std::filesystem::path& path, std::stop_token stop) = 0;
+                                     const std::filesystem::path& path,
+                                     const TransferObserver& observe, std::stop_token stop) = 0;
 
   /// Errors: INVALID_ARGUMENT the update was refused (tensor and number named);
-  ///         FAILED_PRECONDITION the round is closed or not this one.
+  ///         FAILED_PRECONDITION the round is closed or not this one; DATA_LOSS the server does not
+  ///         have the weights (any more): they are to be uploaded again.
   virtual absl::Status SubmitUpdate(const RoundUpdate& update, std::stop_token stop) = 0;
 
   /// `kind` is kScore or kLocalOnly. Errors: FAILED_PRECONDITION they are not asked for (any more).

@@ -138,21 +138,19 @@ class GrpcFederationSession final : public FederationSession {
 
   absl::Status DownloadModel(const std::string& study, const std::string& digest,
                              std::int64_t bytes, const std::filesystem::path& path,
-                             std::stop_token stop) override {
+                             const TransferObserver& observe, std::stop_token stop) override {
     absl::Status local;
-    for (int broken = 0; broken < kBrokenTransfers; ++broken) {
-      RETURN_IF_ERROR(Try(stop, [&] {
-        // What goes wrong on this site's disk is not for the retry policy.
-        return DownloadOnce(study, digest, bytes, path, stop, &local);
-      }));
-      if (!absl::IsDataLoss(local)) break;
-    }
+    RETURN_IF_ERROR(Try(stop, [&] {
+      // What goes wrong on this site's disk is not for the retry policy.
+      return DownloadOnce(study, digest, bytes, path, observe, stop, &local);
+    }));
     // NOT_FOUND is the server's word for a model that it does not have.
     return absl::IsNotFound(local) ? absl::DataLossError(local.message()) : local;
   }
 
   absl::Status UploadWeights(const std::string& study, int round, const std::string& digest,
-                             const std::filesystem::path& path, std::stop_token stop) override {
+                             const std::filesystem::path& path, const TransferObserver& observe,
+                             std::stop_token stop) override {
     std::error_code error;
     const std::uintmax_t bytes = std::filesystem::file_size(path, error);
     if (error) {
@@ -166,7 +164,7 @@ class GrpcFederationSession final : public FederationSession {
     absl::Status outcome;
     for (int broken = 0; broken < kBrokenTransfers; ++broken) {
       absl::Status local;
-      outcome = Try(stop, [&] { return UploadOnce(announcement, path, stop, &local); });
+      outcome = Try(stop, [&] { return UploadOnce(announcement, path, observe, stop, &local); });
       RETURN_IF_ERROR(local);
       if (!absl::IsDataLoss(outcome)) return outcome;
     }
@@ -291,8 +289,8 @@ class GrpcFederationSession final : public FederationSession {
   }
 
   absl::Status DownloadOnce(const std::string& study, const std::string& digest, std::int64_t bytes,
-                            const std::filesystem::path& path, const std::stop_token& stop,
-                            absl::Status* local) {
+                            const std::filesystem::path& path, const TransferObserver& observe,
+                            const std::stop_token& stop, absl::Status* local) {
     absl::StatusOr<PartialFile> file = PartialFile::Open(path, bytes, digest);
     *local = file.status();
     if (!local->ok()) return absl::OkStatus();
@@ -304,8 +302,10 @@ class GrpcFederationSession final : public FederationSession {
       request.set_offset(file->offset());
       const auto stream = stub_->DownloadModel(call.context(), request);
       v1::ModelChunk chunk;
-      while (local->ok() && stream->Read(&chunk))
+      while (local->ok() && stream->Read(&chunk)) {
         *local = file->Append(chunk.offset(), chunk.data());
+        observe(file->offset(), bytes);
+      }
       if (!local->ok()) call.context()->TryCancel();
       const absl::Status ended = Outcome(stream->Finish(), stop);
       if (!local->ok()) return absl::OkStatus();
@@ -316,12 +316,19 @@ class GrpcFederationSession final : public FederationSession {
       }
     }
     *local = file->Finish();
-    return absl::OkStatus();
+    if (!absl::IsDataLoss(*local)) return absl::OkStatus();
+    // Nothing of it was kept. The coordinator can mend it, and meanwhile there is nothing to do
+    // here.
+    const absl::Status damaged = absl::UnavailableError(
+        fmt::format("server {} has a damaged model for study {}: {}; tell the coordinator", server_,
+                    study, std::string(local->message())));
+    *local = absl::OkStatus();
+    return damaged;
   }
 
   absl::Status UploadOnce(const v1::BeginUploadRequest& announcement,
-                          const std::filesystem::path& path, const std::stop_token& stop,
-                          absl::Status* local) {
+                          const std::filesystem::path& path, const TransferObserver& observe,
+                          const std::stop_token& stop, absl::Status* local) {
     v1::BeginUploadResponse wanted;
     {
       Call call(stop, kAnswerLimit);
@@ -351,6 +358,7 @@ class GrpcFederationSession final : public FederationSession {
       if (!stream->Write(chunk)) break;  // Finish() tells why.
       chunk.clear_study();
       chunk.clear_weights_digest();
+      observe(offset, announcement.weights_bytes());
     }
     stream->WritesDone();
     const absl::Status ended = Outcome(stream->Finish(), stop);

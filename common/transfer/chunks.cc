@@ -28,7 +28,7 @@ std::int64_t SizeOf(const std::filesystem::path& path) {
 }  // namespace
 
 absl::StatusOr<PartialFile> PartialFile::Open(const std::filesystem::path& path, std::int64_t size,
-                                              std::string sha256) {
+                                              std::string sha256, Options options) {
   if (size < 0 || !IsSha256(sha256)) {
     return absl::InvalidArgumentError(fmt::format(
         "a transfer needs a size and a SHA-256, not {} bytes and '{:.80}'", size, sha256));
@@ -37,6 +37,7 @@ absl::StatusOr<PartialFile> PartialFile::Open(const std::filesystem::path& path,
   file.path_ = path;
   file.size_ = size;
   file.sha256_ = std::move(sha256);
+  file.options_ = options;
   if (SizeOf(path) == size) {
     file.offset_ = size;
     file.finished_ = true;
@@ -66,6 +67,7 @@ PartialFile& PartialFile::operator=(PartialFile&& other) noexcept {
     size_ = other.size_;
     offset_ = other.offset_;
     sha256_ = std::move(other.sha256_);
+    options_ = other.options_;
     running_ = std::move(other.running_);
     finished_ = other.finished_;
     descriptor_ = std::exchange(other.descriptor_, -1);
@@ -86,7 +88,10 @@ absl::Status PartialFile::Append(std::int64_t at, std::string_view bytes) {
     return absl::InvalidArgumentError(fmt::format("{} bytes came where {} of {} are missing",
                                                   bytes.size(), size_ - offset_, size_));
   }
-  if (running_.has_value()) running_->Update(bytes);
+  if (running_.has_value()) {
+    running_->sha256.Update(bytes);
+    if (options_.keep_block_sums) running_->blocks.Add(bytes);
+  }
   while (!bytes.empty()) {
     const ssize_t count = pwrite(descriptor_, bytes.data(), bytes.size(), offset_);
     if (count < 0 && errno == EINTR) continue;
@@ -108,26 +113,29 @@ absl::Status PartialFile::Finish() {
         fmt::format("{} of {} bytes have arrived", offset_, size_));
   }
   const std::filesystem::path part = PartOf(path_);
-  std::string digest;
+  FileSums sums;
   if (running_.has_value()) {
-    digest = std::move(*running_).Finish();
+    sums = {.sha256 = std::move(running_->sha256).Finish(), .blocks = std::move(running_->blocks)};
     running_.reset();
   } else {
-    ASSIGN_OR_RETURN(digest, Sha256OfFile(part));
+    ASSIGN_OR_RETURN(sums, SumsOfFile(part));
   }
-  if (digest != sha256_) {
+  if (sums.sha256 != sha256_) {
     unlink(part.c_str());
     return absl::DataLossError(fmt::format(
         "the {} bytes that arrived have SHA-256 {}, announced was {}; the transfer must start "
         "again",
-        size_, digest, sha256_));
+        size_, sums.sha256, sha256_));
   }
+  // Whoever needs sums that are not there makes them from the file.
+  if (options_.keep_block_sums) sums.blocks.WriteBeside(path_).IgnoreError();
   if (fsync(descriptor_) != 0) return WriteError(path_, errno);
   if (std::rename(part.c_str(), path_.c_str()) != 0 && SizeOf(path_) != size_) {
     return WriteError(path_, errno);
   }
   finished_ = true;
-  return SyncFolder(path_.parent_path());
+  RETURN_IF_ERROR(SyncFolder(path_.parent_path()));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> ReadChunk(const std::filesystem::path& path, std::int64_t offset) {

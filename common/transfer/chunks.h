@@ -6,10 +6,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "common/weights/block_sums.h"
 #include "common/weights/sha256.h"
 
 namespace isoscan {
@@ -25,10 +27,18 @@ inline constexpr std::size_t kChunkBytes = 256 * 1024;
 /// Thread safety: none.
 class PartialFile {
  public:
+  struct Options {
+    bool keep_block_sums = false;  ///< BlockSums of the bytes that came, beside the finished file.
+  };
+
   /// Opens or continues `path`.part. When a finished `path` exists, offset() is `size`.
   /// Errors: INVALID_ARGUMENT a negative size or what is no SHA-256; and those of WriteError.
   static absl::StatusOr<PartialFile> Open(const std::filesystem::path& path, std::int64_t size,
-                                          std::string sha256);
+                                          std::string sha256, Options options);
+  static absl::StatusOr<PartialFile> Open(const std::filesystem::path& path, std::int64_t size,
+                                          std::string sha256) {
+    return Open(path, size, std::move(sha256), Options());
+  }
   PartialFile(PartialFile&&) noexcept;
   PartialFile& operator=(PartialFile&&) noexcept;
   ~PartialFile();
@@ -50,7 +60,13 @@ class PartialFile {
   std::int64_t size_ = 0;
   std::int64_t offset_ = 0;
   std::string sha256_;
-  std::optional<Sha256> running_;  // Digest so far, when this object has seen every byte.
+  Options options_;
+  // Of the bytes so far, when this object has seen every one.
+  struct Running {
+    Sha256 sha256;
+    BlockSums blocks;
+  };
+  std::optional<Running> running_;
   bool finished_ = false;
   int descriptor_ = -1;
 };

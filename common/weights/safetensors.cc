@@ -8,6 +8,7 @@
 #include <cassert>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include "common/weights/atomic_file.h"
+#include "common/weights/block_sums.h"
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -346,6 +348,7 @@ struct SafetensorsFile::Mapping {
   const char* bytes = nullptr;
   std::size_t size = 0;
   Layout layout;
+  std::optional<BlockSums> sums;
 
   Mapping() = default;
   Mapping(const Mapping&) = delete;
@@ -354,14 +357,51 @@ struct SafetensorsFile::Mapping {
     if (bytes != nullptr) munmap(const_cast<char*>(bytes), size);
     if (descriptor >= 0) close(descriptor);
   }
+
+  // Without touching the mapping. Errors: DATA_LOSS.
+  absl::Status Fill(std::size_t offset, std::span<char> to) const;
+  // The same, compared with the block sums where there are any.
+  absl::Status Read(std::size_t offset, std::span<char> to) const;
 };
+
+absl::Status SafetensorsFile::Mapping::Fill(std::size_t offset, std::span<char> to) const {
+  while (!to.empty()) {
+    const ssize_t count = pread(descriptor, to.data(), to.size(), static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return FileError("cannot read", name, errno);
+    if (count == 0) return absl::DataLossError(fmt::format("{} has become shorter", name));
+    to = to.subspan(static_cast<std::size_t>(count));
+    offset += static_cast<std::size_t>(count);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SafetensorsFile::Mapping::Read(std::size_t offset, std::span<char> to) const {
+  if (!sums.has_value()) return Fill(offset, to);
+  // Whole blocks around what is wanted, in a buffer that outlives the call: it is read again and
+  // again, in blocks of a few hundred kilobytes.
+  constexpr auto kBlock = static_cast<std::size_t>(BlockSums::kBlockBytes);
+  static thread_local std::vector<char> blocks;
+  const std::size_t begin = offset / kBlock * kBlock;
+  const std::size_t end = std::min((offset + to.size() + kBlock - 1) / kBlock * kBlock, size);
+  if (blocks.size() < end - begin) blocks.resize(end - begin);
+  const std::span<char> whole = std::span(blocks).first(end - begin);
+  RETURN_IF_ERROR(Fill(begin, whole));
+  if (!sums->Match(static_cast<std::int64_t>(begin), {whole.data(), whole.size()})) {
+    return absl::DataLossError(
+        fmt::format("{} is damaged between bytes {} and {}", name, begin, end));
+  }
+  std::memcpy(to.data(), whole.data() + (offset - begin), to.size());
+  return absl::OkStatus();
+}
 
 SafetensorsFile::SafetensorsFile(std::unique_ptr<Mapping> mapping) : mapping_(std::move(mapping)) {}
 SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
 SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept = default;
 SafetensorsFile::~SafetensorsFile() = default;
 
-absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::filesystem::path& path) {
+absl::StatusOr<std::unique_ptr<SafetensorsFile::Mapping>> SafetensorsFile::Map(
+    const std::filesystem::path& path) {
   auto mapping = std::make_unique<Mapping>();
   mapping->name = path.filename().string();
   mapping->descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -379,14 +419,38 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::filesystem::pat
       mmap(nullptr, mapping->size, PROT_READ, MAP_SHARED, mapping->descriptor, /*offset=*/0);
   if (address == MAP_FAILED) return FileError("cannot map", mapping->name, errno);
   mapping->bytes = static_cast<const char*>(address);
+  return mapping;
+}
 
-  const absl::StatusOr<std::uint64_t> length =
-      ReadHeaderLength({mapping->bytes, kLengthBytes}, mapping->size);
-  if (!length.ok()) return Named(mapping->name, length.status());
-  absl::StatusOr<Layout> layout =
-      ReadLayout({mapping->bytes + kLengthBytes, *length}, mapping->size);
-  if (!layout.ok()) return Named(mapping->name, layout.status());
-  mapping->layout = *std::move(layout);
+absl::Status SafetensorsFile::ReadHeader(Mapping& mapping) {
+  // Not through the mapping: a bad sector there would kill the process.
+  std::string text(kLengthBytes, '\0');
+  RETURN_IF_ERROR(mapping.Read(0, text));
+  const absl::StatusOr<std::uint64_t> length = ReadHeaderLength(text, mapping.size);
+  if (!length.ok()) return Named(mapping.name, length.status());
+  text.resize(*length);
+  RETURN_IF_ERROR(mapping.Read(kLengthBytes, text));
+  absl::StatusOr<Layout> layout = ReadLayout(text, mapping.size);
+  if (!layout.ok()) return Named(mapping.name, layout.status());
+  mapping.layout = *std::move(layout);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::filesystem::path& path) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Mapping> mapping, Map(path));
+  RETURN_IF_ERROR(ReadHeader(*mapping));
+  return SafetensorsFile(std::move(mapping));
+}
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::OpenChecked(const std::filesystem::path& path,
+                                                             BlockSums sums) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Mapping> mapping, Map(path));
+  if (static_cast<std::int64_t>(mapping->size) != sums.bytes()) {
+    return absl::DataLossError(
+        fmt::format("{} has {} bytes, it had {}", mapping->name, mapping->size, sums.bytes()));
+  }
+  mapping->sums = std::move(sums);
+  RETURN_IF_ERROR(ReadHeader(*mapping));
   return SafetensorsFile(std::move(mapping));
 }
 
@@ -406,21 +470,8 @@ absl::Status SafetensorsFile::Read(std::string_view name, std::int64_t first,
                                    std::span<float> values) const {
   const auto tensor = mapping_->layout.offsets.find(name);
   assert(tensor != mapping_->layout.offsets.end());
-  auto offset = static_cast<off_t>(tensor->second) + first * off_t{sizeof(float)};
-  auto* bytes = reinterpret_cast<char*>(values.data());
-  std::size_t left = values.size_bytes();
-  while (left > 0) {
-    const ssize_t count = pread(mapping_->descriptor, bytes, left, offset);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return FileError("cannot read", mapping_->name, errno);
-    if (count == 0) {
-      return absl::DataLossError(fmt::format("{} has become shorter", mapping_->name));
-    }
-    bytes += count;
-    offset += count;
-    left -= static_cast<std::size_t>(count);
-  }
-  return absl::OkStatus();
+  return mapping_->Read(tensor->second + static_cast<std::size_t>(first) * sizeof(float),
+                        {reinterpret_cast<char*>(values.data()), values.size_bytes()});
 }
 
 void SafetensorsFile::CloseDescriptor() {

@@ -15,6 +15,8 @@
 
 namespace isoscan {
 
+class BlockSums;
+
 /// Free text beside the tensors ("__metadata__" of the format): study, plan digest, round.
 using WeightsMetadata = std::map<std::string, std::string>;
 
@@ -50,6 +52,11 @@ class SafetensorsFile {
   ///         INVALID_ARGUMENT a dtype other than F32.
   static absl::StatusOr<SafetensorsFile> Open(const std::filesystem::path& path);
 
+  /// The same for a file whose block sums are known: the header, and what Read() reads, is compared
+  /// with them. Values() and ReadAll() are not. Errors: also DATA_LOSS other bytes than these.
+  static absl::StatusOr<SafetensorsFile> OpenChecked(const std::filesystem::path& path,
+                                                     BlockSums sums);
+
   SafetensorsFile(SafetensorsFile&&) noexcept;
   SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
   ~SafetensorsFile();
@@ -63,7 +70,8 @@ class SafetensorsFile {
   /// Copies values [first, first + values.size()) of one tensor out of the file without touching
   /// the mapping, so that what was read does not stay in this process's memory. The name must be in
   /// shapes() and the range within the tensor.
-  /// Errors: DATA_LOSS when the file has become shorter or the disk fails.
+  /// Errors: DATA_LOSS when the file has become shorter, differs from its block sums, or the disk
+  ///         fails.
   absl::Status Read(std::string_view name, std::int64_t first, std::span<float> values) const;
 
   /// From now on Values() alone may be called: for programs that hold more files than a process may
@@ -76,6 +84,8 @@ class SafetensorsFile {
  private:
   struct Mapping;
   explicit SafetensorsFile(std::unique_ptr<Mapping> mapping);
+  static absl::StatusOr<std::unique_ptr<Mapping>> Map(const std::filesystem::path& path);
+  static absl::Status ReadHeader(Mapping& mapping);
   std::unique_ptr<Mapping> mapping_;
 };
 

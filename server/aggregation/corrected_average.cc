@@ -17,7 +17,8 @@ namespace {
 std::vector<SumTerm> TermsOf(const std::filesystem::path& global_model,
                              const std::vector<StagedUpdate>& updates) {
   std::vector<SumTerm> terms = {{.site = "", .tensors = global_model}};
-  for (const StagedUpdate& update : updates) terms.push_back({update.site, update.weights});
+  for (const StagedUpdate& update : updates)
+    terms.push_back({update.site, update.weights, update.digest});
   return terms;
 }
 

@@ -48,7 +48,7 @@ absl::Status FederatedAverage(std::vector<StagedUpdate> updates,
   std::vector<SumTerm> terms;
   SumRule mean{.factors = {}, .divisor = 0};
   for (const StagedUpdate& update : updates) {
-    terms.push_back({update.site, update.weights});
+    terms.push_back({update.site, update.weights, update.digest});
     mean.factors.push_back(update.weight);
     mean.divisor += update.weight;
   }

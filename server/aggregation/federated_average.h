@@ -19,6 +19,8 @@ struct StagedUpdate {
   std::string site;
   std::filesystem::path weights;
   double weight = 0;  ///< Relative; need not sum to 1.
+  /// SHA-256 of the file: each block is compared with the block sums that belong to it. Empty: not.
+  std::string digest = {};
 };
 
 /// FedAvg: the weighted mean of the updates, summed (SumTensors) in site-name order. Arrival order,
@@ -27,7 +29,8 @@ struct StagedUpdate {
 /// Writes the mean to `output` (atomically) with `metadata`. On an error nothing is written.
 /// Errors: INVALID_ARGUMENT no update, a site twice, a weight that is not positive and finite,
 ///         updates of different tensors, a value that is not finite (site and tensor named);
-///         NOT_FOUND an update that is not there; DATA_LOSS a file that is damaged;
+///         NOT_FOUND an update that is not there; DATA_LOSS a file that is damaged, or is not
+///         what its digest says (site and bytes named);
 ///         RESOURCE_EXHAUSTED disk full.
 /// Source: docs/references.md#mcmahan2017, Algorithm 1.
 absl::Status FederatedAverage(std::vector<StagedUpdate> updates,

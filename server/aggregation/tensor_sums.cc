@@ -13,6 +13,7 @@
 #include "common/process/resources.h"
 #include "common/status/status_macros.h"
 #include "common/weights/atomic_file.h"
+#include "common/weights/block_sums.h"
 #include "common/weights/safetensors.h"
 #include "server/aggregation/tensor_blocks.h"
 
@@ -28,17 +29,24 @@ struct Source {
   SafetensorsFile file;
 };
 
+absl::StatusOr<SafetensorsFile> Open(const SumTerm& term) {
+  if (term.digest.empty()) return SafetensorsFile::Open(term.tensors);
+  ASSIGN_OR_RETURN(BlockSums sums, BlockSumsOf(term.tensors, term.digest));
+  return SafetensorsFile::OpenChecked(term.tensors, std::move(sums));
+}
+
+absl::Status OfTerm(const std::string& name, const absl::Status& status) {
+  return {status.code(), fmt::format("{}: {}", name, std::string(status.message()))};
+}
+
 absl::StatusOr<std::vector<Source>> Open(const std::vector<SumTerm>& terms) {
   if (terms.empty()) return absl::InvalidArgumentError("there is no update to average");
   std::vector<Source> sources;
   for (const SumTerm& term : terms) {
-    absl::StatusOr<SafetensorsFile> file = SafetensorsFile::Open(term.tensors);
+    absl::StatusOr<SafetensorsFile> file = Open(term);
     if (!file.ok()) {
-      return absl::Status(
-          file.status().code(),
-          fmt::format("{}: {}",
-                      term.site.empty() ? "the global model" : "the update of " + term.site,
-                      std::string(file.status().message())));
+      return OfTerm(term.site.empty() ? "the global model" : "the update of " + term.site,
+                    file.status());
     }
     const std::string name = term.site.empty() ? "the global model" : term.site;
     if (!sources.empty()) {
@@ -65,7 +73,8 @@ class BlockSum {
     for (std::size_t term = 0; term < sources_.size(); ++term) {
       const double factor = rule.factors[term];
       if (factor == 0) continue;
-      RETURN_IF_ERROR(sources_[term].file.Read(block.tensor, block.first, values));
+      const absl::Status read = sources_[term].file.Read(block.tensor, block.first, values);
+      if (!read.ok()) return OfTerm(sources_[term].name, read);
       if (!AllFinite(values)) return NotFinite(sources_[term].name, block, values);
       for (std::size_t i = 0; i < count; ++i) sums[i] += factor * double{values[i]};
     }

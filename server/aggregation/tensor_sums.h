@@ -22,6 +22,8 @@ struct AveragingOptions {
 struct SumTerm {
   std::string site;  ///< For messages; empty: the global model.
   std::filesystem::path tensors;
+  /// SHA-256 of the file: each block is compared with the block sums that belong to it. Empty: not.
+  std::string digest = {};
 };
 
 /// Of one tensor: what each term counts for, in the terms' order. What counts 0 is not read.
@@ -37,8 +39,8 @@ struct SumRule {
 /// `rule_of` is asked once per tensor. Writes `output` (atomically) with `metadata`; on an error
 /// nothing is written.
 /// Errors: INVALID_ARGUMENT no term, terms of different tensors, a value that is not finite (site
-///         and tensor named); NOT_FOUND a file that is not there; DATA_LOSS one that is damaged;
-///         RESOURCE_EXHAUSTED disk full.
+///         and tensor named); NOT_FOUND a file that is not there; DATA_LOSS one that is damaged, or
+///         is not what its digest says (site and bytes named); RESOURCE_EXHAUSTED disk full.
 absl::Status SumTensors(const std::vector<SumTerm>& terms,
                         const std::function<SumRule(std::string_view tensor)>& rule_of,
                         const std::filesystem::path& output,

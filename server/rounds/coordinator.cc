@@ -55,6 +55,16 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Open(Journal& journal,
       }
       // A server that was killed between closing a round and tidying up left files behind.
       state->RemoveUploads(*course, course->open() ? course->round : 0);
+      if (course->open()) {
+        // Sites would ask for it in vain: the coordinator is to know before they do.
+        const absl::Status intact = state->models.Check(course->models.back().digest);
+        if (!intact.ok()) {
+          spdlog::error(
+              "model damaged study={} round={} reason=\"{}\" action=\"put the file back from a "
+              "backup; sites wait for it\"",
+              name, course->models.back().round, std::string(intact.message()));
+        }
+      }
       spdlog::info("study read study={} round={} sites={}", name, course->round,
                    course->participants.size());
       state->studies.emplace(name, *std::move(course));

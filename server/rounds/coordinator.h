@@ -103,6 +103,7 @@ class Coordinator {
   absl::StatusOr<std::filesystem::path> ModelOfRound(const std::string& study, int round) const;
 
   // --- A site's side -----------------------------------------------------------------------------
+  // Besides the errors below: those of JournalTrouble, which pass.
 
   /// Studies that this site may see, with no other site in them.
   std::vector<StudyStatus> StudiesOf(const std::string& site) const;
@@ -118,6 +119,10 @@ class Coordinator {
   absl::Status ReportProgress(const std::string& site, const std::string& study, int round,
                               const std::string& activity, std::int64_t step, std::int64_t steps);
 
+  /// Bytes of a model or an update of this site go over the wire, which is a sign of life: on a
+  /// slow link they take longer than a silent site is waited for. Once a second is enough.
+  void NoteTransfer(const std::string& site, const std::string& study);
+
   /// Where a model of a study of this site lies. Errors: NOT_FOUND.
   absl::StatusOr<std::filesystem::path> Model(const std::string& site, const std::string& study,
                                               const std::string& digest) const;
@@ -132,7 +137,8 @@ class Coordinator {
   /// Screens the update and takes it into the round, in one transaction with its scores.
   /// Repeating it is OK; another one for the same round replaces it while the round is open.
   /// Errors: INVALID_ARGUMENT it was refused (site, tensor and number named); FAILED_PRECONDITION
-  ///         the round is closed, not this one, or the weights have not been uploaded.
+  ///         the round is closed or not this one; DATA_LOSS the weights are not here, or were
+  ///         damaged on this server's disk: they are wanted again.
   absl::Status SubmitUpdate(const std::string& site, const SiteUpdate& update);
 
   /// Scores of the final model, with its certificate on this site's scans where the study asks for

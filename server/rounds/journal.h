@@ -131,4 +131,10 @@ class Journal {
                                   const GlobalModelRecord& model) = 0;
 };
 
+/// What a site is told while the journal fails: to try again later, whatever the reason
+/// (UNAVAILABLE, or RESOURCE_EXHAUSTED for a full disk). The journal's own code would read as an
+/// answer about the site's work, which it would then throw away. The reason goes to the log, at
+/// most once a minute. OK stays OK.
+absl::Status JournalTrouble(const absl::Status& status);
+
 }  // namespace isoscan

@@ -8,6 +8,7 @@
 #include "common/status/status_macros.h"
 #include "common/study/exchanged_tensors.h"
 #include "common/study/initial_weights.h"
+#include "common/weights/block_sums.h"
 #include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
 #include <fcntl.h>
@@ -59,7 +60,9 @@ absl::StatusOr<std::string> ModelFolder::Import(const NamedTensors& weights) con
 
 absl::StatusOr<GlobalModelRecord> ModelFolder::Keep(const std::filesystem::path& draft,
                                                     int round) const {
-  ASSIGN_OR_RETURN(const std::string digest, Sha256OfFile(draft));
+  ASSIGN_OR_RETURN(const FileSums sums, SumsOfFile(draft));
+  const std::string& digest = sums.sha256;
+  sums.blocks.WriteBeside(PathOf(digest)).IgnoreError();  // BlockSumsOf() makes them again.
   std::error_code error;
   const std::uintmax_t bytes = std::filesystem::file_size(draft, error);
   if (!error) std::filesystem::rename(draft, PathOf(digest), error);
@@ -77,7 +80,17 @@ absl::StatusOr<GlobalModelRecord> ModelFolder::Keep(const std::filesystem::path&
   return GlobalModelRecord{round, digest, static_cast<std::int64_t>(bytes)};
 }
 
-void ModelFolder::Remove(const std::string& digest) const { RemoveFile(PathOf(digest)); }
+absl::Status ModelFolder::Check(const std::string& digest) const {
+  ASSIGN_OR_RETURN(const std::string found, Sha256OfFile(PathOf(digest)));
+  if (found == digest) return absl::OkStatus();
+  return absl::DataLossError(
+      fmt::format("{} is damaged: its SHA-256 is {}", PathOf(digest).filename().string(), found));
+}
+
+void ModelFolder::Remove(const std::string& digest) const {
+  RemoveFile(PathOf(digest));
+  RemoveFile(BlockSums::PathFor(PathOf(digest)));
+}
 
 void ModelFolder::RemoveDrafts() const {
   std::error_code error;

@@ -13,7 +13,7 @@
 namespace isoscan {
 
 /// Global models on disk, each under its digest: `DIGEST.safetensors`. A file under its final name
-/// is whole and never changes.
+/// is whole and never changes; its block sums lie beside it.
 class ModelFolder {
  public:
   explicit ModelFolder(std::filesystem::path folder) : folder_(std::move(folder)) {}
@@ -37,6 +37,9 @@ class ModelFolder {
   /// Gives a draft its final name, and tells digest and size.
   /// Errors: RESOURCE_EXHAUSTED disk full; UNAVAILABLE other I/O errors.
   absl::StatusOr<GlobalModelRecord> Keep(const std::filesystem::path& draft, int round) const;
+
+  /// OK when the model is what its digest says. Errors: DATA_LOSS it is not; those of FileError().
+  absl::Status Check(const std::string& digest) const;
 
   /// Removes a model that no journal knows of: its round was decided anew. What cannot be removed
   /// is logged, as is what RemoveDrafts cannot: it costs disk and nothing else.

@@ -69,7 +69,10 @@ absl::StatusOr<GlobalModelRecord> Coordinator::State::Aggregate(const Closing& c
   std::vector<StagedUpdate> staged;
   for (const ParticipationRecord& site : closing.participation) {
     if (site.outcome != ParticipationRecord::Outcome::kContributed) continue;
-    staged.push_back({site.site, WeightsOf(closing, site.site), site.weight});
+    staged.push_back({.site = site.site,
+                      .weights = WeightsOf(closing, site.site),
+                      .weight = site.weight,
+                      .digest = closing.updates.at(site.site).weights_digest});
   }
   const std::filesystem::path draft = models.DraftOf(closing.study);
   RETURN_IF_ERROR(WriteMean(closing, std::move(staged), draft));
@@ -79,6 +82,9 @@ absl::StatusOr<GlobalModelRecord> Coordinator::State::Aggregate(const Closing& c
 absl::Status Coordinator::State::WriteMean(const Closing& closing, std::vector<StagedUpdate> staged,
                                            const std::filesystem::path& draft) const {
   const std::filesystem::path global_model = models.PathOf(closing.global_model);
+  if (closing.aggregation != RoundsPlan::Aggregation::kFedAvg) {
+    RETURN_IF_ERROR(models.Check(closing.global_model));
+  }
   switch (closing.aggregation) {
     case RoundsPlan::Aggregation::kFedAvg:
       break;
@@ -111,8 +117,9 @@ absl::StatusOr<bool> Coordinator::State::DropLostUpdates(const Closing& closing)
   bool dropped = false;
   for (const auto& [site, update] : closing.updates) {
     const absl::StatusOr<std::string> digest = Sha256OfFile(WeightsOf(closing, site));
+    // Bytes that the disk does not give back any more are lost like those that have changed.
     if (digest.ok() ? *digest == update.weights_digest
-                    : digest.status().code() != absl::StatusCode::kNotFound) {
+                    : absl::IsResourceExhausted(digest.status())) {
       continue;
     }
     absl::MutexLock lock(&mutex);

@@ -42,6 +42,29 @@ absl::Status CheckReplaceable(const StudyCourse& course, const std::string& site
                   course.round, course.study.name, site));
 }
 
+// What a site is told of weights that may not count. It is blamed for what it sent, never for what
+// the server's disk has made of that: then it is asked for the same weights again.
+absl::Status WhoseFault(const std::string& site, const std::string& digest,
+                        const std::filesystem::path& weights, const absl::Status& screened) {
+  const absl::StatusOr<std::string> here = Sha256OfFile(weights);
+  if (here.ok() && *here == digest) {
+    return absl::InvalidArgumentError(absl::IsInvalidArgument(screened)
+                                          ? std::string(screened.message())
+                                          : fmt::format("{} sent weights that are damaged: {}",
+                                                        site, std::string(screened.message())));
+  }
+  if (absl::IsResourceExhausted(here.status())) return here.status();
+  std::error_code error;
+  std::filesystem::remove(weights, error);
+  if (error) {
+    return absl::UnavailableError(fmt::format("the server cannot use the weights {} of {}: {}",
+                                              digest, site, error.message()));
+  }
+  return absl::DataLossError(fmt::format(
+      "the weights {} of {} were damaged on the server's disk ({}): upload them again", digest,
+      site, here.ok() ? "their SHA-256 is " + *here : std::string(here.status().message())));
+}
+
 JournaledUpdate WithoutScores(const std::string& site, const SiteUpdate& update) {
   return {.site = site,
           .weights_digest = update.weights_digest,
@@ -111,7 +134,7 @@ absl::Status Coordinator::Approve(const std::string& site, const std::string& st
           declared.held_out_cases, study));
     }
     const Time now = state_->clock.Now();
-    RETURN_IF_ERROR(state_->journal.Approve(study, declared, now));
+    RETURN_IF_ERROR(JournalTrouble(state_->journal.Approve(study, declared, now)));
     Participant& participant = course->participants[site];
     participant.cohort = std::move(declared);
     participant.Sign(now);
@@ -132,7 +155,7 @@ absl::Status Coordinator::Withdraw(const std::string& site, const std::string& s
           fmt::format("it is too late to withdraw: {}, and what {} contributed stays",
                       course->PhaseWords(), site));
     }
-    RETURN_IF_ERROR(state_->journal.Withdraw(study, site, course->round));
+    RETURN_IF_ERROR(JournalTrouble(state_->journal.Withdraw(study, site, course->round)));
     course->participants[site].cohort.withdrawn = true;
     course->participants[site].cohort.fingerprint.reset();
     course->updates.erase(site);
@@ -187,6 +210,11 @@ absl::Status Coordinator::ReportProgress(const std::string& site, const std::str
     ASSIGN_OR_RETURN(StudyCourse* const course, state_->FindFor(site, study));
     if (!course->open() || round != course->round) return WrongRound(*course, round);
     Participant& participant = *course->Active(site);
+    // The same report again shows that the site is connected, not that its work goes on.
+    if (participant.activity == activity && participant.step == step &&
+        participant.steps == steps) {
+      return absl::OkStatus();
+    }
     participant.Sign(state_->clock.Now());
     participant.activity = activity;
     participant.step = step;
@@ -194,6 +222,16 @@ absl::Status Coordinator::ReportProgress(const std::string& site, const std::str
   }
   state_->Announce();
   return absl::OkStatus();
+}
+
+void Coordinator::NoteTransfer(const std::string& site, const std::string& study) {
+  absl::MutexLock lock(&state_->mutex);
+  // Nobody is told: it can only move a deadline further away.
+  const auto found = state_->studies.find(study);
+  if (found == state_->studies.end()) return;
+  if (Participant* const participant = found->second.Active(site)) {
+    participant->Sign(state_->clock.Now());
+  }
 }
 
 absl::StatusOr<std::filesystem::path> Coordinator::Model(const std::string& site,
@@ -219,24 +257,28 @@ absl::StatusOr<std::filesystem::path> Coordinator::UploadPath(const std::string&
         fmt::format("{} announced weights with the digest '{}': 64 hexadecimal digits are needed",
                     site, digest.substr(0, 64)));
   }
-  absl::MutexLock lock(&state_->mutex);
-  ASSIGN_OR_RETURN(StudyCourse* const course, state_->FindFor(site, study));
-  RETURN_IF_ERROR(CheckOpen(*course, round));
-  const std::int64_t limit = course->models.front().bytes + kHeaderAllowanceBytes;
-  if (bytes < 1 || bytes > limit) {
-    return absl::InvalidArgumentError(
-        fmt::format("{} announced {} bytes of weights, a model of {} has at most {}", site, bytes,
-                    study, limit));
+  {
+    absl::MutexLock lock(&state_->mutex);
+    ASSIGN_OR_RETURN(StudyCourse* const course, state_->FindFor(site, study));
+    RETURN_IF_ERROR(CheckOpen(*course, round));
+    const std::int64_t limit = course->models.front().bytes + kHeaderAllowanceBytes;
+    if (bytes < 1 || bytes > limit) {
+      return absl::InvalidArgumentError(
+          fmt::format("{} announced {} bytes of weights, a model of {} has at most {}", site, bytes,
+                      study, limit));
+    }
+    std::set<std::string> keep = {digest};
+    if (const auto taken = course->updates.find(site); taken != course->updates.end()) {
+      keep.insert(taken->second.weights_digest);
+    }
+    for (const auto& [owner, used] : course->screening) {
+      if (owner == site) keep.insert(used);
+    }
+    RETURN_IF_ERROR(state_->uploads.Prepare(site, study, round, keep));
+    course->Active(site)->Sign(state_->clock.Now());
   }
-  std::set<std::string> keep = {digest};
-  if (const auto taken = course->updates.find(site); taken != course->updates.end()) {
-    keep.insert(taken->second.weights_digest);
-  }
-  for (const auto& [owner, used] : course->screening) {
-    if (owner == site) keep.insert(used);
-  }
-  RETURN_IF_ERROR(state_->uploads.Prepare(site, study, round, keep));
-  course->Active(site)->Sign(state_->clock.Now());
+  // What lies in the folder lasts as long as the folder: that waits for the disk, so without lock.
+  RETURN_IF_ERROR(state_->uploads.Sync(site, study, round));
   return state_->uploads.PathOf(site, study, round, digest);
 }
 
@@ -254,9 +296,10 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
     const absl::Status open = CheckOpen(*course, update.round);
     if (!open.ok()) {
       // The site may have missed the answer to an update that was taken.
-      ASSIGN_OR_RETURN(const std::optional<std::string> taken,
-                       state_->journal.TakenWeights(update.study, update.round, site));
-      return taken == update.weights_digest ? absl::OkStatus() : open;
+      const absl::StatusOr<std::optional<std::string>> taken =
+          state_->journal.TakenWeights(update.study, update.round, site);
+      RETURN_IF_ERROR(JournalTrouble(taken.status()));
+      return *taken == update.weights_digest ? absl::OkStatus() : open;
     }
     if (const auto taken = course->updates.find(site);
         taken != course->updates.end() && taken->second.weights_digest == update.weights_digest &&
@@ -267,8 +310,8 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
     weights = state_->uploads.PathOf(site, update.study, update.round, update.weights_digest);
     std::error_code error;
     if (!std::filesystem::exists(weights, error)) {
-      return absl::FailedPreconditionError(
-          fmt::format("the weights {} of {} have not been uploaded for round {} of {}",
+      return absl::DataLossError(
+          fmt::format("the weights {} of {} are not here for round {} of {}: upload them",
                       update.weights_digest, site, update.round, update.study));
     }
     study = course->study;
@@ -279,11 +322,7 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
 
   absl::Status screened = ScreenUpdate(site, weights, shapes);
   if (screened.ok()) screened = CheckWeightsMetadata(study, site, weights);
-  // The file has the digest that the site announced, so the site sent it damaged.
-  if (screened.code() == absl::StatusCode::kDataLoss) {
-    screened = absl::InvalidArgumentError(
-        fmt::format("{} sent weights that are damaged: {}", site, std::string(screened.message())));
-  }
+  if (!screened.ok()) screened = WhoseFault(site, update.weights_digest, weights, screened);
 
   {
     absl::MutexLock lock(&state_->mutex);
@@ -302,7 +341,7 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
     Participant& participant = *course.Active(site);
     RETURN_IF_ERROR(CheckUpdate(course.study, participant.cohort, update));
     const Time now = state_->clock.Now();
-    RETURN_IF_ERROR(state_->journal.TakeUpdate(site, update, now));
+    RETURN_IF_ERROR(JournalTrouble(state_->journal.TakeUpdate(site, update, now)));
     course.updates[site] = WithoutScores(site, update);
     participant.Sign(now);
     spdlog::info("update taken study={} site={} round={} cases={} loss={:.4f}", update.study, site,
@@ -357,15 +396,15 @@ absl::Status Coordinator::SubmitScores(const std::string& site, const std::strin
       }
       RETURN_IF_ERROR(CheckScores(course->study, participant.cohort, personal));
       // The final model's come last: with them the site is done.
-      RETURN_IF_ERROR(state_->journal.TakeScores(
-          study, {.model = Model::kPersonal, .after_round = 0, .site = site, .cases = personal}));
+      RETURN_IF_ERROR(JournalTrouble(state_->journal.TakeScores(
+          study, {.model = Model::kPersonal, .after_round = 0, .site = site, .cases = personal})));
     }
-    RETURN_IF_ERROR(
+    RETURN_IF_ERROR(JournalTrouble(
         state_->journal.TakeScores(study, {.model = local_only ? Model::kLocalOnly : Model::kGlobal,
                                            .after_round = local_only ? 0 : course->rounds(),
                                            .site = site,
                                            .cases = scores,
-                                           .certificate = certificate}));
+                                           .certificate = certificate})));
     scored.insert(site);
     participant.Sign(state_->clock.Now());
     spdlog::info("scores taken study={} site={} model={}", study, site,

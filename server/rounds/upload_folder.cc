@@ -5,6 +5,8 @@
 
 #include <system_error>
 
+#include "common/weights/atomic_file.h"
+
 namespace isoscan {
 namespace {
 
@@ -44,6 +46,24 @@ absl::Status UploadFolder::Prepare(const std::string& site, const std::string& s
   return absl::OkStatus();
 }
 
+absl::Status UploadFolder::Sync(const std::string& site, const std::string& study,
+                                int round) const {
+  const std::filesystem::path of_round = RoundFolder(site, study, round);
+  const std::filesystem::path of_study = of_round.parent_path();
+  for (const std::filesystem::path& folder : {of_study.parent_path(), of_study, of_round}) {
+    {
+      const absl::MutexLock lock(&mutex_);
+      if (synced_.contains(folder)) continue;
+    }
+    const absl::Status synced = SyncFolder(folder.parent_path());
+    if (absl::IsResourceExhausted(synced)) return synced;
+    if (!synced.ok()) return absl::UnavailableError(synced.message());
+    const absl::MutexLock lock(&mutex_);
+    synced_.insert(folder);
+  }
+  return absl::OkStatus();
+}
+
 void UploadFolder::RemoveOtherRounds(const std::string& site, const std::string& study,
                                      int open_round) const {
   const std::filesystem::path study_folder = folder_ / site / study;
@@ -53,6 +73,10 @@ void UploadFolder::RemoveOtherRounds(const std::string& site, const std::string&
   for (const std::filesystem::directory_iterator end; !error && entry != end;
        entry.increment(error)) {
     if (entry->path() == open) continue;
+    {
+      const absl::MutexLock lock(&mutex_);
+      synced_.erase(entry->path());
+    }
     std::error_code removal;
     std::filesystem::remove_all(entry->path(), removal);
     if (removal) {

@@ -10,6 +10,7 @@
 #include "common/status/status_macros.h"
 #include "common/transfer/chunks.h"
 #include "common/version.h"
+#include "common/weights/block_sums.h"
 #include "common/weights/sha256.h"
 #include "server/rpc/messages.h"
 #include "server/rpc/pulled_stream.h"
@@ -31,20 +32,43 @@ absl::Status CheckVersion(int protocol_version, const std::string& program_versi
       kProtocolVersion, protocol_version < kProtocolVersion ? "client at this site" : "server"));
 }
 
-/// The chunks of a file from `offset` on. The file is located when the first one is wanted.
+/// The chunks of a model from `offset` on. It is located when the first one is wanted. What does
+/// not fit its block sums is not sent: the model has been damaged on this server's disk.
 class ModelChunks {
  public:
-  using Locate = std::function<absl::StatusOr<std::filesystem::path>()>;
-  ModelChunks(Locate locate, std::int64_t offset) : locate_(std::move(locate)), offset_(offset) {}
+  struct Located {
+    std::string site;
+    std::filesystem::path path;
+  };
+  using Locate = std::function<absl::StatusOr<Located>()>;
+  ModelChunks(Coordinator& coordinator, Locate locate, const v1::DownloadModelRequest& request)
+      : signs_(coordinator), locate_(std::move(locate)), request_(request) {}
 
   absl::StatusOr<bool> operator()(v1::ModelChunk& chunk) {
     if (path_.empty()) {
-      ASSIGN_OR_RETURN(path_, locate_());
+      ASSIGN_OR_RETURN(Located located, locate_());
+      absl::StatusOr<BlockSums> sums = BlockSumsOf(located.path, request_.model_digest());
+      if (!sums.ok()) return Trouble(sums.status());
+      signs_.Begin(std::move(located.site), request_.study());
+      path_ = std::move(located.path);
+      sums_ = *std::move(sums);
+      offset_ = request_.offset();
     }
-    absl::StatusOr<std::string> bytes = ReadChunk(path_, offset_);
-    if (absl::IsInvalidArgument(bytes.status())) return bytes.status();
-    if (!bytes.ok()) return FileTrouble(bytes.status());
-    if (bytes->empty()) return false;
+    if (offset_ < 0) {
+      return absl::InvalidArgumentError(fmt::format("a model has no byte {}", offset_));
+    }
+    if (offset_ >= sums_.bytes()) return false;
+    // From the start of a block on, where a reader's own offset is within one.
+    const std::int64_t skipped = offset_ % BlockSums::kBlockBytes;
+    absl::StatusOr<std::string> bytes = ReadChunk(path_, offset_ - skipped);
+    if (!bytes.ok()) return Trouble(bytes.status());
+    if (bytes->empty() || !sums_.Match(offset_ - skipped, *bytes)) {
+      return Trouble(absl::DataLossError(fmt::format("{} is damaged between bytes {} and {}",
+                                                     path_.filename().string(), offset_ - skipped,
+                                                     offset_ - skipped + kChunkSize)));
+    }
+    signs_.Note();
+    bytes->erase(0, static_cast<std::size_t>(skipped));
     chunk.set_offset(offset_);
     offset_ += static_cast<std::int64_t>(bytes->size());
     chunk.set_data(*std::move(bytes));
@@ -52,9 +76,24 @@ class ModelChunks {
   }
 
  private:
+  static constexpr auto kChunkSize = static_cast<std::int64_t>(kChunkBytes);
+  static_assert(kChunkSize % BlockSums::kBlockBytes == 0);
+
+  /// Sites are told to wait; the coordinator's log says what is to be done.
+  absl::Status Trouble(const absl::Status& status) const {
+    spdlog::error(
+        "model damaged study={} model={} reason=\"{}\" action=\"put the file back from a backup; "
+        "sites wait for it\"",
+        request_.study(), request_.model_digest(), std::string(status.message()));
+    return FileTrouble(status);
+  }
+
+  TransferSigns signs_;
   Locate locate_;
-  std::int64_t offset_;
+  const v1::DownloadModelRequest& request_;
   std::filesystem::path path_;
+  BlockSums sums_;
+  std::int64_t offset_ = 0;
 };
 
 }  // namespace
@@ -110,11 +149,13 @@ absl::Status FederationService::SignCertificate(const v1::EnrolRequest& request,
   // answer is lost, the site asks again with the same key and gets another certificate.
   ASSIGN_OR_RETURN(const SignedCertificate certificate,
                    authority_.SignSite(request.signing_request_pem(), site, now));
-  RETURN_IF_ERROR(sites_.Redeem(Sha256Of(request.token()), site,
-                                {.fingerprint = certificate.fingerprint,
-                                 .key_sha256 = certificate.key_sha256,
-                                 .ends = certificate.ends},
-                                now));
+  const absl::Status redeemed = sites_.Redeem(Sha256Of(request.token()), site,
+                                              {.fingerprint = certificate.fingerprint,
+                                               .key_sha256 = certificate.key_sha256,
+                                               .ends = certificate.ends},
+                                              now);
+  if (absl::IsPermissionDenied(redeemed)) return redeemed;
+  RETURN_IF_ERROR(JournalTrouble(redeemed));
   spdlog::info("site enrolled site={} fingerprint={}", site, certificate.fingerprint);
   response.set_certificate_pem(certificate.pem);
   response.set_authority_pem(authority_.certificate_pem());
@@ -209,12 +250,14 @@ void FederationService::Disconnect(const AssignmentStream* stream) {
 
 grpc::ServerWriteReactor<v1::ModelChunk>* FederationService::DownloadModel(
     grpc::CallbackServerContext* context, const v1::DownloadModelRequest* request) {
-  const auto locate = [this, context, request]() -> absl::StatusOr<std::filesystem::path> {
-    ASSIGN_OR_RETURN(const std::string site, authentication_.Site(*context));
-    return coordinator_.Model(site, request->study(), request->model_digest());
+  const auto locate = [this, context, request]() -> absl::StatusOr<ModelChunks::Located> {
+    ASSIGN_OR_RETURN(std::string site, authentication_.Site(*context));
+    ASSIGN_OR_RETURN(std::filesystem::path path,
+                     coordinator_.Model(site, request->study(), request->model_digest()));
+    return ModelChunks::Located{.site = std::move(site), .path = std::move(path)};
   };
   return PulledStream<v1::ModelChunk>::Start(executor_, "DownloadModel", *context,
-                                             ModelChunks(locate, request->offset()));
+                                             ModelChunks(coordinator_, locate, *request));
 }
 
 grpc::ServerUnaryReactor* FederationService::BeginUpload(grpc::CallbackServerContext* context,
@@ -236,7 +279,7 @@ grpc::ServerUnaryReactor* FederationService::BeginUpload(grpc::CallbackServerCon
 
 grpc::ServerReadReactor<v1::UploadChunk>* FederationService::Upload(
     grpc::CallbackServerContext* context, v1::UploadResponse* /*response*/) {
-  return UploadStream::Start(executor_, *context, authentication_, uploads_);
+  return UploadStream::Start(executor_, *context, authentication_, uploads_, coordinator_);
 }
 
 grpc::ServerUnaryReactor* FederationService::SubmitUpdate(grpc::CallbackServerContext* context,

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/status/status_macros.h"
+#include "server/rounds/journal.h"
 
 namespace isoscan {
 namespace {
@@ -68,7 +69,9 @@ absl::StatusOr<std::string> PeerAuthentication::Site(
     return absl::PermissionDeniedError(fmt::format(
         "{} is no site: only a site's certificate may make this call", NameOf(peer.identity)));
   }
-  RETURN_IF_ERROR(sites_.IsAllowed(peer.identity.name, peer.fingerprint));
+  const absl::Status allowed = sites_.IsAllowed(peer.identity.name, peer.fingerprint);
+  if (absl::IsPermissionDenied(allowed)) return allowed;
+  RETURN_IF_ERROR(JournalTrouble(allowed));
   return peer.identity.name;
 }
 

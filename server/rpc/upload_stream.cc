@@ -17,8 +17,8 @@ constexpr std::size_t kLargestChunk = 1 << 20;  // proto/federation.proto, Uploa
 
 grpc::ServerReadReactor<v1::UploadChunk>* UploadStream::Start(
     Executor& executor, grpc::CallbackServerContext& context,
-    const PeerAuthentication& authentication, Uploads& uploads) {
-  auto* const stream = new UploadStream(executor, context, authentication, uploads);
+    const PeerAuthentication& authentication, Uploads& uploads, Coordinator& coordinator) {
+  auto* const stream = new UploadStream(executor, context, authentication, uploads, coordinator);
   stream->StartRead(&stream->chunk_);
   return stream;
 }
@@ -39,12 +39,15 @@ absl::Status UploadStream::TakeChunk() {
   if (!claim_.has_value()) {
     ASSIGN_OR_RETURN(const std::string site, authentication_.Site(context_));
     ASSIGN_OR_RETURN(claim_, uploads_.ClaimFor(site, chunk_.study(), chunk_.weights_digest()));
+    signs_.Begin(site, chunk_.study());
   }
   if (chunk_.data().size() > kLargestChunk) {
     return absl::InvalidArgumentError(fmt::format(
         "a chunk of {} bytes came, at most {} are allowed", chunk_.data().size(), kLargestChunk));
   }
-  return claim_->upload->Append(claim_->number, chunk_.offset(), chunk_.data());
+  RETURN_IF_ERROR(claim_->upload->Append(claim_->number, chunk_.offset(), chunk_.data()));
+  signs_.Note();
+  return absl::OkStatus();
 }
 
 absl::Status UploadStream::TakeEnd() {
@@ -58,6 +61,7 @@ absl::Status UploadStream::TakeEnd() {
 }
 
 void UploadStream::End(const absl::Status& status) {
+  if (claim_.has_value()) claim_->upload->Release(claim_->number);
   Finish(EndOfCall("Upload", context_, status));
 }
 

@@ -11,6 +11,7 @@
 #include "proto/federation.pb.h"
 #include "server/rpc/executor.h"
 #include "server/rpc/peer_authentication.h"
+#include "server/rpc/transfer_signs.h"
 #include "server/rpc/uploads.h"
 
 namespace isoscan {
@@ -23,18 +24,20 @@ class UploadStream final : public grpc::ServerReadReactor<v1::UploadChunk> {
   static grpc::ServerReadReactor<v1::UploadChunk>* Start(Executor& executor,
                                                          grpc::CallbackServerContext& context,
                                                          const PeerAuthentication& authentication,
-                                                         Uploads& uploads);
+                                                         Uploads& uploads,
+                                                         Coordinator& coordinator);
 
   void OnReadDone(bool read) override;
   void OnDone() override { delete this; }
 
  private:
   UploadStream(Executor& executor, grpc::CallbackServerContext& context,
-               const PeerAuthentication& authentication, Uploads& uploads)
+               const PeerAuthentication& authentication, Uploads& uploads, Coordinator& coordinator)
       : executor_(executor),
         context_(context),
         authentication_(authentication),
-        uploads_(uploads) {}
+        uploads_(uploads),
+        signs_(coordinator) {}
 
   void Step(bool read);
   absl::Status TakeChunk();
@@ -46,6 +49,7 @@ class UploadStream final : public grpc::ServerReadReactor<v1::UploadChunk> {
   const PeerAuthentication& authentication_;
   Uploads& uploads_;
   std::optional<Uploads::Claim> claim_;  // From the first chunk on.
+  TransferSigns signs_;
   v1::UploadChunk chunk_;
 };
 

@@ -27,14 +27,20 @@ class Upload {
   absl::Status Append(std::int64_t claim, std::int64_t at, std::string_view bytes);
   /// Errors: ABORTED superseded; those of PartialFile::Finish.
   absl::Status Finish(std::int64_t claim);
+  /// The stream has ended without Finish(): nothing of the file stays open, so that one that is
+  /// removed meanwhile gives its disk back. Whatever comes next announces again.
+  void Release(std::int64_t claim);
 
  private:
   friend class Uploads;
   absl::Status CheckClaim(std::int64_t claim) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Close() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   absl::Mutex mutex_;
-  std::string digest_ ABSL_GUARDED_BY(mutex_);
-  std::optional<PartialFile> file_ ABSL_GUARDED_BY(mutex_);
+  std::filesystem::path path_ ABSL_GUARDED_BY(mutex_);
+  std::int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::string digest_ ABSL_GUARDED_BY(mutex_);               // Empty: nothing is announced.
+  std::optional<PartialFile> file_ ABSL_GUARDED_BY(mutex_);  // While a stream brings its bytes.
   std::int64_t announcement_ ABSL_GUARDED_BY(mutex_) = 0;
   bool claimed_ ABSL_GUARDED_BY(mutex_) = false;
 };
@@ -57,8 +63,8 @@ class Uploads {
                                         const std::string& digest);
 
   /// For the one stream that brings the bytes.
-  /// Errors: FAILED_PRECONDITION nothing of this digest was announced (since the server started);
-  ///         ABORTED another stream is bringing them.
+  /// Errors: ABORTED nothing of this digest was announced (since the server started, or the last
+  ///         stream ended), or another stream is bringing them; those of PartialFile.
   absl::StatusOr<Claim> ClaimFor(const std::string& site, const std::string& study,
                                  const std::string& digest);
 

@@ -41,6 +41,20 @@ absl::Status ErrorOf(sqlite3* connection, const std::string& path) {
   }
 }
 
+// What goes wrong once the database is open: a file that may not be written any more, or a disk
+// that was remounted, passes once somebody mends it, and says nothing about the caller's request.
+absl::Status TroubleOf(sqlite3* connection, const std::string& path) {
+  const absl::Status error = ErrorOf(connection, path);
+  switch (error.code()) {
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kDataLoss:
+    case absl::StatusCode::kInternal:
+      return error;
+    default:
+      return absl::UnavailableError(error.message());
+  }
+}
+
 }  // namespace
 
 // Binding fails only for an index that the statement does not have: a defect that Step() would
@@ -66,7 +80,7 @@ absl::StatusOr<bool> Statement::Step() {
   const int code = sqlite3_step(statement_.get());
   if (code == SQLITE_ROW) return true;
   if (code == SQLITE_DONE) return false;
-  return ErrorOf(sqlite3_db_handle(statement_.get()), *path_);
+  return TroubleOf(sqlite3_db_handle(statement_.get()), *path_);
 }
 
 void Statement::Reset() { sqlite3_reset(statement_.get()); }
@@ -100,14 +114,17 @@ absl::StatusOr<std::unique_ptr<Database>> Database::Open(const std::filesystem::
   std::unique_ptr<Database> database(new Database(connection, path.string()));
   if (code != SQLITE_OK) return ErrorOf(connection, path.string());
   // Exclusive locking: the kernel frees the lock of a killed server, and a second server is told.
-  RETURN_IF_ERROR(database->RunScript(R"(
+  constexpr char kSettings[] = R"(
       PRAGMA locking_mode = EXCLUSIVE;
       PRAGMA journal_mode = WAL;
       PRAGMA synchronous = FULL;
       PRAGMA foreign_keys = ON;
       BEGIN EXCLUSIVE;
       COMMIT;
-  )"));
+  )";
+  if (sqlite3_exec(connection, kSettings, nullptr, nullptr, nullptr) != SQLITE_OK) {
+    return ErrorOf(connection, path.string());
+  }
   return database;
 }
 
@@ -115,14 +132,14 @@ absl::StatusOr<Statement> Database::Prepare(std::string_view sql) {
   sqlite3_stmt* statement = nullptr;
   if (sqlite3_prepare_v2(connection_.get(), sql.data(), static_cast<int>(sql.size()), &statement,
                          nullptr) != SQLITE_OK) {
-    return ErrorOf(connection_.get(), path_);
+    return TroubleOf(connection_.get(), path_);
   }
   return Statement(statement, &path_);
 }
 
 absl::Status Database::RunScript(const char* sql) {
   if (sqlite3_exec(connection_.get(), sql, nullptr, nullptr, nullptr) != SQLITE_OK) {
-    return ErrorOf(connection_.get(), path_);
+    return TroubleOf(connection_.get(), path_);
   }
   return absl::OkStatus();
 }

@@ -84,7 +84,8 @@ class FakeFederationSession final : public FederationSession {
   }
 
   absl::Status DownloadModel(const std::string&, const std::string& digest, std::int64_t,
-                             const std::filesystem::path& path, std::stop_token) override {
+                             const std::filesystem::path& path, const TransferObserver&,
+                             std::stop_token) override {
     const auto model = models.find(digest);
     if (model == models.end()) return absl::NotFoundError("no such model");
     if (std::filesystem::exists(path)) return absl::OkStatus();
@@ -92,7 +93,8 @@ class FakeFederationSession final : public FederationSession {
     return WriteFileAtomically(path, model->second);
   }
   absl::Status UploadWeights(const std::string&, int, const std::string& digest,
-                             const std::filesystem::path& path, std::stop_token) override {
+                             const std::filesystem::path& path, const TransferObserver&,
+                             std::stop_token) override {
     uploaded_digests.push_back(digest);
     std::ostringstream bytes;
     bytes << std::ifstream(path, std::ios::binary).rdbuf();

@@ -74,6 +74,7 @@ class GrpcFederationSession : public testing::Test {
   FakeFederationService server_{authority_.Server("server.test")};
   const TemporaryDirectory folder_;
   const std::stop_token never_;
+  const TransferObserver unobserved_ = [](std::int64_t, std::int64_t) {};
 };
 
 TEST_F(GrpcFederationSession, GoesOnDownloadingFromTheByteThatItHas) {
@@ -83,7 +84,7 @@ TEST_F(GrpcFederationSession, GoesOnDownloadingFromTheByteThatItHas) {
 
   ASSERT_OK(Connect()->DownloadModel("hippocampus", Sha256Of(server_.model),
                                      static_cast<std::int64_t>(server_.model.size()), path,
-                                     never_));
+                                     unobserved_, never_));
 
   EXPECT_THAT(server_.download_offsets, ElementsAre(0, kChunk, 2 * kChunk));
   EXPECT_EQ(ContentOf(path), server_.model);
@@ -96,29 +97,51 @@ TEST_F(GrpcFederationSession, AnotherProcessGoesOnWithADownload) {
   const auto bytes = static_cast<std::int64_t>(server_.model.size());
   const std::string digest = Sha256Of(server_.model);
 
-  EXPECT_THAT(Connect(RetryPolicy::Once())->DownloadModel("s", digest, bytes, path, never_),
-              StatusIs(absl::StatusCode::kUnavailable));
-  ASSERT_OK(Connect(RetryPolicy::Once())->DownloadModel("s", digest, bytes, path, never_));
+  EXPECT_THAT(
+      Connect(RetryPolicy::Once())->DownloadModel("s", digest, bytes, path, unobserved_, never_),
+      StatusIs(absl::StatusCode::kUnavailable));
+  ASSERT_OK(
+      Connect(RetryPolicy::Once())->DownloadModel("s", digest, bytes, path, unobserved_, never_));
 
   EXPECT_THAT(server_.download_offsets, ElementsAre(0, 2 * kChunk));
   EXPECT_EQ(ContentOf(path), server_.model);
 }
 
-TEST_F(GrpcFederationSession, FetchesAModelAgainThatArrivedBrokenAndGivesUpAfterThree) {
+TEST_F(GrpcFederationSession, AsksForAModelThatArrivesBrokenUntilItIsMended) {
   server_.model = SomeWeights();
-  server_.downloads = {{.broken = true}};
+  // More often than anything is tried that is not tried for ever.
+  server_.downloads.assign(5, {.broken = true});
   const auto bytes = static_cast<std::int64_t>(server_.model.size());
   const std::string digest = Sha256Of(server_.model);
   const std::filesystem::path path = folder_.path() / "model";
 
-  ASSERT_OK(Connect()->DownloadModel("s", digest, bytes, path, never_));
+  ASSERT_OK(Connect()->DownloadModel("s", digest, bytes, path, unobserved_, never_));
   EXPECT_EQ(ContentOf(path), server_.model);
+  EXPECT_THAT(server_.download_offsets, ElementsAre(0, 0, 0, 0, 0, 0));
 
-  server_.download_offsets.clear();
-  server_.downloads = {{.broken = true}, {.broken = true}, {.broken = true}};
-  EXPECT_THAT(Connect()->DownloadModel("s", digest, bytes, folder_.path() / "other", never_),
-              StatusIs(absl::StatusCode::kDataLoss, HasSubstr(digest)));
-  EXPECT_THAT(server_.download_offsets, ElementsAre(0, 0, 0));
+  server_.downloads = {{.broken = true}};
+  EXPECT_THAT(
+      Connect(RetryPolicy::Once())
+          ->DownloadModel("s", digest, bytes, folder_.path() / "other", unobserved_, never_),
+      StatusIs(absl::StatusCode::kUnavailable,
+               AllOf(HasSubstr("damaged model"), HasSubstr(digest))));
+}
+
+TEST_F(GrpcFederationSession, TellsHowManyBytesOfATransferHaveGoneBy) {
+  server_.model = SomeWeights();
+  const auto bytes = static_cast<std::int64_t>(server_.model.size());
+  const std::filesystem::path path = folder_.path() / "model";
+  std::vector<std::int64_t> seen;
+  const TransferObserver observe = [&](std::int64_t done, std::int64_t total) {
+    EXPECT_EQ(total, bytes);
+    seen.push_back(done);
+  };
+
+  ASSERT_OK(Connect()->DownloadModel("s", Sha256Of(server_.model), bytes, path, observe, never_));
+  EXPECT_THAT(seen, ElementsAre(kChunk, 2 * kChunk, bytes));
+  seen.clear();
+  ASSERT_OK(Connect()->UploadWeights("s", 1, Sha256Of(server_.model), path, observe, never_));
+  EXPECT_THAT(seen, ElementsAre(kChunk, 2 * kChunk, bytes));
 }
 
 TEST_F(GrpcFederationSession, UploadsNoByteTwiceAfterACutLink) {
@@ -127,7 +150,7 @@ TEST_F(GrpcFederationSession, UploadsNoByteTwiceAfterACutLink) {
   ASSERT_OK(WriteFileAtomically(path, weights));
   server_.upload_cuts = {1};
 
-  ASSERT_OK(Connect()->UploadWeights("s", 1, Sha256Of(weights), path, never_));
+  ASSERT_OK(Connect()->UploadWeights("s", 1, Sha256Of(weights), path, unobserved_, never_));
 
   EXPECT_EQ(server_.uploaded, weights);
   EXPECT_EQ(server_.uploads, 2);
@@ -140,7 +163,7 @@ TEST_F(GrpcFederationSession, UploadsNothingThatTheServerHas) {
   ASSERT_OK(WriteFileAtomically(path, weights));
   server_.uploaded = weights;
 
-  ASSERT_OK(Connect()->UploadWeights("s", 1, Sha256Of(weights), path, never_));
+  ASSERT_OK(Connect()->UploadWeights("s", 1, Sha256Of(weights), path, unobserved_, never_));
 
   EXPECT_EQ(server_.uploads, 0);
 }
@@ -151,7 +174,7 @@ TEST_F(GrpcFederationSession, UploadsAgainWhatArrivedBroken) {
   ASSERT_OK(WriteFileAtomically(path, weights));
   server_.uploaded = "other bytes from an earlier life";
 
-  ASSERT_OK(Connect()->UploadWeights("s", 1, Sha256Of(weights), path, never_));
+  ASSERT_OK(Connect()->UploadWeights("s", 1, Sha256Of(weights), path, unobserved_, never_));
 
   EXPECT_EQ(server_.uploaded, weights);
   EXPECT_EQ(server_.uploads, 2);

@@ -589,6 +589,41 @@ TEST_F(HospitalClientTest, SendsATrainedUpdateAfterARestartWithoutTrainingAgain)
   EXPECT_THAT(session_.updates[1].model_scores, SizeIs(2));
 }
 
+TEST_F(HospitalClientTest, SendsAnUpdateAgainThatTheServerLost) {
+  int asked = 0;
+  session_.on_update = [&](const RoundUpdate&) -> absl::Status {
+    EXPECT_EQ(FilesIn("updates"), 2U) << "weights and record";
+    if (++asked < 3) return absl::DataLossError("damaged on the server's disk: upload them again");
+    session_.Ask({Ended()});
+    return absl::OkStatus();
+  };
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+
+  ASSERT_OK(Run());
+
+  EXPECT_THAT(session_.uploaded_digests, SizeIs(3));
+  EXPECT_THAT(training_.tasks, SizeIs(1)) << "what is trained is not trained again";
+}
+
+TEST_F(HospitalClientTest, TrainsAgainWhatItsOwnDiskLost) {
+  session_.on_update = [&](const RoundUpdate&) {
+    const std::string kept = SiteStateFolder(config_.state).Update(study_.name, 1, model_);
+    EXPECT_OK(WriteFileAtomically(kept + ".safetensors", "decayed"));
+    return absl::DataLossError("the bytes that arrived have another SHA-256");
+  };
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("this site's disk")));
+
+  session_.on_update = [this](const RoundUpdate&) {
+    session_.Ask({Ended()});
+    return absl::OkStatus();
+  };
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+  ASSERT_OK(Run());
+
+  EXPECT_THAT(training_.tasks, SizeIs(2));
+}
+
 TEST_F(HospitalClientTest, WaitsForTheAnswerToAnUpdateThatTheServerHasTakenOffItsList) {
   session_.on_update = [this](const RoundUpdate&) {
     session_.Ask({Ended()});

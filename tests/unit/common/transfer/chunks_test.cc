@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "common/weights/block_sums.h"
 #include "common/weights/sha256.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
@@ -52,6 +53,27 @@ TEST_F(PartialFileTest, BecomesTheFileWhenAllChunksHaveArrived) {
 
   EXPECT_EQ(ContentOf(path_), payload_);
   EXPECT_FALSE(std::filesystem::exists(path_.string() + ".part"));
+}
+
+TEST_F(PartialFileTest, KeepsTheBlockSumsOfWhatCameWhereAsked) {
+  const auto bytes = static_cast<std::int64_t>(payload_.size());
+  for (const std::size_t cut : {std::size_t{0}, std::size_t{100'000}}) {
+    std::filesystem::remove(path_);
+    std::filesystem::remove(BlockSums::PathFor(path_));
+    if (cut > 0) {
+      ASSERT_OK_AND_ASSIGN(PartialFile killed, Open());
+      ASSERT_OK(killed.Append(0, payload_.substr(0, cut)));
+    }
+    ASSERT_OK_AND_ASSIGN(PartialFile file,
+                         PartialFile::Open(path_, bytes, Sha256Of(payload_),
+                                           PartialFile::Options{.keep_block_sums = true}));
+    ASSERT_OK(file.Append(file.offset(), payload_.substr(cut)));
+    ASSERT_OK(file.Finish());
+
+    ASSERT_OK_AND_ASSIGN(const BlockSums sums, BlockSums::ReadBeside(path_));
+    EXPECT_EQ(sums.bytes(), bytes);
+    EXPECT_TRUE(sums.Match(0, payload_));
+  }
 }
 
 TEST_F(PartialFileTest, ContinuesWhereAKilledProcessStopped) {

@@ -13,7 +13,9 @@
 #include <vector>
 
 #include "common/random/philox.h"
+#include "common/weights/block_sums.h"
 #include "common/weights/safetensors.h"
+#include "common/weights/sha256.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
 
@@ -280,6 +282,39 @@ TEST_F(FederatedAverageTest, NamesTheSiteWhoseFileIsDamagedOrGone) {
   std::filesystem::remove(south.weights);
   EXPECT_THAT(FederatedAverage({north, south}, output_, {}),
               StatusIs(StatusCode::kNotFound, HasSubstr("the update of south")));
+}
+
+TEST_F(FederatedAverageTest, NamesTheSiteWhoseBytesHaveChangedOnTheDiskAndStayNumbers) {
+  std::vector<float> values(20'000);
+  std::iota(values.begin(), values.end(), 1.0F);
+  StagedUpdate north = Staged("north", 1, Head(values));
+  StagedUpdate south = Staged("south", 1, Head(values));
+  ASSERT_OK_AND_ASSIGN(north.digest, Sha256OfFile(north.weights));
+  ASSERT_OK_AND_ASSIGN(south.digest, Sha256OfFile(south.weights));
+  const NamedTensors expected = Mean({north, south});
+  EXPECT_TRUE(std::filesystem::exists(BlockSums::PathFor(south.weights)));
+
+  const auto bytes = static_cast<std::int64_t>(std::filesystem::file_size(south.weights));
+  for (const std::int64_t place : {std::int64_t{10}, std::int64_t{16'384}, bytes - 4}) {
+    const auto flip_a_bit = [&] {
+      std::fstream file(south.weights, std::ios::in | std::ios::out | std::ios::binary);
+      file.seekg(place);
+      const int byte = file.get();
+      file.seekp(place);
+      file.put(static_cast<char>(byte ^ 1));
+    };
+    flip_a_bit();
+    for (const std::int64_t block_values : {1, 7, 4096, 65'536}) {
+      EXPECT_THAT(FederatedAverage({north, south}, output_, {}, {.block_values = block_values}),
+                  StatusIs(StatusCode::kDataLoss, AllOf(HasSubstr("south"), HasSubstr("damaged"))))
+          << place;
+    }
+    flip_a_bit();
+    EXPECT_EQ(Mean({north, south}), expected);
+  }
+  // Sums that are damaged themselves accuse nobody.
+  std::filesystem::resize_file(BlockSums::PathFor(south.weights), 30);
+  EXPECT_EQ(Mean({north, south}), expected);
 }
 
 TEST_F(FederatedAverageTest, KeepsTheLastModelAndLeavesNoTraceOfAFailure) {

@@ -2,6 +2,7 @@
 #include <functional>
 
 #include "tests/support/status_matchers.h"
+#include "tests/unit/server/rounds/failing_journal.h"
 #include "tests/unit/server/rounds/federation_in_memory.h"
 
 namespace isoscan {
@@ -9,6 +10,7 @@ namespace {
 
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 using testing::SizeIs;
 
 // Every step of a study of two rounds, final scores and all.
@@ -130,8 +132,8 @@ TEST(CoordinatorRecovery, RemovesModelsThatAKilledServerWasWriting) {
 
   federation.Restart();
 
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(models), {}), 1)
-      << "the initial model stays";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(models), {}), 2)
+      << "the initial model stays, with its block sums";
 }
 
 TEST(CoordinatorRecovery, AsksAgainForAnUpdateWhoseFileWasDamaged) {
@@ -153,6 +155,34 @@ TEST(CoordinatorRecovery, AsksAgainForAnUpdateWhoseFileWasDamaged) {
   ASSERT_OK(federation.Train("berlin"));
   ASSERT_OK(federation.coordinator().Advance());
   EXPECT_EQ(federation.Status().round, 2);
+}
+
+TEST(CoordinatorRecovery, TellsSitesToWaitWhateverIsWrongWithItsJournal) {
+  FederationInMemory federation;
+  federation.CreateAndStart({.sites = {"berlin", "charite"}, .rounds = 1});
+  ASSERT_OK_AND_ASSIGN(const SiteUpdate update, federation.Upload("berlin"));
+  FailingJournal journal(federation.journal());
+  ASSERT_OK_AND_ASSIGN(const auto coordinator, Coordinator::Open(journal, federation.clock(),
+                                                                 federation.folder() / "models",
+                                                                 federation.folder() / "uploads"));
+  SiteUpdate of_another_round = update;
+  of_another_round.round = 2;
+
+  for (int code = 1; code <= static_cast<int>(absl::StatusCode::kUnauthenticated); ++code) {
+    journal.failure = absl::Status(static_cast<absl::StatusCode>(code), "/srv/journal.db: broken");
+    const absl::StatusCode expected = absl::IsResourceExhausted(journal.failure)
+                                          ? absl::StatusCode::kResourceExhausted
+                                          : absl::StatusCode::kUnavailable;
+    for (const absl::Status& answer : {coordinator->SubmitUpdate("berlin", update),
+                                       coordinator->SubmitUpdate("berlin", of_another_round),
+                                       coordinator->Withdraw("berlin", "tiny")}) {
+      EXPECT_THAT(answer, StatusIs(expected, Not(HasSubstr("/srv")))) << journal.failure;
+    }
+  }
+
+  journal.failure = absl::OkStatus();
+  ASSERT_OK(coordinator->SubmitUpdate("berlin", update));
+  EXPECT_EQ(coordinator->AssignmentsOf("berlin").size(), 0U) << "and nothing was lost";
 }
 
 TEST(CoordinatorRecovery, TriesAgainLaterWhenTheModelCannotBeWritten) {

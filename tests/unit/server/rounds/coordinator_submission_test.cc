@@ -97,12 +97,35 @@ TEST_F(CoordinatorSubmission, IsRefusedFromASiteThatTakesNoPart) {
   EXPECT_THAT(coordinator().SubmitUpdate("st-marys", update),
               StatusIs(kTooLate, HasSubstr("st-marys takes no part in tiny")));
   EXPECT_THAT(coordinator().SubmitUpdate("charite", update),
-              StatusIs(kTooLate, HasSubstr("have not been uploaded")))
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("upload them")))
       << "an upload belongs to the site that sent it";
   EXPECT_THAT(coordinator().Model("st-marys", "tiny", federation_.NewestModel()),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("no model")));
   EXPECT_THAT(coordinator().UploadPath("st-marys", "tiny", 1, update.weights_digest, 100),
               StatusIs(kTooLate, HasSubstr("takes no part")));
+}
+
+TEST_F(CoordinatorSubmission, AsksForWeightsAgainThatTheServersOwnDiskDamaged) {
+  ASSERT_OK_AND_ASSIGN(const SiteUpdate update, federation_.Upload("berlin"));
+  const auto staged = federation_.folder() / federation_.StagedFiles().front();
+  const auto damage = [&](const std::string& how) {
+    if (how == "cut") return std::filesystem::resize_file(staged, 100);
+    std::fstream file(staged, std::ios::in | std::ios::out | std::ios::binary);
+    // The last value, which becomes NaN.
+    file.seekp(how == "header" ? 20 : -4, how == "header" ? std::ios::beg : std::ios::end);
+    file.write("\xff\xff\xff\xff", 4);
+  };
+  for (const std::string how : {"cut", "header", "value"}) {
+    damage(how);
+
+    EXPECT_THAT(coordinator().SubmitUpdate("berlin", update),
+                StatusIs(absl::StatusCode::kDataLoss, HasSubstr("upload them again")))
+        << how;
+
+    EXPECT_FALSE(std::filesystem::exists(staged)) << "what is damaged is not kept";
+    ASSERT_OK(federation_.Upload("berlin"));
+  }
+  EXPECT_OK(coordinator().SubmitUpdate("berlin", update));
 }
 
 TEST_F(CoordinatorSubmission, RefusesWeightsThatAreNotFiniteAndTheStudyGoesOn) {

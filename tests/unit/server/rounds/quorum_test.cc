@@ -55,6 +55,40 @@ TEST(Quorum, WaitsForASiteThatShowsProgress) {
   EXPECT_EQ(federation.Status().round, 2);
 }
 
+TEST(Quorum, WaitsForASiteWhoseBytesGoOverTheWire) {
+  FederationInMemory federation;
+  federation.CreateAndStart({.quorum = kTwoOfThree});
+  ASSERT_OK(federation.Train("berlin"));
+  ASSERT_OK(federation.Train("charite"));
+  for (int part = 0; part < 10; ++part) {
+    federation.clock().Advance(minutes(20));
+    federation.coordinator().NoteTransfer("st-marys", "tiny");
+    ASSERT_OK(federation.coordinator().Advance());
+  }
+  EXPECT_EQ(federation.Status().round, 1);
+
+  federation.coordinator().NoteTransfer("st-marys", "no such study");
+  federation.clock().Advance(minutes(31));
+  ASSERT_OK(federation.coordinator().Advance());
+
+  EXPECT_EQ(federation.Status().round, 2);
+}
+
+TEST(Quorum, GivesUpASiteWhoseWorkHangs) {
+  FederationInMemory federation;
+  federation.CreateAndStart({.quorum = kTwoOfThree});
+  ASSERT_OK(federation.Train("berlin"));
+  ASSERT_OK(federation.Train("charite"));
+  for (int report = 0; report < 4; ++report) {
+    ASSERT_OK(federation.coordinator().ReportProgress("st-marys", "tiny", 1, "training", 5, 10));
+    ASSERT_OK(federation.coordinator().Advance());
+    federation.clock().Advance(minutes(10));
+  }
+  ASSERT_OK(federation.coordinator().Advance());
+
+  EXPECT_EQ(federation.Status().round, 2) << "the same step for 40 minutes is no progress";
+}
+
 TEST(Quorum, PaysOnceForADeadSiteAndAsksItAgainWhenItComesBack) {
   FederationInMemory federation;
   federation.CreateAndStart({.rounds = 4, .quorum = kTwoOfThree});

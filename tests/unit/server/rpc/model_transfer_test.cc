@@ -2,11 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "common/transfer/chunks.h"
+#include "common/weights/block_sums.h"
 #include "common/weights/sha256.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/server/rpc/started_study.h"
@@ -14,6 +17,7 @@
 namespace isoscan {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using FederationStub = v1::Federation::Stub;
 using OperationsStub = v1::Operations::Stub;
@@ -71,7 +75,7 @@ TEST_F(ModelTransfer, UploadGoesOnAfterTheServersRestart) {
   Restart();
 
   EXPECT_THAT(Send(Chunk(digest_, 10, bytes_.size())),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("BeginUpload")));
+              StatusIs(absl::StatusCode::kAborted, HasSubstr("BeginUpload")));
   ASSERT_THAT(Begin(digest_), IsOkAndHolds(10));
   EXPECT_OK(Send(Chunk(digest_, 10, bytes_.size())));
 }
@@ -125,6 +129,34 @@ TEST_F(ModelTransfer, DownloadStartsAtAnyByte) {
   EXPECT_EQ(static_cast<std::int64_t>(whole.size()), models.models(0).bytes());
   EXPECT_EQ(read(777), whole.substr(777));
   EXPECT_EQ(read(static_cast<std::int64_t>(whole.size())), "");
+}
+
+TEST_F(ModelTransfer, DownloadSendsNoByteOfAModelThatWasDamagedAndGoesOnOnceItIsMended) {
+  const v1::ListModelsResponse models =
+      *Call(*operations(), &OperationsStub::ListModels, StudyRequest());
+  v1::DownloadModelRequest request;
+  request.set_study("tiny");
+  request.set_model_digest(models.models(0).digest());
+  const auto file = server().folder().models() / (request.model_digest() + ".safetensors");
+  const auto sums = BlockSums::PathFor(file);
+  const auto flip_a_bit = [&] {
+    std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+    stream.seekg(-3, std::ios::end);
+    const int byte = stream.get();
+    stream.seekp(-3, std::ios::end);
+    stream.put(static_cast<char>(byte ^ 1));
+  };
+  for (const bool sums_are_kept : {true, false}) {
+    flip_a_bit();
+    if (!sums_are_kept) std::filesystem::remove(sums);
+    EXPECT_THAT(CallStream(*north(), &FederationStub::DownloadModel, request),
+                StatusIs(absl::StatusCode::kUnavailable,
+                         AllOf(HasSubstr("trouble"), HasSubstr("is damaged"))));
+
+    flip_a_bit();
+    EXPECT_OK(CallStream(*north(), &FederationStub::DownloadModel, request));
+    EXPECT_TRUE(std::filesystem::exists(sums));
+  }
 }
 
 TEST_F(ModelTransfer, DownloadKnowsOnlyModelsOfTheSitesStudies) {

@@ -82,7 +82,10 @@ TEST(StateFolder, CheckFindsAChangedModelAndAMissingOne) {
   server.Stop();
   EXPECT_THAT(CheckState(server.folder()), IsOkAndHolds(Contains(HasSubstr("1 files"))));
 
-  const fs::path model = fs::directory_iterator(server.folder().models())->path();
+  fs::path model;
+  for (const fs::directory_entry& entry : fs::directory_iterator(server.folder().models())) {
+    if (entry.path().extension() == ".safetensors") model = entry.path();
+  }
   std::ofstream(model, std::ios::app) << "x";
   EXPECT_THAT(CheckState(server.folder()),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr(model.filename().string())));

@@ -56,6 +56,34 @@ TEST_F(UploadsTest, NewAnnouncementTakesOverFromAStreamThatHangs) {
   EXPECT_THAT(Sha256OfFile(folder_.path() / "north"), IsOkAndHolds(digest_));
 }
 
+TEST_F(UploadsTest, HoldAFileOpenOnlyWhileAStreamBringsIt) {
+  const auto open_files = [&] {
+    int count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+      std::error_code ignored;
+      const std::string target = std::filesystem::read_symlink(entry.path(), ignored).string();
+      count += target.starts_with(folder_.path().string()) ? 1 : 0;
+    }
+    return count;
+  };
+  ASSERT_OK(Announce("north"));
+  EXPECT_EQ(open_files(), 0);
+  ASSERT_OK_AND_ASSIGN(const Uploads::Claim claim, ClaimFor("north"));
+  ASSERT_OK(claim.upload->Append(claim.number, 0, bytes_.substr(0, 5)));
+  EXPECT_EQ(open_files(), 1);
+
+  claim.upload->Release(claim.number);
+
+  EXPECT_EQ(open_files(), 0);
+  EXPECT_THAT(ClaimFor("north"), StatusIs(absl::StatusCode::kAborted, HasSubstr("BeginUpload")));
+  EXPECT_THAT(Announce("north"), IsOkAndHolds(5)) << "what came is kept";
+  ASSERT_OK_AND_ASSIGN(const Uploads::Claim next, ClaimFor("north"));
+  claim.upload->Release(claim.number);
+  EXPECT_OK(next.upload->Append(next.number, 5, bytes_.substr(5)))
+      << "a stream that was taken over from closes nothing";
+  EXPECT_OK(next.upload->Finish(next.number));
+}
+
 TEST_F(UploadsTest, WholeFileThatWasNotFinishedIsFinishedByItsAnnouncement) {
   ASSERT_OK(Announce("north"));
   ASSERT_OK_AND_ASSIGN(const Uploads::Claim claim, ClaimFor("north"));
@@ -77,10 +105,9 @@ TEST_F(UploadsTest, AskSitesToTryAgainWhenTheServersOwnDiskRefuses) {
 TEST_F(UploadsTest, NeedAnAnnouncement) {
   ASSERT_OK(Announce("north"));
 
-  EXPECT_THAT(ClaimFor("south"),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("BeginUpload")));
+  EXPECT_THAT(ClaimFor("south"), StatusIs(absl::StatusCode::kAborted, HasSubstr("BeginUpload")));
   EXPECT_THAT(uploads_.ClaimFor("north", "tiny", Sha256Of("others")),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("BeginUpload")));
+              StatusIs(absl::StatusCode::kAborted, HasSubstr("BeginUpload")));
 }
 
 }  // namespace

@@ -74,6 +74,19 @@ TEST(Database, SaysThatTheDiskIsFullAndKeepsWhatWasThere) {
   EXPECT_OK(database->Run("INSERT INTO t VALUES ('again')"));
 }
 
+TEST(Database, SaysThatADiskWhichMayNotBeWrittenAnyMorePasses) {
+  const TemporaryDirectory folder;
+  ASSERT_OK_AND_ASSIGN(const auto database, Database::Open(folder.path() / "a.db"));
+  ASSERT_OK(database->RunScript("CREATE TABLE t (x REAL) STRICT"));
+  ASSERT_OK(database->RunScript("PRAGMA query_only = ON"));  // Fails as a read-only disk does.
+
+  EXPECT_THAT(database->Run("INSERT INTO t VALUES (?1)", 1.5),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("may not be written")));
+
+  ASSERT_OK(database->RunScript("PRAGMA query_only = OFF"));
+  EXPECT_OK(database->Run("INSERT INTO t VALUES (?1)", 1.5));
+}
+
 TEST(Database, RefusesWhatIsNoJournal) {
   const TemporaryDirectory folder;
   std::ofstream(folder.path() / "journal.db") << std::string(5000, 'x');

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "server/rounds/journal.h"
+
+namespace isoscan {
+
+/// A journal that works until `failure` is set, and answers it to everything then.
+class FailingJournal final : public Journal {
+ public:
+  explicit FailingJournal(Journal& journal) : journal_(journal) {}
+
+  absl::Status failure;
+
+  absl::StatusOr<std::vector<JournaledStudy>> Studies() const override {
+    return failure.ok() ? journal_.Studies() : failure;
+  }
+  absl::StatusOr<std::vector<RoundRecord>> ClosedRounds(const std::string& study) const override {
+    return failure.ok() ? journal_.ClosedRounds(study) : failure;
+  }
+  absl::StatusOr<std::vector<ModelScoresRecord>> Scores(const std::string& study) const override {
+    return failure.ok() ? journal_.Scores(study) : failure;
+  }
+  absl::StatusOr<std::optional<std::string>> TakenWeights(const std::string& study, int round,
+                                                          const std::string& site) const override {
+    return failure.ok() ? journal_.TakenWeights(study, round, site) : failure;
+  }
+  absl::Status CreateStudy(const Study& study, const GlobalModelRecord& initial,
+                           Time now) override {
+    return failure.ok() ? journal_.CreateStudy(study, initial, now) : failure;
+  }
+  absl::Status PlanStudy(const Study& planned, const GlobalModelRecord& initial,
+                         Time now) override {
+    return failure.ok() ? journal_.PlanStudy(planned, initial, now) : failure;
+  }
+  absl::Status StartStudy(const std::string& study, const std::vector<double>& standard,
+                          Time now) override {
+    return failure.ok() ? journal_.StartStudy(study, standard, now) : failure;
+  }
+  absl::Status SetPhase(const std::string& study, StudyPhase phase, Time now) override {
+    return failure.ok() ? journal_.SetPhase(study, phase, now) : failure;
+  }
+  absl::Status FinishStudy(const std::string& study, Time now) override {
+    return failure.ok() ? journal_.FinishStudy(study, now) : failure;
+  }
+  absl::Status Approve(const std::string& study, const SiteRecord& cohort, Time now) override {
+    return failure.ok() ? journal_.Approve(study, cohort, now) : failure;
+  }
+  absl::Status Withdraw(const std::string& study, const std::string& site,
+                        int open_round) override {
+    return failure.ok() ? journal_.Withdraw(study, site, open_round) : failure;
+  }
+  absl::Status TakeUpdate(const std::string& site, const SiteUpdate& update, Time now) override {
+    return failure.ok() ? journal_.TakeUpdate(site, update, now) : failure;
+  }
+  absl::Status DropUpdate(const std::string& study, int round, const std::string& site) override {
+    return failure.ok() ? journal_.DropUpdate(study, round, site) : failure;
+  }
+  absl::Status TakeScores(const std::string& study, const ModelScoresRecord& scores) override {
+    return failure.ok() ? journal_.TakeScores(study, scores) : failure;
+  }
+  absl::Status CloseRound(const std::string& study, const RoundRecord& closed,
+                          const GlobalModelRecord& model) override {
+    return failure.ok() ? journal_.CloseRound(study, closed, model) : failure;
+  }
+
+ private:
+  Journal& journal_;
+};
+
+}  // namespace isoscan
