@@ -16,8 +16,8 @@
 #include <torch/version.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdint>
-#include <optional>
 #include <thread>
 
 #include <ATen/ATen.h>
@@ -170,6 +170,9 @@ void ProcessGroup::State::WaitForAll(const std::string& key, std::int64_t count)
 }
 
 absl::Status ProcessGroup::State::OpenGloo() {
+  // Gloo writes to a rank that has ended as to a file: without this, as in every Python program,
+  // the signal would end this one without a word.
+  std::signal(SIGPIPE, SIG_IGN);
   return Try("connecting the ranks", [&] {
     using c10d::ProcessGroupGloo;
     const auto options = ProcessGroupGloo::Options::create(limits.collective);
