@@ -16,6 +16,7 @@
 #include "client/progress_reports.h"
 #include "client/state_folder.h"
 #include "client/study_work.h"
+#include "common/process/fault_point.h"
 #include "common/status/status_macros.h"
 
 namespace isoscan {
@@ -142,6 +143,7 @@ absl::Status HospitalClient::State::WorkThroughBoard(AssignmentBoard& board, boo
     }
     reports.Clear();
     ASSIGN_OR_RETURN(AssignmentBoard::Task task, board.Next(stop));
+    ISOSCAN_FAULT_POINT("work.asked");
     absl::Status outcome;
     {
       const std::stop_callback forward(stop, [&task] { task.stop.request_stop(); });
@@ -161,6 +163,7 @@ absl::Status HospitalClient::State::WorkThroughBoard(AssignmentBoard& board, boo
       continue;
     }
     RETURN_IF_ERROR(outcome);
+    ISOSCAN_FAULT_POINT("work.done");
     board.MarkDone(task.assignment);
   }
 }

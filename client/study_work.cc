@@ -16,6 +16,7 @@
 #include "client/federation/retry_policy.h"
 #include "client/federation/update_record.h"
 #include "client/site_certificate.h"
+#include "common/process/fault_point.h"
 #include "common/process/progress.h"
 #include "common/process/resources.h"
 #include "common/status/status_macros.h"
@@ -305,6 +306,7 @@ absl::StatusOr<StudyWork::SiteModel> StudyWork::FetchModel(const SiteAssignment&
   RETURN_IF_ERROR(session_.DownloadModel(assignment.study, assignment.model_digest,
                                          assignment.model_bytes, path,
                                          Telling(assignment, "downloading"), stop));
+  ISOSCAN_FAULT_POINT("work.model_here");
   folder_.KeepOnly(assignment.study, assignment.round, assignment.model_digest);
   ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
   RETURN_IF_ERROR(CheckShapes("the server", file.shapes(), ExchangedShapes(loaded_->study)));
@@ -493,8 +495,10 @@ absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::
                                      MessageOf(written))});
   }
   ASSIGN_OR_RETURN(update.weights_digest, Sha256OfFile(weights));
+  ISOSCAN_FAULT_POINT("work.weights_kept");
   // Last: where the record is, the weights are.
   RETURN_IF_ERROR(WriteUpdateRecord(kept.string() + ".json", update));
+  ISOSCAN_FAULT_POINT("work.record_kept");
   std::error_code ignored;
   fs::remove(checkpoint, ignored);
   return HandIn(study, update, assignment, stop);
@@ -542,7 +546,9 @@ absl::Status StudyWork::HandIn(const Study& study, const RoundUpdate& update,
   for (int failures = 1;; ++failures) {
     outcome = session_.UploadWeights(update.study, update.round, update.weights_digest, weights,
                                      Telling(assignment, "uploading"), stop);
+    ISOSCAN_FAULT_POINT("work.uploaded");
     if (outcome.ok()) outcome = session_.SubmitUpdate(update, run_stop_);
+    ISOSCAN_FAULT_POINT("work.submitted");
     if (!absl::IsDataLoss(outcome) && !absl::IsNotFound(outcome)) break;
     // Whose copy is lost? The trained weights stay here until they have been taken.
     if (Sha256OfFile(weights).value_or("") != update.weights_digest) {
@@ -560,6 +566,7 @@ absl::Status StudyWork::HandIn(const Study& study, const RoundUpdate& update,
   }
   if (outcome.ok()) {
     RETURN_IF_ERROR(carried.Accept(update.round));
+    ISOSCAN_FAULT_POINT("work.accepted");
     spdlog::info("update_accepted study={} round={} seconds={:.2f}", update.study, update.round,
                  SecondsSince(start));
   } else if (absl::IsFailedPrecondition(outcome)) {
@@ -575,13 +582,16 @@ absl::Status StudyWork::HandIn(const Study& study, const RoundUpdate& update,
   // The record first: it promises that the weights are there.
   std::error_code ignored;
   fs::remove(record, ignored);
+  ISOSCAN_FAULT_POINT("work.record_removed");
   fs::remove(weights, ignored);
   return absl::OkStatus();
 }
 
 absl::Status StudyWork::HandInScores(const SiteScores& scores, const SiteAssignment& assignment) {
+  ISOSCAN_FAULT_POINT("work.before_scores");
   const absl::Status submitted =
       session_.SubmitScores(assignment.study, assignment.kind, scores, run_stop_);
+  ISOSCAN_FAULT_POINT("work.scores_sent");
   if (absl::IsFailedPrecondition(submitted)) {
     spdlog::warn("scores_too_late study={} kind={} reason=\"{}\"", assignment.study,
                  ToString(assignment.kind), MessageOf(submitted));

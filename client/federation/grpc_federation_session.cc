@@ -16,6 +16,7 @@
 #include "client/federation/channel.h"
 #include "client/federation/connection_failure.h"
 #include "client/federation/messages.h"
+#include "common/process/fault_point.h"
 #include "common/status/grpc_status.h"
 #include "common/status/printable.h"
 #include "common/status/status_macros.h"
@@ -302,7 +303,9 @@ class GrpcFederationSession final : public FederationSession {
       request.set_offset(file->offset());
       const auto stream = stub_->DownloadModel(call.context(), request);
       v1::ModelChunk chunk;
+      ISOSCAN_FAULT_POINT("download.asked");
       while (local->ok() && stream->Read(&chunk)) {
+        ISOSCAN_FAULT_POINT("download.chunk");
         *local = file->Append(chunk.offset(), chunk.data());
         observe(file->offset(), bytes);
       }
@@ -334,6 +337,7 @@ class GrpcFederationSession final : public FederationSession {
       Call call(stop, kAnswerLimit);
       RETURN_IF_ERROR(Outcome(stub_->BeginUpload(call.context(), announcement, &wanted), stop));
     }
+    ISOSCAN_FAULT_POINT("upload.announced");
     if (wanted.offset() >= announcement.weights_bytes()) return absl::OkStatus();
     Call call(stop, std::nullopt);
     v1::UploadResponse response;
@@ -359,9 +363,11 @@ class GrpcFederationSession final : public FederationSession {
       chunk.clear_study();
       chunk.clear_weights_digest();
       observe(offset, announcement.weights_bytes());
+      ISOSCAN_FAULT_POINT("upload.chunk");
     }
     stream->WritesDone();
     const absl::Status ended = Outcome(stream->Finish(), stop);
+    ISOSCAN_FAULT_POINT("upload.ended");
     return local->ok() ? ended : absl::OkStatus();
   }
 

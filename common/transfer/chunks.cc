@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "common/process/fault_point.h"
 #include "common/status/file_error.h"
 #include "common/status/status_macros.h"
 #include "common/weights/atomic_file.h"
@@ -103,6 +104,7 @@ absl::Status PartialFile::Append(std::int64_t at, std::string_view bytes) {
     bytes.remove_prefix(static_cast<std::size_t>(count));
     offset_ += count;
   }
+  ISOSCAN_FAULT_POINT("part.appended");
   return absl::OkStatus();
 }
 
@@ -128,13 +130,18 @@ absl::Status PartialFile::Finish() {
         size_, sums.sha256, sha256_));
   }
   // Whoever needs sums that are not there makes them from the file.
+  ISOSCAN_FAULT_POINT("part.checked");
   if (options_.keep_block_sums) sums.blocks.WriteBeside(path_).IgnoreError();
+  ISOSCAN_FAULT_POINT("part.before_sync");
   if (fsync(descriptor_) != 0) return WriteError(path_, errno);
+  ISOSCAN_FAULT_POINT("part.after_sync");
   if (std::rename(part.c_str(), path_.c_str()) != 0 && SizeOf(path_) != size_) {
     return WriteError(path_, errno);
   }
   finished_ = true;
+  ISOSCAN_FAULT_POINT("part.renamed");
   RETURN_IF_ERROR(SyncFolder(path_.parent_path()));
+  ISOSCAN_FAULT_POINT("part.done");
   return absl::OkStatus();
 }
 

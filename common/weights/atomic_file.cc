@@ -7,6 +7,7 @@
 #include <random>
 #include <utility>
 
+#include "common/process/fault_point.h"
 #include "common/status/file_error.h"
 #include <fcntl.h>
 #include <unistd.h>
@@ -23,6 +24,7 @@ absl::StatusOr<AtomicFile> AtomicFile::Create(const std::filesystem::path& path)
     file.descriptor_ = open(file.temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   } while (file.descriptor_ < 0 && errno == EEXIST);
   if (file.descriptor_ < 0) return WriteError(path, errno);
+  ISOSCAN_FAULT_POINT("file.created");
   return file;
 }
 
@@ -51,12 +53,16 @@ absl::Status AtomicFile::WriteAt(std::int64_t offset, std::string_view bytes) {
     bytes.remove_prefix(static_cast<std::size_t>(count));
     offset += count;
   }
+  ISOSCAN_FAULT_POINT("file.written");
   return absl::OkStatus();
 }
 
 absl::Status AtomicFile::Commit() {
+  ISOSCAN_FAULT_POINT("file.before_sync");
   if (fsync(descriptor_) != 0) return WriteError(path_, errno);
+  ISOSCAN_FAULT_POINT("file.before_rename");
   if (std::rename(temporary_.c_str(), path_.c_str()) != 0) return WriteError(path_, errno);
+  ISOSCAN_FAULT_POINT("file.renamed");
   // From here on the destructor must not remove anything: the temporary name is gone.
   close(std::exchange(descriptor_, -1));
   return SyncFolder(path_.parent_path());

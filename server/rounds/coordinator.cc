@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "common/process/fault_point.h"
 #include "common/status/status_macros.h"
 #include "common/study/initial_weights.h"
 #include "common/version.h"
@@ -53,6 +54,7 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Open(Journal& journal,
         state->set_aside.insert(name);
         continue;
       }
+      ISOSCAN_FAULT_POINT("open.before_tidying");
       // A server that was killed between closing a round and tidying up left files behind.
       state->RemoveUploads(*course, course->open() ? course->round : 0);
       if (course->open()) {

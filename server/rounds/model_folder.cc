@@ -5,6 +5,7 @@
 
 #include <system_error>
 
+#include "common/process/fault_point.h"
 #include "common/status/status_macros.h"
 #include "common/study/exchanged_tensors.h"
 #include "common/study/initial_weights.h"
@@ -63,6 +64,7 @@ absl::StatusOr<GlobalModelRecord> ModelFolder::Keep(const std::filesystem::path&
   ASSIGN_OR_RETURN(const FileSums sums, SumsOfFile(draft));
   const std::string& digest = sums.sha256;
   sums.blocks.WriteBeside(PathOf(digest)).IgnoreError();  // BlockSumsOf() makes them again.
+  ISOSCAN_FAULT_POINT("model.hashed");
   std::error_code error;
   const std::uintmax_t bytes = std::filesystem::file_size(draft, error);
   if (!error) std::filesystem::rename(draft, PathOf(digest), error);
@@ -70,6 +72,7 @@ absl::StatusOr<GlobalModelRecord> ModelFolder::Keep(const std::filesystem::path&
     return absl::UnavailableError(
         fmt::format("cannot keep model {} in {}: {}", digest, folder_.string(), error.message()));
   }
+  ISOSCAN_FAULT_POINT("model.renamed");
   // The draft's bytes are synced by who wrote it; its new name lasts once the folder is synced.
   const int descriptor = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   const bool synced = descriptor >= 0 && ::fsync(descriptor) == 0;
@@ -99,6 +102,7 @@ void ModelFolder::RemoveDrafts() const {
        entry.increment(error)) {
     // "STUDY.draft", and "STUDY.draft.tmp-*" while it is written.
     if (entry->path().filename().string().find(".draft") != std::string::npos) {
+      ISOSCAN_FAULT_POINT("open.draft_found");
       RemoveFile(entry->path());
     }
   }

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <system_error>
 
+#include "common/process/fault_point.h"
 #include "common/status/status_macros.h"
 #include "common/study/schedule.h"
 #include "common/weights/safetensors.h"
@@ -75,6 +76,7 @@ absl::StatusOr<GlobalModelRecord> Coordinator::State::Aggregate(const Closing& c
                       .digest = closing.updates.at(site.site).weights_digest});
   }
   const std::filesystem::path draft = models.DraftOf(closing.study);
+  ISOSCAN_FAULT_POINT("close.before_averaging");
   RETURN_IF_ERROR(WriteMean(closing, std::move(staged), draft));
   return models.Keep(draft, closing.round);
 }
@@ -130,6 +132,7 @@ absl::StatusOr<bool> Coordinator::State::DropLostUpdates(const Closing& closing)
       continue;
     }
     RETURN_IF_ERROR(journal.DropUpdate(closing.study, closing.round, site));
+    ISOSCAN_FAULT_POINT("close.update_dropped");
     course.updates.erase(current);
     std::error_code error;
     std::filesystem::remove(WeightsOf(closing, site), error);
@@ -154,6 +157,7 @@ absl::StatusOr<bool> Coordinator::State::CloseRound(const Closing& closing) {
     return model.status();
   }
 
+  ISOSCAN_FAULT_POINT("close.averaged");
   absl::MutexLock lock(&mutex);
   StudyCourse& course = studies.at(closing.study);
   course.averaging.clear();
@@ -177,7 +181,9 @@ absl::StatusOr<bool> Coordinator::State::CloseRound(const Closing& closing) {
                model->digest.substr(0, 12));
   course.models.push_back(*model);
   course.EnterRound(closing.round + 1, now);
+  ISOSCAN_FAULT_POINT("close.before_tidying");
   RemoveUploads(course, course.round);
+  ISOSCAN_FAULT_POINT("close.tidied");
   return true;
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <system_error>
 
+#include "common/process/fault_point.h"
 #include "common/status/printable.h"
 #include "common/status/status_macros.h"
 #include "common/weights/sha256.h"
@@ -277,6 +278,7 @@ absl::StatusOr<std::filesystem::path> Coordinator::UploadPath(const std::string&
     RETURN_IF_ERROR(state_->uploads.Prepare(site, study, round, keep));
     course->Active(site)->Sign(state_->clock.Now());
   }
+  ISOSCAN_FAULT_POINT("upload.folder_made");
   // What lies in the folder lasts as long as the folder: that waits for the disk, so without lock.
   RETURN_IF_ERROR(state_->uploads.Sync(site, study, round));
   return state_->uploads.PathOf(site, study, round, digest);
@@ -320,8 +322,10 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
     course->Active(site)->Sign(state_->clock.Now());
   }
 
+  ISOSCAN_FAULT_POINT("submit.before_screening");
   absl::Status screened = ScreenUpdate(site, weights, shapes);
   if (screened.ok()) screened = CheckWeightsMetadata(study, site, weights);
+  ISOSCAN_FAULT_POINT("submit.screened");
   if (!screened.ok()) screened = WhoseFault(site, update.weights_digest, weights, screened);
 
   {

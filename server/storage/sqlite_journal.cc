@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "common/process/fault_point.h"
 #include "server/storage/migrations.h"
 #include "server/storage/phase_word.h"
 
@@ -125,6 +126,14 @@ absl::Status WritePhase(Database& database, const std::string& study, StudyPhase
                       WordOf(phase), now);
 }
 
+/// The last step of a method, whose name its fault points have.
+absl::Status Commit(Transaction transaction, [[maybe_unused]] const char* method) {
+  ISOSCAN_FAULT_POINT("journal.before", method);
+  RETURN_IF_ERROR(std::move(transaction).Commit());
+  ISOSCAN_FAULT_POINT("journal.after", method);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SqliteJournal>> SqliteJournal::Open(
@@ -170,7 +179,7 @@ absl::Status SqliteJournal::CreateStudy(const Study& study, const GlobalModelRec
                      "VALUES (?1, ?2, ?3, ?4, ?5, ?5, 0)",
                      study.name, study.digest, study.toml, WordOf(StudyPhase::kCreated), now));
   RETURN_IF_ERROR(AddModel(*database_, study.name, initial));
-  return std::move(transaction).Commit();
+  return Commit(std::move(transaction), "create_study");
 }
 
 absl::Status SqliteJournal::PlanStudy(const Study& planned, const GlobalModelRecord& initial,
@@ -191,7 +200,7 @@ absl::Status SqliteJournal::PlanStudy(const Study& planned, const GlobalModelRec
                      study));
   RETURN_IF_ERROR(
       database_->Run("DELETE FROM participants WHERE study = ?1 AND withdrawn = 0", study));
-  return std::move(transaction).Commit();
+  return Commit(std::move(transaction), "plan_study");
 }
 
 absl::Status SqliteJournal::StartStudy(const std::string& study,
@@ -206,12 +215,14 @@ absl::Status SqliteJournal::StartStudy(const std::string& study,
                                    fmt::format("{}", fmt::join(standard, ","))));
   }
   RETURN_IF_ERROR(OpenRound(*database_, study, 1, now));
-  return std::move(transaction).Commit();
+  return Commit(std::move(transaction), "start_study");
 }
 
 absl::Status SqliteJournal::SetPhase(const std::string& study, StudyPhase phase, Time now) {
   absl::MutexLock lock(&database_->mutex());
-  return WritePhase(*database_, study, phase, now);
+  ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  RETURN_IF_ERROR(WritePhase(*database_, study, phase, now));
+  return Commit(std::move(transaction), "set_phase");
 }
 
 absl::Status SqliteJournal::FinishStudy(const std::string& study, Time now) {
@@ -220,7 +231,7 @@ absl::Status SqliteJournal::FinishStudy(const std::string& study, Time now) {
   RETURN_IF_ERROR(WritePhase(*database_, study, StudyPhase::kFinished, now));
   RETURN_IF_ERROR(database_->Run(
       "UPDATE rounds SET closed = ?2 WHERE study = ?1 AND closed IS NULL", study, now));
-  return std::move(transaction).Commit();
+  return Commit(std::move(transaction), "finish_study");
 }
 
 absl::Status SqliteJournal::Approve(const std::string& study, const SiteRecord& cohort, Time now) {
@@ -240,7 +251,7 @@ absl::Status SqliteJournal::Approve(const std::string& study, const SiteRecord& 
                                  study, cohort.name, cohort.standard.cases,
                                  fmt::format("{}", fmt::join(cohort.standard.sum, ","))));
   RETURN_IF_ERROR(ReplaceFingerprint(*database_, study, cohort));
-  return std::move(transaction).Commit();
+  return Commit(std::move(transaction), "approve");
 }
 
 absl::Status SqliteJournal::Withdraw(const std::string& study, const std::string& site,
@@ -254,7 +265,7 @@ absl::Status SqliteJournal::Withdraw(const std::string& study, const std::string
   // A site's own models are scored in the last round only, which is open.
   RETURN_IF_ERROR(RemoveScores(*database_, study, site, kLocalOnlyModel));
   RETURN_IF_ERROR(RemoveScores(*database_, study, site, kPersonalModel));
-  return std::move(transaction).Commit();
+  return Commit(std::move(transaction), "withdraw");
 }
 
 absl::Status SqliteJournal::TakeUpdate(const std::string& site, const SiteUpdate& update,
@@ -269,7 +280,7 @@ absl::Status SqliteJournal::TakeUpdate(const std::string& site, const SiteUpdate
       update.mean_loss, update.seconds_training, update.seconds_scoring, now));
   RETURN_IF_ERROR(
       ReplaceScores(*database_, update.study, site, update.round - 1, update.model_scores));
-  return std::move(transaction).Commit();
+  return Commit(std::move(transaction), "take_update");
 }
 
 absl::Status SqliteJournal::DropUpdate(const std::string& study, int round,
@@ -277,7 +288,7 @@ absl::Status SqliteJournal::DropUpdate(const std::string& study, int round,
   absl::MutexLock lock(&database_->mutex());
   ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
   RETURN_IF_ERROR(RemoveUpdate(*database_, study, round, site));
-  return std::move(transaction).Commit();
+  return Commit(std::move(transaction), "drop_update");
 }
 
 absl::Status SqliteJournal::TakeScores(const std::string& study, const ModelScoresRecord& scores) {
@@ -292,7 +303,7 @@ absl::Status SqliteJournal::TakeScores(const std::string& study, const ModelScor
     RETURN_IF_ERROR(
         AddCertificate(*database_, study, scores.site, after_round, *scores.certificate));
   }
-  return std::move(transaction).Commit();
+  return Commit(std::move(transaction), "take_scores");
 }
 
 absl::Status SqliteJournal::CloseRound(const std::string& study, const RoundRecord& closed,
@@ -310,7 +321,7 @@ absl::Status SqliteJournal::CloseRound(const std::string& study, const RoundReco
   }
   RETURN_IF_ERROR(AddModel(*database_, study, model));
   RETURN_IF_ERROR(OpenRound(*database_, study, closed.round + 1, closed.closed));
-  return std::move(transaction).Commit();
+  return Commit(std::move(transaction), "close_round");
 }
 
 }  // namespace isoscan
