@@ -67,7 +67,7 @@ class CalculatingTrainer final : public StudyTrainer {
   }
   absl::StatusOr<LabelMap> Predict(const NamedTensors& /*weights*/,
                                    const PreparedCase& prepared) override {
-    return prepared.reference;
+    return prepared.Reference();
   }
   absl::StatusOr<std::vector<float>> Scores(const NamedTensors& /*weights*/,
                                             const PreparedCase& /*prepared*/) override {
