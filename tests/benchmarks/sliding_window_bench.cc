@@ -38,29 +38,10 @@
 #include "common/process/resources.h"
 #include "common/study/initial_weights.h"
 #include "tests/benchmarks/beside_protocol.h"
-#include <ATen/ATen.h>
+#include "tests/benchmarks/peers_plan.h"
 
 namespace isoscan {
 namespace {
-
-/// For a machine that others use, too: with one thread, processor time compares.
-int Threads() {
-  const char* threads = std::getenv("ISOSCAN_THREADS");
-  return threads == nullptr ? 2 : std::atoi(threads);
-}
-
-/// The peers' network and window.
-Study Plan(TrainingPlan::Precision precision) {
-  Study study;
-  study.channels = {"T1w"};
-  study.labels = {"anterior", "posterior"};
-  study.network.features = {32, 64, 128, 256};
-  study.network.strides = {{1, 1, 1}, {2, 2, 2}, {2, 2, 2}, {2, 2, 2}};
-  study.network.kernels.assign(4, {3, 3, 3});
-  study.training.patch_size = {40, 56, 40};
-  study.training.precision = precision;
-  return study;
-}
 
 /// The middle of the image, less its mean and over its deviation.
 PreparedCase MiddleOf(const std::string& path, const std::array<std::int64_t, 3>& size) {
@@ -109,7 +90,7 @@ Run Timed(Work work) {
 /// One window goes first and is not timed.
 Run Predict(const std::string& path, const std::array<std::int64_t, 3>& size,
             TrainingPlan::Precision precision) {
-  const Study study = Plan(precision);
+  const Study study = PeersPlan(precision);
   const PreparedCase middle = MiddleOf(path, size);
   Predictor predictor = Unwrap(Predictor::Create(study, InitialWeights(study), "cpu", Threads()));
   Unwrap(predictor.Predict(MiddleOf(path, study.training.patch_size)));
@@ -125,7 +106,7 @@ Run Predict(const std::string& path, const std::array<std::int64_t, 3>& size,
 }
 
 Run NetworkAlone(const std::array<std::int64_t, 3>& size, TrainingPlan::Precision precision) {
-  const Study study = Plan(precision);
+  const Study study = PeersPlan(precision);
   const ComputeDevice device = Unwrap(ChooseDevice("cpu", Threads(), precision));
   device.Prepare();
   PlainConvUNet network(1, study.classes(), study.network);
@@ -157,7 +138,7 @@ std::vector<float> RandomScores(std::int64_t count) {
 /// Adds every window's scores: by their Gaussian weights, or just adds them to memory that lies in
 /// one piece.
 Run GaussianSums(const std::array<std::int64_t, 3>& size, bool traffic_alone) {
-  const Study study = Plan(TrainingPlan::Precision::kFloat32);
+  const Study study = PeersPlan(TrainingPlan::Precision::kFloat32);
   const Windows windows({size[0], size[1], size[2]}, study.training.patch_size,
                         study.evaluation.overlap);
   const std::int64_t values =
@@ -189,7 +170,7 @@ Run GaussianSums(const std::array<std::int64_t, 3>& size, bool traffic_alone) {
 /// Labels of a volume's scores on a grid `finer` times as fine, or one pass over those scores and
 /// labels.
 Run LabelsOf(const std::array<std::int64_t, 3>& size, double finer, bool traffic_alone) {
-  const std::int64_t classes = Plan(TrainingPlan::Precision::kFloat32).classes();
+  const std::int64_t classes = PeersPlan(TrainingPlan::Precision::kFloat32).classes();
   Geometry from;
   from.size = {size[2], size[1], size[0]};
   Geometry to = from;

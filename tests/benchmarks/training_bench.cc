@@ -34,6 +34,7 @@
 #include "common/random/philox.h"
 #include "common/study/initial_weights.h"
 #include "tests/benchmarks/beside_protocol.h"
+#include "tests/benchmarks/peers_plan.h"
 #include <ATen/ATen.h>
 
 namespace isoscan {
@@ -42,22 +43,10 @@ namespace {
 constexpr std::int64_t kWarm = 2;
 constexpr std::int64_t kSteps = 3;
 
-int Threads() {
-  const char* threads = std::getenv("ISOSCAN_THREADS");
-  return threads == nullptr ? 2 : std::atoi(threads);
-}
-
 Study Plan(TrainingPlan::Precision precision) {
-  Study study;
-  study.channels = {"T1w"};
-  study.labels = {"anterior", "posterior"};
-  study.network.features = {32, 64, 128, 256};
-  study.network.strides = {{1, 1, 1}, {2, 2, 2}, {2, 2, 2}, {2, 2, 2}};
-  study.network.kernels.assign(4, {3, 3, 3});
-  study.training.patch_size = {40, 56, 40};
+  Study study = PeersPlan(precision);
   study.training.batch_size = 9;
   study.training.deep_supervision = true;
-  study.training.precision = precision;
   return study;
 }
 

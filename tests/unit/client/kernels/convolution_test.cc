@@ -10,32 +10,11 @@
 #include <string>
 #include <vector>
 
-#include "common/random/philox.h"
+#include "tests/unit/client/kernels/noise.h"
 #include "tests/unit/client/kernels/own_threads.h"
 
 namespace isoscan {
 namespace {
-
-template <typename Number>
-Number Rounded(float value);
-template <>
-float Rounded<float>(float value) {
-  return value;
-}
-template <>
-Bfloat16 Rounded<Bfloat16>(float value) {
-  return ToBfloat16(value);
-}
-
-template <typename Number>
-std::vector<Number> Noise(std::int64_t count, const std::string& stream) {
-  RandomStream random(1, stream);
-  std::vector<Number> noise;
-  for (std::int64_t i = 0; i < count; ++i) {
-    noise.push_back(Rounded<Number>(static_cast<float>(random.Normal())));
-  }
-  return noise;
-}
 
 /// One convolution, with its operands and what the definition of a convolution makes of them.
 template <typename Number>

@@ -11,30 +11,11 @@
 #include <type_traits>
 #include <vector>
 
-#include "common/random/philox.h"
+#include "tests/unit/client/kernels/noise.h"
 #include "tests/unit/client/kernels/own_threads.h"
 
 namespace isoscan {
 namespace {
-
-template <typename Number>
-Number Rounded(float value) {
-  if constexpr (std::is_same_v<Number, float>) {
-    return value;
-  } else {
-    return ToBfloat16(value);
-  }
-}
-
-template <typename Number>
-std::vector<Number> Noise(std::int64_t count, const std::string& stream) {
-  RandomStream random(1, stream);
-  std::vector<Number> noise;
-  for (std::int64_t i = 0; i < count; ++i) {
-    noise.push_back(Rounded<Number>(static_cast<float>(random.Normal())));
-  }
-  return noise;
-}
 
 template <typename Number>
 struct Example {
