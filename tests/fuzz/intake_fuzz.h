@@ -3,9 +3,10 @@
 #pragma once
 
 #include <filesystem>
-#include <string>
 #include <string_view>
 #include <vector>
+
+#include "tests/fuzz/fuzz_seed.h"
 
 namespace isoscan {
 
@@ -19,11 +20,7 @@ void FuzzNifti(std::string_view bytes, const std::filesystem::path& folder);
 void FuzzDicom(std::string_view bytes, const std::filesystem::path& folder);
 inline constexpr std::string_view kNextFile = "\nNEXT FILE\n";
 
-/// Small files to start from: of every kind that the readers know. Named by what they are.
-struct FuzzSeed {
-  std::string name;
-  std::string bytes;
-};
+/// Files of every kind that the readers know.
 std::vector<FuzzSeed> NiftiSeeds();
 std::vector<FuzzSeed> DicomSeeds();
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <system_error>
 
+#include "tests/fuzz/federation_fuzz.h"
 #include "tests/fuzz/intake_fuzz.h"
 #include "tests/support/temporary_directory.h"
 
