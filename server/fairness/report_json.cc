@@ -120,9 +120,12 @@ Json ToJson(const SiteStatistics& site, const std::vector<std::string>& labels) 
 Json ToJson(const RoundRecord& round) {
   Json sites = Json::array();
   for (const ParticipationRecord& part : round.sites) {
-    const bool contributed = part.outcome == ParticipationRecord::Outcome::kContributed;
+    using Outcome = ParticipationRecord::Outcome;
     sites.push_back({{"site", part.site},
-                     {"outcome", contributed ? "contributed" : "left out"},
+                     {"declared", part.declared},
+                     {"outcome", part.outcome == Outcome::kContributed ? "contributed"
+                                 : part.outcome == Outcome::kLeftOut   ? "left out"
+                                                                       : "not asked"},
                      {"reason", part.reason},
                      {"training_cases", part.training_cases},
                      {"weight", NumberOrNull(part.weight)},

@@ -220,14 +220,15 @@ absl::StatusOr<StudyStatus> Coordinator::StartStudy(const std::string& study) {
     RETURN_IF_ERROR(CheckPlanned(course->study));
     ASSIGN_OR_RETURN(const std::vector<double> standard, StandardOf(*course));
     const Time now = state_->clock.Now();
-    RETURN_IF_ERROR(state_->journal.StartStudy(study, standard, now));
+    std::set<std::string> asked = course->SitesAskedBy(1);
+    RETURN_IF_ERROR(state_->journal.StartStudy(study, standard, asked, now));
     if (!standard.empty()) course->study.harmonization.standard = standard;
     for (auto& [site, participant] : course->participants) {
       participant.at_start = !participant.cohort.withdrawn;
     }
     course->phase = StudyPhase::kRunning;
     course->phase_since = now;
-    course->EnterRound(1, now);
+    course->EnterRound(1, std::move(asked), now);
     course->RestartClocks(now);
     spdlog::info("study started study={} sites={}", study, course->participants.size());
     if (!standard.empty()) {
@@ -278,6 +279,9 @@ absl::StatusOr<StudyRecord> Coordinator::Record(const std::string& study) const 
     record.sites.push_back(participant.cohort);
   }
   ASSIGN_OR_RETURN(record.rounds, state_->journal.ClosedRounds(study));
+  for (RoundRecord& round : record.rounds) {
+    for (ParticipationRecord& part : round.sites) part.declared = course->Declares(part.site);
+  }
   ASSIGN_OR_RETURN(record.scores, state_->journal.Scores(study));
   record.software_version = kVersion;
   return record;

@@ -21,12 +21,13 @@
 namespace isoscan {
 namespace {
 
-// Of each site that is asked, by the training cases that it declared; capped as the mean's weights.
+// Of each site that takes part, by the training cases that it declared; capped as the mean's
+// weights.
 std::map<std::string, double> SharesOf(const RoundsPlan& plan, const RoundSituation& situation) {
   std::vector<std::string> sites;
   std::vector<std::int64_t> cases;
   for (const Standing& site : situation.sites) {
-    if (!site.asked()) continue;
+    if (!site.takes_part()) continue;
     sites.push_back(site.site);
     cases.push_back(site.training_cases);
   }
@@ -175,12 +176,13 @@ absl::StatusOr<bool> Coordinator::State::CloseRound(const Closing& closing) {
                            .model_digest = model->digest,
                            .seconds_aggregating = SecondsSince(start),
                            .sites = closing.participation};
-  RETURN_IF_ERROR(journal.CloseRound(closing.study, closed, *model));
+  std::set<std::string> asked = course.SitesAskedBy(closing.round + 1);
+  RETURN_IF_ERROR(journal.CloseRound(closing.study, closed, *model, asked));
   spdlog::info("round closed study={} round={} updates={} seconds={:.3f} model={}", closing.study,
                closing.round, closing.updates.size(), closed.seconds_aggregating,
                model->digest.substr(0, 12));
   course.models.push_back(*model);
-  course.EnterRound(closing.round + 1, now);
+  course.EnterRound(closing.round + 1, std::move(asked), now);
   ISOSCAN_FAULT_POINT("close.before_tidying");
   RemoveUploads(course, course.round);
   ISOSCAN_FAULT_POINT("close.tidied");

@@ -132,6 +132,12 @@ absl::Status ReadUpdates(Database& database, const std::string& study, int round
       study, round);
 }
 
+absl::Status ReadAsked(Database& database, const std::string& study, int round,
+                       std::set<std::string>& sites) {
+  return database.Each([&](const Statement& row) { sites.insert(row.Text(0)); },
+                       "SELECT site FROM asked WHERE study = ?1 AND round = ?2", study, round);
+}
+
 // Sites that have scores of this model.
 absl::Status ReadScored(Database& database, const std::string& study, int after_round,
                         std::vector<std::string>& sites) {
@@ -224,6 +230,7 @@ absl::StatusOr<std::vector<JournaledStudy>> SqliteJournal::Studies() const {
     RETURN_IF_ERROR(ReadFingerprints(*database_, name, study.participants));
     RETURN_IF_ERROR(ReadStandard(*database_, name, study.standard));
     RETURN_IF_ERROR(ReadModels(*database_, name, study.models));
+    RETURN_IF_ERROR(ReadAsked(*database_, name, study.round, study.asked));
     RETURN_IF_ERROR(ReadUpdates(*database_, name, study.round, study.updates));
     // While final scores arrive, the last model came out of the round before the open one.
     RETURN_IF_ERROR(ReadScored(*database_, name, study.round - 1, study.scored));
@@ -258,7 +265,10 @@ absl::StatusOr<std::vector<RoundRecord>> SqliteJournal::ClosedRounds(
         const bool left_out = row.IsNull(4);
         rounds[position.at(row.Small(0))].sites.push_back(
             {.site = row.Text(1),
-             .outcome = left_out ? Outcome::kLeftOut : Outcome::kContributed,
+             .outcome = !left_out       ? Outcome::kContributed
+                        : row.IsNull(8) ? Outcome::kNotAsked
+                                        : Outcome::kLeftOut,
+             .declared = true,
              .reason = row.Text(3),
              .training_cases = row.Integer(4),
              .weight = row.Number(2),
@@ -267,8 +277,9 @@ absl::StatusOr<std::vector<RoundRecord>> SqliteJournal::ClosedRounds(
              .seconds_scoring = left_out ? 0 : row.Number(7)});
       },
       "SELECT round, site, weight, reason, training_cases, mean_loss, seconds_training, "
-      "seconds_scoring "
+      "seconds_scoring, asked.site "
       "FROM participation LEFT JOIN updates USING (study, round, site) "
+      "LEFT JOIN asked USING (study, round, site) "
       "WHERE study = ?1 ORDER BY round, site",
       study));
   return rounds;

@@ -39,12 +39,13 @@ rounds = {}
 aggregation = "{}"
 no_progress_minutes = 30
 round_deadline_minutes = 1440
+{}
 
 [rounds.quorum]
 {}
 )",
                      name, fmt::join(quoted, ", "), harmonization, network, training, local_only,
-                     rounds, aggregation, quorum);
+                     rounds, aggregation, rounds_table, quorum);
 }
 
 FederationInMemory::FederationInMemory() {

@@ -24,6 +24,7 @@ struct TinyStudy {
   std::string network = "";
   std::string training = "steps_per_round = 1";
   std::string aggregation = "fedavg";
+  std::string rounds_table = "";
 
   std::string toml() const;
 };
