@@ -316,6 +316,8 @@ RoundsPlan ReadRounds(ConfigReader table) {
                                           plan.maximum_site_weight);
   plan.no_progress_limit = Minutes(table, "no_progress_minutes", plan.no_progress_limit);
   plan.round_deadline = Minutes(table, "round_deadline_minutes", plan.round_deadline);
+  plan.best_by = OneOf<RoundsPlan::BestBy>(
+      table, "best_by", {RoundsPlan::BestBy::kCases, RoundsPlan::BestBy::kWorstSite});
   plan.quorum = ReadQuorum(table.Table("quorum"));
   return plan;
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
@@ -147,6 +148,23 @@ std::string Present(const v1::ListModelsResponse& models, Format format) {
   }
   if (format == Format::kJson) return Dump({{"models", json}});
   return Table(rows, "no model yet");
+}
+
+std::string Present(const v1::BestModelResponse& best, Format format) {
+  if (format == Format::kJson) {
+    return Dump({{"round", best.model().round()},
+                 {"bytes", best.model().bytes()},
+                 {"digest", best.model().digest()},
+                 {"by", best.by()},
+                 {"score", best.score()},
+                 {"judges", std::vector<std::string>(best.judges().begin(), best.judges().end())},
+                 {"models", best.models()}});
+  }
+  return fmt::format("best by {}: round {}, Dice {:.4f}\nof {} model{} that each of {} scored\n"
+                     "SHA-256 {}\n",
+                     best.by(), best.model().round(), best.score(), best.models(),
+                     best.models() == 1 ? "" : "s", fmt::join(best.judges(), ", "),
+                     best.model().digest());
 }
 
 std::string Present(const v1::StudyState& study, Format format) {

@@ -117,6 +117,29 @@ Json ToJson(const SiteStatistics& site, const std::vector<std::string>& labels) 
   return json;
 }
 
+/// Digest of the global model that came out of `round`.
+std::string ModelDigest(const StudyRecord& record, int round) {
+  for (const RoundRecord& closed : record.rounds) {
+    if (closed.round == round) return closed.model_digest;
+  }
+  return record.initial_model_digest;
+}
+
+Json BestModelOf(const StudyRecord& record, const ModelRanking& ranking) {
+  const JudgedModel* const best = ranking.best();
+  if (best == nullptr) return nullptr;
+  Json models = Json::array();
+  for (const JudgedModel& model : ranking.models) {
+    models.push_back({{"round", model.round}, {"score", model.score}});
+  }
+  return {{"round", best->round},
+          {"digest", ModelDigest(record, best->round)},
+          {"by", ToString(record.study.rounds.best_by)},
+          {"score", best->score},
+          {"judges", ranking.judges},
+          {"models", std::move(models)}};
+}
+
 Json ToJson(const RoundRecord& round) {
   Json sites = Json::array();
   for (const ParticipationRecord& part : round.sites) {
@@ -180,7 +203,8 @@ std::string RenderJson(const ReportContent& content) {
                {"mean_dice_over_sites", NumberOrNull(study.mean_over_sites)},
                {"best_site", name_of(study.best)},
                {"worst_site", name_of(study.worst)},
-               {"gap", NumberOrNull(study.gap)}};
+               {"gap", NumberOrNull(study.gap)},
+               {"best_model", BestModelOf(record, study.ranking)}};
   json["sites"] = Json::array();
   json["histograms"] = Json::array();
   for (const SiteStatistics& site : study.sites) {

@@ -95,6 +95,7 @@ struct StudyRecord {
   Time created{};
   Time ended{};
   std::int64_t model_bytes = 0;
+  std::string initial_model_digest;
   std::vector<SiteRecord> sites;  ///< By name.
   std::vector<RoundRecord> rounds;
   std::vector<ModelScoresRecord> scores;

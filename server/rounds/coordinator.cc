@@ -275,6 +275,7 @@ absl::StatusOr<StudyRecord> Coordinator::Record(const std::string& study) const 
   record.created = course->created;
   if (IsOver(course->phase)) record.ended = course->phase_since;
   record.model_bytes = course->models.front().bytes;
+  record.initial_model_digest = course->models.front().digest;
   for (const auto& [site, participant] : course->participants) {
     record.sites.push_back(participant.cohort);
   }
@@ -302,6 +303,25 @@ absl::StatusOr<std::filesystem::path> Coordinator::ModelOfRound(const std::strin
                                            round, course->models.size() - 1));
   }
   return state_->models.PathOf(course->models[static_cast<std::size_t>(round)].digest);
+}
+
+absl::StatusOr<BestModel> Coordinator::Best(const std::string& study) const {
+  ASSIGN_OR_RETURN(const StudyRecord record, Record(study));
+  GlobalModelScores scores;
+  AddScores(record.scores, record.study.labels.size(), scores);
+  BestModel best{.model = {}, .rule = record.study.rounds.best_by, .score = 0, .ranking = {}};
+  best.ranking = RankModels(best.rule, scores, NewestScoredModel(record));
+  const JudgedModel* const judged = best.ranking.best();
+  if (judged == nullptr) {
+    return absl::FailedPreconditionError(fmt::format(
+        "no model of {} has been scored yet: the scores of a round's model come with the next "
+        "round",
+        study));
+  }
+  best.score = judged->score;
+  ASSIGN_OR_RETURN(const std::vector<GlobalModelRecord> models, Models(study));
+  best.model = models.at(static_cast<std::size_t>(judged->round));
+  return best;
 }
 
 }  // namespace isoscan

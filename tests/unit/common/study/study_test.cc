@@ -449,6 +449,16 @@ TEST(ParseStudy, RefusesStrategiesThatDoNotGoTogether) {
   refuses(WithStrategy("personal = -1\n", ""), "personal");
 }
 
+TEST(ParseStudy, ReadsByWhatAModelIsTheBest) {
+  for (const auto rule : {RoundsPlan::BestBy::kCases, RoundsPlan::BestBy::kWorstSite}) {
+    ASSERT_OK_AND_ASSIGN(
+        const Study study,
+        ParseStudy(fmt::format("{}[rounds]\nbest_by = \"{}\"", kSmallest, ToString(rule)),
+                   "study.toml"));
+    EXPECT_EQ(study.rounds.best_by, rule);
+  }
+}
+
 TEST(ParseStudy, ReadsHowManySitesARoundAsks) {
   const auto parse = [](const std::string& rounds) {
     return ParseStudy(With(kSmallest, "channels", "sites = [\"a\", \"b\", \"c\"]\nchannels") +
