@@ -318,6 +318,8 @@ RoundsPlan ReadRounds(ConfigReader table) {
   plan.round_deadline = Minutes(table, "round_deadline_minutes", plan.round_deadline);
   plan.best_by = OneOf<RoundsPlan::BestBy>(
       table, "best_by", {RoundsPlan::BestBy::kCases, RoundsPlan::BestBy::kWorstSite});
+  plan.patience = table.Integer("patience", {.minimum = 0, .maximum = 10'000}, plan.patience);
+  plan.least_gain = table.Number("least_gain", {.minimum = 0, .maximum = 1}, plan.least_gain);
   plan.quorum = ReadQuorum(table.Table("quorum"));
   return plan;
 }
@@ -613,6 +615,22 @@ void CheckTraining(const Study& study, ConfigReader& reader) {
   CheckLocalLayers(study, shapes, network);
 }
 
+void CheckPatience(const Study& study, ConfigReader table) {
+  if (study.rounds.patience == 0) {
+    if (study.rounds.least_gain > 0) {
+      table.Refuse("least_gain",
+                   "goes with patience only: set after how many rounds without it "
+                   "the study ends");
+    }
+    return;
+  }
+  if (study.rounds.sites_per_round > 0) {
+    table.Refuse("patience",
+                 "compares the models that the same sites scored, and with "
+                 "sites_per_round others score each one: set one of the two");
+  }
+}
+
 // A round that may not ask whom its quorum needs would never close.
 void CheckSitesPerRound(const Study& study, ConfigReader table) {
   const Quorum& quorum = study.rounds.quorum;
@@ -677,6 +695,7 @@ absl::StatusOr<Study> ParseStudy(std::string toml, const std::string& source) {
   CheckHarmonizationPlan(study.harmonization, reader.Table("harmonization"));
   CheckTraining(study, reader);
   CheckStrategy(study, reader);
+  CheckPatience(study, reader.Table("rounds"));
   CheckSitesPerRound(study, reader.Table("rounds"));
   CheckQuorum(study, reader.Table("rounds").Table("quorum"));
   RETURN_IF_ERROR(reader.Finish());

@@ -1,5 +1,7 @@
 #include "server/fairness/best_model.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <iterator>
@@ -57,6 +59,19 @@ ModelRanking RankModels(RoundsPlan::BestBy rule, const GlobalModelScores& scores
     if (!std::isnan(score)) ranking.models.push_back({.round = model->first, .score = score});
   }
   return ranking;
+}
+
+std::string WhyTrainingEnds(const RoundsPlan& plan, const ModelRanking& ranking) {
+  if (plan.patience == 0 || ranking.models.empty()) return "";
+  JudgedModel last_gain = ranking.models.front();
+  for (const JudgedModel& model : ranking.models) {
+    if (model.score > last_gain.score + plan.least_gain) last_gain = model;
+  }
+  const int since = ranking.models.back().round - last_gain.round;
+  if (since < plan.patience) return "";
+  return fmt::format("{} rounds without a gain of more than {} over the {:.4f} of round {} ({})",
+                     since, plan.least_gain, last_gain.score, last_gain.round,
+                     InWords(plan.best_by));
 }
 
 int NewestScoredModel(const StudyRecord& record) {

@@ -45,6 +45,11 @@ struct ModelRanking {
 /// one before. A pure function, so that a restart ranks the same.
 ModelRanking RankModels(RoundsPlan::BestBy rule, const GlobalModelScores& scores, int newest);
 
+/// Why training ends before the study's last round: since the model that was the last to exceed all
+/// before it by more than `least_gain`, as many rounds have been judged as `patience` says. Empty:
+/// it goes on.
+std::string WhyTrainingEnds(const RoundsPlan& plan, const ModelRanking& ranking);
+
 /// The last round whose model's scores are complete; -1: none. The model of round r is scored in
 /// round r + 1, the last one at the end of the study.
 int NewestScoredModel(const StudyRecord& record);

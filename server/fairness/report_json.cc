@@ -156,12 +156,14 @@ Json ToJson(const RoundRecord& round) {
                      {"seconds_training", NumberOrNull(part.seconds_training)},
                      {"seconds_scoring", NumberOrNull(part.seconds_scoring)}});
   }
-  return {{"round", round.round},
-          {"opened", TimeOrNull(round.opened)},
-          {"closed", TimeOrNull(round.closed)},
-          {"model_digest", round.model_digest},
-          {"seconds_aggregating", NumberOrNull(round.seconds_aggregating)},
-          {"sites", std::move(sites)}};
+  return {
+      {"round", round.round},
+      {"opened", TimeOrNull(round.opened)},
+      {"closed", TimeOrNull(round.closed)},
+      {"model_digest", round.model_digest},
+      {"seconds_aggregating", NumberOrNull(round.seconds_aggregating)},
+      {"ends_training", round.ends_training.empty() ? Json(nullptr) : Json(round.ends_training)},
+      {"sites", std::move(sites)}};
 }
 
 Json ToJson(const HistogramRecord& histogram) {

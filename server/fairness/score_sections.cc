@@ -132,6 +132,15 @@ std::string BestModelSentence(const ReportContent& content) {
                         ranking.models.size(), judges));
 }
 
+std::string EarlyEndSentence(const StudyRecord& record) {
+  for (const RoundRecord& round : record.rounds) {
+    if (round.ends_training.empty()) continue;
+    return fmt::format("<p>Training ended after round {} of {}: {}.</p>\n", round.round,
+                       record.study.rounds.rounds, EscapeMarkup(round.ends_training));
+  }
+  return "";
+}
+
 bool AnyScored(const StudyStatistics& study) { return study.scored_round.has_value(); }
 
 }  // namespace
@@ -225,10 +234,10 @@ std::string LearningCurves(const ReportContent& content) {
   return fmt::format(
       "<section>\n<h2>Round by round</h2>\n<p>Mean Dice on held-out cases after each round; round "
       "0 "
-      "is the model before training.{}</p>\n{}{}"
+      "is the model before training.{}</p>\n{}{}{}"
       "<div class=\"panels\">\n{}</div>\n</section>\n",
-      study.sites.size() > 1 ? " The other hospitals are grey." : "", BestModelSentence(content),
-      shared.Svg(), panels);
+      study.sites.size() > 1 ? " The other hospitals are grey." : "",
+      EarlyEndSentence(content.record), BestModelSentence(content), shared.Svg(), panels);
 }
 
 std::string ScoresByLabel(const ReportContent& content) {

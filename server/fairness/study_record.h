@@ -86,6 +86,9 @@ struct RoundRecord {
   Time closed{};
   std::string model_digest;  ///< Of the global model that came out.
   double seconds_aggregating = 0;
+  /// Why no round of training follows although the study has more of them; empty: one does, or it
+  /// was the last.
+  std::string ends_training;
   std::vector<ParticipationRecord> sites;  ///< Every declared or asked site, by name.
 };
 

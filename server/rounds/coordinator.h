@@ -26,7 +26,7 @@ struct Assignment {
   Kind kind = Kind::kTrain;
   std::string study;
   std::string study_digest;
-  int round = 0;  ///< From 1; rounds + 1 for kScore and kLocalOnly.
+  int round = 0;  ///< From 1; of kScore and kLocalOnly the one after the last of training.
   std::string model_digest;
   std::int64_t model_bytes = 0;
 
@@ -56,6 +56,8 @@ struct StudyStatus {
   std::vector<SiteStatus> sites;
   std::string waiting_for;
   std::vector<double> standard = {};  ///< HarmonizationPlan::standard, once the study has started.
+  bool final_scores = false;          ///< `round` comes after the last one of training.
+  std::string early_end = "";         ///< Why that was not the study's last; empty: it is.
 };
 
 /// The best global model by the study's rule (RankModels).

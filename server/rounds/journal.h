@@ -46,6 +46,12 @@ struct JournaledParticipant {
   bool at_start = false;  ///< It had approved when the study started; otherwise it came later.
 };
 
+/// Training ended before the study's last round.
+struct EarlyEnd {
+  int round = 0;  ///< The last one that was aggregated; the final scores are of its model.
+  std::string reason;
+};
+
 /// An update as decisions need it: the scores stay in the journal.
 struct JournaledUpdate {
   std::string site;
@@ -67,14 +73,15 @@ struct JournaledStudy {
   StudyPhase phase = StudyPhase::kCreated;
   Time created{};
   Time phase_since{};
-  int round = 0;  ///< The open round; 0 before the start; rounds + 1 while final scores arrive.
+  int round = 0;  ///< The open one; 0 before the start; after the last one: of the final scores.
   Time round_opened{};
   std::vector<double>
       standard;  ///< The mean of the sites' sums; empty: not needed, or not started.
   std::vector<JournaledParticipant> participants;  ///< By name.
   std::vector<GlobalModelRecord> models;           ///< By round, from 0.
-  std::set<std::string> asked;                     ///< By the open round.
-  std::vector<JournaledUpdate> updates;            ///< Of the open round, by site.
+  std::optional<EarlyEnd> early_end;
+  std::set<std::string> asked;                 ///< By the open round.
+  std::vector<JournaledUpdate> updates;        ///< Of the open round, by site.
   std::vector<std::string> scored;             ///< Sites whose scores of the final model are here.
   std::vector<std::string> scored_local_only;  ///< Sites whose local-only scores are here.
 };
@@ -97,6 +104,9 @@ class Journal {
   virtual absl::StatusOr<std::vector<RoundRecord>> ClosedRounds(const std::string& study) const = 0;
   /// All scores, by site, then global models by round, then the site's own ones.
   virtual absl::StatusOr<std::vector<ModelScoresRecord>> Scores(const std::string& study) const = 0;
+  /// Of global models from the one of `first_round` on, without certificates.
+  virtual absl::StatusOr<std::vector<ModelScoresRecord>> GlobalScores(const std::string& study,
+                                                                      int first_round) const = 0;
   /// Digest of the weights that were taken from this site in this round; nullopt: none were.
   virtual absl::StatusOr<std::optional<std::string>> TakenWeights(
       const std::string& study, int round, const std::string& site) const = 0;
@@ -137,7 +147,7 @@ class Journal {
   // --- Rounds ------------------------------------------------------------------------------------
 
   /// Records the closed round with its participation and its model, and opens the next round, which
-  /// asks `asked`.
+  /// asks `asked`; it is that of the final scores where the closed one ends_training.
   virtual absl::Status CloseRound(const std::string& study, const RoundRecord& closed,
                                   const GlobalModelRecord& model,
                                   const std::set<std::string>& asked) = 0;

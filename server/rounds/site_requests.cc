@@ -418,7 +418,7 @@ absl::Status Coordinator::SubmitScores(const std::string& site, const std::strin
     }
     RETURN_IF_ERROR(JournalTrouble(
         state_->journal.TakeScores(study, {.model = local_only ? Model::kLocalOnly : Model::kGlobal,
-                                           .after_round = local_only ? 0 : course->rounds(),
+                                           .after_round = local_only ? 0 : course->last_round(),
                                            .site = site,
                                            .cases = scores,
                                            .certificate = certificate})));

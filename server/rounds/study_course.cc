@@ -33,6 +33,7 @@ absl::StatusOr<StudyCourse> StudyCourse::FromJournal(JournaledStudy journaled, T
     known.at_start = participant.at_start;
     known.Sign(now);
   }
+  course.early_end = std::move(journaled.early_end);
   course.asked = std::move(journaled.asked);
   for (JournaledUpdate& update : journaled.updates) {
     course.updates[update.site] = std::move(update);
@@ -207,7 +208,9 @@ StudyStatus StudyCourse::Status(const std::set<std::string>& connected, Time now
                      .rounds = rounds(),
                      .sites = {},
                      .waiting_for = "",
-                     .standard = study.harmonization.standard};
+                     .standard = study.harmonization.standard,
+                     .final_scores = final_scores(),
+                     .early_end = early_end ? early_end->reason : ""};
   const RoundSituation situation = Situation(now);
   for (const Standing& standing : situation.sites) {
     status.sites.push_back(StatusOf(standing.site, connected.contains(standing.site), now));
@@ -232,7 +235,9 @@ StudyStatus StudyCourse::StatusFor(const std::string& site, bool connected, Time
                      .rounds = rounds(),
                      .sites = {StatusOf(site, connected, now)},
                      .waiting_for = "",
-                     .standard = study.harmonization.standard};
+                     .standard = study.harmonization.standard,
+                     .final_scores = final_scores(),
+                     .early_end = early_end ? early_end->reason : ""};
   return status;
 }
 

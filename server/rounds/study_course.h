@@ -13,6 +13,7 @@
 #include "common/clock/clock.h"
 #include "common/study/study.h"
 #include "common/weights/named_tensors.h"
+#include "server/fairness/best_model.h"
 #include "server/rounds/coordinator.h"
 #include "server/rounds/journal.h"
 #include "server/rounds/round_rules.h"
@@ -50,6 +51,9 @@ struct StudyCourse {
   int round = 0;
   Time round_opened{};
   std::map<std::string, Participant> participants;
+  std::optional<EarlyEnd> early_end;
+  /// Of the models of closed rounds, as far as they were needed yet.
+  GlobalModelScores closed_scores;
   std::vector<GlobalModelRecord> models;  ///< By round, from 0.
   std::set<std::string> asked;  ///< By the open round; also those that have withdrawn since.
   std::map<std::string, JournaledUpdate> updates;  ///< Of the open round.
@@ -65,6 +69,8 @@ struct StudyCourse {
   static absl::StatusOr<StudyCourse> FromJournal(JournaledStudy journaled, Time now);
 
   int rounds() const { return static_cast<int>(study.rounds.rounds); }
+  /// Of training: the study's last one, or the one that training ended with before that.
+  int last_round() const { return early_end ? early_end->round : rounds(); }
   bool final_scores() const { return IsFinal(round); }
   /// Running or paused: what arrives is kept.
   bool open() const { return phase == StudyPhase::kRunning || phase == StudyPhase::kPaused; }
@@ -110,7 +116,7 @@ struct StudyCourse {
   void RestartClocks(Time now);
 
  private:
-  bool IsFinal(int of_round) const { return of_round > rounds(); }
+  bool IsFinal(int of_round) const { return of_round > last_round(); }
   std::set<std::string> ToAsk(int of_round, const std::set<std::string>& already,
                               const std::set<std::string>& candidates) const;
   /// Names of those that have approved and not withdrawn.

@@ -91,7 +91,8 @@ CREATE TABLE drafts (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
-// Whom each round asks. Of rounds that an older server opened: who took part.
+// Whom each round asks (of rounds that an older server opened: who took part), and the last round
+// of training where that came before the study's last one.
 constexpr char kAskedSql[] = R"sql(
 CREATE TABLE asked (
   study TEXT NOT NULL,
@@ -100,6 +101,11 @@ CREATE TABLE asked (
   PRIMARY KEY (study, round, site),
   FOREIGN KEY (study, round) REFERENCES rounds (study, round),
   FOREIGN KEY (study, site) REFERENCES participants (study, site)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE early_ends (
+  study  TEXT PRIMARY KEY REFERENCES studies (name),
+  round  INTEGER NOT NULL,
+  reason TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 INSERT INTO asked SELECT study, round, site FROM participation
   JOIN participants USING (study, site)

@@ -335,6 +335,10 @@ absl::Status SqliteJournal::CloseRound(const std::string& study, const RoundReco
                        "VALUES (?1, ?2, ?3, ?4, ?5)",
                        study, closed.round, site.site, site.weight, site.reason));
   }
+  if (!closed.ends_training.empty()) {
+    RETURN_IF_ERROR(database_->Run("INSERT INTO early_ends VALUES (?1, ?2, ?3)", study,
+                                   closed.round, closed.ends_training));
+  }
   RETURN_IF_ERROR(AddModel(*database_, study, model));
   RETURN_IF_ERROR(
       OpenRound(*database_, study, {.round = closed.round + 1, .sites = asked}, closed.closed));

@@ -30,6 +30,8 @@ class SqliteJournal final : public Journal {
   absl::StatusOr<std::vector<JournaledStudy>> Studies() const override;
   absl::StatusOr<std::vector<RoundRecord>> ClosedRounds(const std::string& study) const override;
   absl::StatusOr<std::vector<ModelScoresRecord>> Scores(const std::string& study) const override;
+  absl::StatusOr<std::vector<ModelScoresRecord>> GlobalScores(const std::string& study,
+                                                              int first_round) const override;
   absl::StatusOr<std::optional<std::string>> TakenWeights(const std::string& study, int round,
                                                           const std::string& site) const override;
 

@@ -451,12 +451,24 @@ TEST(ParseStudy, RefusesStrategiesThatDoNotGoTogether) {
 
 TEST(ParseStudy, ReadsByWhatAModelIsTheBest) {
   for (const auto rule : {RoundsPlan::BestBy::kCases, RoundsPlan::BestBy::kWorstSite}) {
-    ASSERT_OK_AND_ASSIGN(
-        const Study study,
-        ParseStudy(fmt::format("{}[rounds]\nbest_by = \"{}\"", kSmallest, ToString(rule)),
-                   "study.toml"));
+    ASSERT_OK_AND_ASSIGN(const Study study, ParseStudy(fmt::format("{}[rounds]\nbest_by = \"{}\"",
+                                                                   kSmallest, ToString(rule)),
+                                                       "study.toml"));
     EXPECT_EQ(study.rounds.best_by, rule);
   }
+}
+
+TEST(ParseStudy, ReadsWhenTrainingEndsEarly) {
+  const auto parse = [](const std::string& rounds) {
+    return ParseStudy(std::string(kSmallest) + "[rounds]\n" + rounds, "study.toml");
+  };
+  ASSERT_OK_AND_ASSIGN(const Study study, parse("patience = 5\nleast_gain = 0.01"));
+  EXPECT_EQ(study.rounds.patience, 5);
+  EXPECT_EQ(study.rounds.least_gain, 0.01);
+  EXPECT_THAT(parse("least_gain = 0.01"),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("goes with patience only")));
+  EXPECT_THAT(parse("patience = 5\nsites_per_round = 2"),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("set one of the two")));
 }
 
 TEST(ParseStudy, ReadsHowManySitesARoundAsks) {

@@ -11,6 +11,7 @@ namespace isoscan {
 namespace {
 
 using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;
 using By = RoundsPlan::BestBy;
@@ -144,6 +145,38 @@ TEST(BestModel, IsNotJudgedByWhatSitesTrainedForThemselves) {
   AddScores({own}, 1, scores);
 
   EXPECT_THAT(scores, IsEmpty());
+}
+
+ModelRanking Judged(const std::vector<double>& scores) {
+  ModelRanking ranking;
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    ranking.models.push_back({.round = static_cast<int>(i), .score = scores[i]});
+  }
+  return ranking;
+}
+
+TEST(WhyTrainingEnds, CountsTheRoundsSinceTheLastGain) {
+  RoundsPlan plan;
+  plan.patience = 2;
+
+  EXPECT_EQ(WhyTrainingEnds(plan, {}), "");
+  EXPECT_EQ(WhyTrainingEnds(plan, Judged({0.5})), "");
+  EXPECT_EQ(WhyTrainingEnds(plan, Judged({0.5, 0.4})), "");
+  EXPECT_THAT(WhyTrainingEnds(plan, Judged({0.5, 0.4, 0.5})), HasSubstr("2 rounds without"));
+  EXPECT_EQ(WhyTrainingEnds(plan, Judged({0.5, 0.4, 0.6})), "");
+  EXPECT_THAT(WhyTrainingEnds(plan, Judged({0.5, 0.4, 0.6, 0.6, 0.6})),
+              HasSubstr("over the 0.6000 of round 2"));
+  plan.patience = 0;
+  EXPECT_EQ(WhyTrainingEnds(plan, Judged({0.5, 0.4, 0.3, 0.2})), "");
+}
+
+TEST(WhyTrainingEnds, AddsSmallGainsUp) {
+  RoundsPlan plan;
+  plan.patience = 2;
+  plan.least_gain = 0.05;
+
+  EXPECT_EQ(WhyTrainingEnds(plan, Judged({0.5, 0.54, 0.58, 0.62, 0.66})), "");
+  EXPECT_NE(WhyTrainingEnds(plan, Judged({0.5, 0.52, 0.54})), "");
 }
 
 TEST(NewestScoredModel, IsThatOfTheRoundBeforeUntilTheStudyHasFinished) {

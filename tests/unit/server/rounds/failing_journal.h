@@ -25,6 +25,10 @@ class FailingJournal final : public Journal {
   absl::StatusOr<std::vector<ModelScoresRecord>> Scores(const std::string& study) const override {
     return failure.ok() ? journal_.Scores(study) : failure;
   }
+  absl::StatusOr<std::vector<ModelScoresRecord>> GlobalScores(const std::string& study,
+                                                              int first_round) const override {
+    return failure.ok() ? journal_.GlobalScores(study, first_round) : failure;
+  }
   absl::StatusOr<std::optional<std::string>> TakenWeights(const std::string& study, int round,
                                                           const std::string& site) const override {
     return failure.ok() ? journal_.TakenWeights(study, round, site) : failure;

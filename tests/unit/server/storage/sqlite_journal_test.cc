@@ -150,6 +150,38 @@ TEST_F(SqliteJournalTest, ClosesARoundAndOpensTheNext) {
   EXPECT_EQ(rounds[0].sites[1].reason, "no progress");
 }
 
+TEST_F(SqliteJournalTest, RemembersWhyTrainingEndedEarly) {
+  RoundRecord closed;
+  closed.round = 1;
+  closed.closed = At(6);
+  closed.ends_training = "nothing gained";
+  EXPECT_FALSE(Read().early_end.has_value());
+  ASSERT_OK(journal_->CloseRound("tiny", closed, {1, std::string(64, '1'), 101}, {"berlin"}));
+
+  const JournaledStudy study = Read();
+
+  ASSERT_TRUE(study.early_end.has_value());
+  EXPECT_EQ(study.early_end->round, 1);
+  EXPECT_EQ(study.early_end->reason, "nothing gained");
+  ASSERT_OK_AND_ASSIGN(const std::vector<RoundRecord> rounds, journal_->ClosedRounds("tiny"));
+  EXPECT_EQ(rounds.at(0).ends_training, "nothing gained");
+}
+
+TEST_F(SqliteJournalTest, ReadsTheScoresOfGlobalModelsFromOneRoundOn) {
+  using Model = ModelScoresRecord::Model;
+  const auto cases = Update(1, 0.5).model_scores;
+  ASSERT_OK(journal_->TakeScores("tiny", {Model::kLocalOnly, 0, "berlin", cases}));
+  for (int round = 0; round < 4; ++round) {
+    ASSERT_OK(journal_->TakeScores("tiny", {Model::kGlobal, round, "berlin", cases}));
+  }
+
+  ASSERT_OK_AND_ASSIGN(const auto scores, journal_->GlobalScores("tiny", 2));
+
+  ASSERT_THAT(scores, SizeIs(2));
+  EXPECT_EQ(scores[0].after_round, 2);
+  EXPECT_EQ(scores[1].after_round, 3);
+}
+
 TEST_F(SqliteJournalTest, WithdrawalTakesTheOpenRoundsUpdateBack) {
   ASSERT_OK(journal_->TakeUpdate("berlin", Update(1, 0.5), At(4)));
   ASSERT_OK(journal_->TakeUpdate("charite", Update(1, 0.5), At(4)));
