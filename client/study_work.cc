@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -69,8 +70,12 @@ std::string BeyondTheStudy(const SiteAssignment& assignment, const Study& study)
   if (assignment.kind == Kind::kTrain && (assignment.round < 1 || assignment.round > rounds)) {
     return fmt::format("round {} of a study of {} rounds", assignment.round, rounds);
   }
-  if (assignment.kind == Kind::kScore && assignment.round != rounds + 1) {
-    return fmt::format("final scores in round {} of {}", assignment.round, rounds);
+  if (assignment.kind == Kind::kScore || assignment.kind == Kind::kLocalOnly) {
+    const std::int64_t patience = study.rounds.patience;
+    const std::int64_t earliest = patience > 0 ? std::min(patience, rounds - 1) + 2 : rounds + 1;
+    if (assignment.round < earliest || assignment.round > rounds + 1) {
+      return fmt::format("final scores in round {} of {}", assignment.round, rounds);
+    }
   }
   if (assignment.kind == Kind::kLocalOnly && !study.evaluation.local_only) {
     return "training alone, which the study does not have";
@@ -692,19 +697,21 @@ absl::Status StudyWork::TrainAlone(const SiteAssignment& assignment, const std::
     RETURN_IF_ERROR(first.status());
     start = *std::move(first);
   }
-  const std::int64_t steps =
-      study.rounds.rounds *
+  const std::int64_t per_round =
       StepsPerRound(study.training, static_cast<std::int64_t>(loaded_->cohort.training.size()));
+  // Training may have ended early; the learning rate falls as it did in the study.
+  const std::int64_t steps = (assignment.round - 1) * per_round;
   spdlog::info("local_only_started study={} steps={}", study.name, steps);
   const fs::path checkpoint = folder_.Checkpoint(study.name, 0, study.digest);
-  ASSIGN_OR_RETURN(const TrainingResult result, Train(start.weights,
-                                                      {.first_step = 0,
-                                                       .steps = steps,
-                                                       .total_steps = steps,
-                                                       .random_stream = RandomStreamOf(study),
-                                                       .round = 1,
-                                                       .alone = true},
-                                                      checkpoint, assignment, stop));
+  ASSIGN_OR_RETURN(const TrainingResult result,
+                   Train(start.weights,
+                         {.first_step = 0,
+                          .steps = steps,
+                          .total_steps = study.rounds.rounds * per_round,
+                          .random_stream = RandomStreamOf(study),
+                          .round = 1,
+                          .alone = true},
+                         checkpoint, assignment, stop));
   SiteScores scores;
   ASSIGN_OR_RETURN(scores.cases, Score(result.weights, assignment, stop));
   spdlog::info("trained_alone study={} steps={} mean_loss={:.4f}", study.name, result.steps,

@@ -58,7 +58,7 @@ struct SiteAssignment {
   Kind kind = Kind::kTrain;
   std::string study;
   std::string study_digest;
-  int round = 0;  ///< From 1; rounds + 1 for kScore and kLocalOnly.
+  int round = 0;  ///< From 1; of kScore and kLocalOnly the one after the last of training.
   std::string model_digest;
   std::int64_t model_bytes = 0;
 

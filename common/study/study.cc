@@ -309,10 +309,17 @@ RoundsPlan ReadRounds(ConfigReader table) {
       table, "aggregation",
       {RoundsPlan::Aggregation::kFedAvg, RoundsPlan::Aggregation::kFedNova,
        RoundsPlan::Aggregation::kScaffold});
+  plan.sites_per_round = table.Integer(
+      "sites_per_round", {.minimum = 0, .maximum = static_cast<std::int64_t>(kMaximumSites)},
+      plan.sites_per_round);
   plan.maximum_site_weight = table.Number("maximum_site_weight", {.minimum = 0.001, .maximum = 1},
                                           plan.maximum_site_weight);
   plan.no_progress_limit = Minutes(table, "no_progress_minutes", plan.no_progress_limit);
   plan.round_deadline = Minutes(table, "round_deadline_minutes", plan.round_deadline);
+  plan.best_by = OneOf<RoundsPlan::BestBy>(
+      table, "best_by", {RoundsPlan::BestBy::kCases, RoundsPlan::BestBy::kWorstSite});
+  plan.patience = table.Integer("patience", {.minimum = 0, .maximum = 10'000}, plan.patience);
+  plan.least_gain = table.Number("least_gain", {.minimum = 0, .maximum = 1}, plan.least_gain);
   plan.quorum = ReadQuorum(table.Table("quorum"));
   return plan;
 }
@@ -608,6 +615,42 @@ void CheckTraining(const Study& study, ConfigReader& reader) {
   CheckLocalLayers(study, shapes, network);
 }
 
+void CheckPatience(const Study& study, ConfigReader table) {
+  if (study.rounds.patience == 0) {
+    if (study.rounds.least_gain > 0) {
+      table.Refuse("least_gain",
+                   "goes with patience only: set after how many rounds without it "
+                   "the study ends");
+    }
+    return;
+  }
+  if (study.rounds.sites_per_round > 0) {
+    table.Refuse("patience",
+                 "compares the models that the same sites scored, and with "
+                 "sites_per_round others score each one: set one of the two");
+  }
+}
+
+// A round that may not ask whom its quorum needs would never close.
+void CheckSitesPerRound(const Study& study, ConfigReader table) {
+  const Quorum& quorum = study.rounds.quorum;
+  const std::int64_t asked = study.rounds.sites_per_round;
+  if (asked == 0) return;
+  if (!study.sites.empty() && asked > static_cast<std::int64_t>(study.sites.size())) {
+    table.Refuse("sites_per_round",
+                 fmt::format("is {}, but only {} sites are declared", asked, study.sites.size()));
+  }
+  if (quorum.all) return;
+  if (asked < quorum.minimum_sites) {
+    table.Refuse("sites_per_round", fmt::format("is {}, but the quorum's minimum_sites is {}",
+                                                asked, quorum.minimum_sites));
+  }
+  if (asked < static_cast<std::int64_t>(quorum.required_sites.size())) {
+    table.Refuse("sites_per_round", fmt::format("is {}, but the quorum requires {} sites", asked,
+                                                quorum.required_sites.size()));
+  }
+}
+
 void CheckQuorum(const Study& study, ConfigReader table) {
   const Quorum& quorum = study.rounds.quorum;
   CheckList(table, "required_sites", quorum.required_sites, kMaximumSites, IsName, kNameForm);
@@ -652,6 +695,8 @@ absl::StatusOr<Study> ParseStudy(std::string toml, const std::string& source) {
   CheckHarmonizationPlan(study.harmonization, reader.Table("harmonization"));
   CheckTraining(study, reader);
   CheckStrategy(study, reader);
+  CheckPatience(study, reader.Table("rounds"));
+  CheckSitesPerRound(study, reader.Table("rounds"));
   CheckQuorum(study, reader.Table("rounds").Table("quorum"));
   RETURN_IF_ERROR(reader.Finish());
 
@@ -683,6 +728,10 @@ std::string_view ToString(RoundsPlan::Aggregation aggregation) {
       break;
   }
   return "scaffold";
+}
+
+std::string_view ToString(RoundsPlan::BestBy best_by) {
+  return best_by == RoundsPlan::BestBy::kCases ? "cases" : "worst_site";
 }
 
 absl::Status CheckPlanned(const Study& study) {

@@ -132,8 +132,18 @@ struct RoundsPlan {
     kFedNova,   ///< Of what each changed per effective step.
     kScaffold,  ///< As kFedAvg, with control variates.
   };
+  /// Which global model counts as the best, by the sites' own held-out cases.
+  enum class BestBy {
+    kCases,      ///< Highest mean Dice over all cases of all sites.
+    kWorstSite,  ///< Highest mean Dice at the site where it is lowest.
+  };
 
   std::int64_t rounds = 10;
+  std::int64_t sites_per_round = 0;  ///< Drawn anew for each round; 0: every site is asked.
+  BestBy best_by = BestBy::kCases;
+  std::int64_t patience = 0;  ///< Rounds without a gain that end the study early; 0: none do.
+  double least_gain = 0;      ///< By how much more than before is a gain, in Dice.
+  std::int64_t priority = 0;  ///< Sites do the work of studies with a higher one first.
   Aggregation aggregation = Aggregation::kFedAvg;
   double maximum_site_weight = 1;  ///< No site counts for more than this fraction of a mean.
   Quorum quorum;
@@ -143,6 +153,8 @@ struct RoundsPlan {
 
 /// "fedavg", "fednova", "scaffold".
 std::string_view ToString(RoundsPlan::Aggregation aggregation);
+/// "cases", "worst_site".
+std::string_view ToString(RoundsPlan::BestBy best_by);
 
 /// What all sites agree to do together: read from study.toml, whose SHA-256 the sites approve. The
 /// text itself travels, so every site can read what it approved. docs/study.md is the schema.

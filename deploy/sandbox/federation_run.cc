@@ -171,8 +171,7 @@ absl::Status Run::CollectResults() {
   fs::create_directories(staging, error);
   RETURN_IF_ERROR(
       RunToEnd(federation_.Admin({"report", study_.name, "--out", staging.string()}), stop_));
-  RETURN_IF_ERROR(RunToEnd(federation_.Admin({"model", "download", study_.name, "--round",
-                                              std::to_string(study_.rounds.rounds), "--out",
+  RETURN_IF_ERROR(RunToEnd(federation_.Admin({"model", "download", study_.name, "--out",
                                               (staging / "model.safetensors").string()}),
                            stop_));
   server_peak_bytes_ = server().PeakMemoryBytes();

@@ -211,9 +211,18 @@ absl::Status WriteReport(OperatorSession& session, const std::string& study,
   return absl::OkStatus();
 }
 
-absl::Status DownloadModel(OperatorSession& session, const std::string& study, int round,
-                           const std::filesystem::path& out, Format format) {
+absl::Status DownloadModel(OperatorSession& session, const std::string& study,
+                           const WhichModel& which, const std::filesystem::path& out,
+                           Format format) {
   RETURN_IF_ERROR(CheckWritable(out));
+  int round = which.round.value_or(0);
+  if (which.best) {
+    ASSIGN_OR_RETURN(const v1::BestModelResponse best, session.GetBestModel(study));
+    round = best.model().round();
+  } else if (!which.round.has_value()) {
+    ASSIGN_OR_RETURN(const v1::ListModelsResponse models, session.ListModels(study));
+    round = models.models_size() - 1;
+  }
   ASSIGN_OR_RETURN(const std::string digest, session.DownloadModel(study, round, out));
   Print(format, {{"study", study}, {"round", round}, {"digest", digest}, {"file", out.string()}},
         fmt::format("model of {} after round {}: {}\nSHA-256 {}", study, round, out.string(),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <stop_token>
 #include <string>
 
@@ -39,7 +40,13 @@ absl::Status WatchStudy(OperatorSession& session, const std::string& study, Form
 absl::Status WriteReport(OperatorSession& session, const std::string& study,
                          const std::filesystem::path& folder, Format format);
 
-absl::Status DownloadModel(OperatorSession& session, const std::string& study, int round,
-                           const std::filesystem::path& out, Format format);
+/// The last one unless a member says otherwise.
+struct WhichModel {
+  std::optional<int> round = std::nullopt;
+  bool best = false;
+};
+absl::Status DownloadModel(OperatorSession& session, const std::string& study,
+                           const WhichModel& which, const std::filesystem::path& out,
+                           Format format);
 
 }  // namespace isoscan

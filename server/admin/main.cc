@@ -31,7 +31,7 @@ struct Arguments {
   std::string study;
   std::filesystem::path study_file;
   std::filesystem::path out;
-  int round = 0;
+  WhichModel which;
 
   Format format() const { return json ? Format::kJson : Format::kTable; }
 };
@@ -159,14 +159,20 @@ class CommandLine {
                 [](OperatorSession& session, Arguments& arguments) {
                   return PrintResult(session.ListModels(arguments.study), arguments.format());
                 });
+    AddForStudy(model, "best", "The model that scores best on the sites' held-out cases",
+                [](OperatorSession& session, Arguments& arguments) {
+                  return PrintResult(session.GetBestModel(arguments.study), arguments.format());
+                });
     CLI::App* const download =
         AddForStudy(model, "download", "Write a round's model as safetensors",
                     [](OperatorSession& session, Arguments& arguments) {
-                      return DownloadModel(session, arguments.study, arguments.round, arguments.out,
+                      return DownloadModel(session, arguments.study, arguments.which, arguments.out,
                                            arguments.format());
                     });
-    download->add_option("--round", arguments_.round, "the round; 0: the initial weights")
-        ->required();
+    CLI::Option* const round = download->add_option(
+        "--round", arguments_.which.round, "the round; 0: the initial weights; otherwise the last");
+    download->add_flag("--best", arguments_.which.best, "the one that `model best` names")
+        ->excludes(round);
     download->add_option("--out", arguments_.out, "the file to write")->required();
   }
 

@@ -107,6 +107,10 @@ absl::StatusOr<v1::ListModelsResponse> OperatorSession::ListModels(const std::st
   return Call(&v1::Operations::Stub::ListModels, Named(study));
 }
 
+absl::StatusOr<v1::BestModelResponse> OperatorSession::GetBestModel(const std::string& study) {
+  return Call(&v1::Operations::Stub::GetBestModel, Named(study));
+}
+
 absl::Status OperatorSession::WatchStudy(const std::string& study,
                                          const std::function<void(const v1::StudyState&)>& seen) {
   grpc::ClientContext context;

@@ -35,6 +35,7 @@ class OperatorSession {
   absl::StatusOr<v1::StudyState> StopStudy(const std::string& study);
   absl::StatusOr<v1::ListOperatorStudiesResponse> ListStudies();
   absl::StatusOr<v1::ListModelsResponse> ListModels(const std::string& study);
+  absl::StatusOr<v1::BestModelResponse> GetBestModel(const std::string& study);
 
   /// Calls `seen` with the state at once and after every change, until the study has ended.
   absl::Status WatchStudy(const std::string& study,

@@ -2,6 +2,7 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
@@ -44,16 +45,19 @@ std::string Date(std::int64_t seconds) {
   return fmt::format("{:%Y-%m-%d}", fmt::gmtime(static_cast<std::time_t>(seconds)));
 }
 
+bool IsScoring(const v1::StudyState& study) {
+  return study.final_scores() && study.phase() != v1::STUDY_PHASE_FINISHED;
+}
+
 std::string RoundOf(const v1::StudyState& study) {
-  const bool is_finished = study.phase() == v1::STUDY_PHASE_FINISHED;
-  if (study.round() > study.rounds() && !is_finished) return "final scores";
-  return fmt::format("{}/{}", std::min(study.round(), study.rounds()), study.rounds());
+  if (IsScoring(study)) return "final scores";
+  return fmt::format("{}/{}", study.round() - (study.final_scores() ? 1 : 0), study.rounds());
 }
 
 /// "running, round 2/10", "running, final scores".
 std::string RoundWords(const v1::StudyState& study) {
-  const bool scoring = study.round() > study.rounds() && study.phase() != v1::STUDY_PHASE_FINISHED;
-  return fmt::format("{}, {}{}", WordOf(study.phase()), scoring ? "" : "round ", RoundOf(study));
+  return fmt::format("{}, {}{}", WordOf(study.phase()), IsScoring(study) ? "" : "round ",
+                     RoundOf(study));
 }
 
 std::string ActivityOf(const v1::SiteState& site) {
@@ -81,10 +85,15 @@ Json ToJson(const v1::StudyState& study) {
                      {"step", site.step()},
                      {"steps", site.steps()}});
   }
-  return {
-      {"study", study.name()},  {"digest", study.digest()}, {"phase", WordOf(study.phase())},
-      {"round", study.round()}, {"rounds", study.rounds()}, {"waiting_for", study.waiting_for()},
-      {"sites", sites}};
+  return {{"study", study.name()},
+          {"digest", study.digest()},
+          {"phase", WordOf(study.phase())},
+          {"round", study.round()},
+          {"rounds", study.rounds()},
+          {"waiting_for", study.waiting_for()},
+          {"final_scores", study.final_scores()},
+          {"early_end", study.early_end()},
+          {"sites", sites}};
 }
 
 }  // namespace
@@ -149,10 +158,28 @@ std::string Present(const v1::ListModelsResponse& models, Format format) {
   return Table(rows, "no model yet");
 }
 
+std::string Present(const v1::BestModelResponse& best, Format format) {
+  if (format == Format::kJson) {
+    return Dump({{"round", best.model().round()},
+                 {"bytes", best.model().bytes()},
+                 {"digest", best.model().digest()},
+                 {"by", best.by()},
+                 {"score", best.score()},
+                 {"judges", std::vector<std::string>(best.judges().begin(), best.judges().end())},
+                 {"models", best.models()}});
+  }
+  return fmt::format(
+      "best by {}: round {}, Dice {:.4f}\nof {} model{} that each of {} scored\n"
+      "SHA-256 {}\n",
+      best.by(), best.model().round(), best.score(), best.models(), best.models() == 1 ? "" : "s",
+      fmt::join(best.judges(), ", "), best.model().digest());
+}
+
 std::string Present(const v1::StudyState& study, Format format) {
   if (format == Format::kJson) return Dump(ToJson(study));
   std::string text = fmt::format("study {}: {}\n", study.name(), RoundWords(study));
   if (!study.waiting_for().empty()) text += fmt::format("waiting for {}\n", study.waiting_for());
+  if (!study.early_end().empty()) text += fmt::format("ended early: {}\n", study.early_end());
   std::vector<Row> rows = {{"SITE", "TRAINING CASES", "HELD-OUT CASES", "ACTIVITY"}};
   for (const v1::SiteState& site : study.sites()) {
     rows.push_back({site.site(), fmt::format("{}", site.training_cases()),

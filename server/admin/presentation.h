@@ -14,6 +14,7 @@ enum class Format { kTable, kJson };
 std::string Present(const v1::ListSitesResponse& sites, Format format);
 std::string Present(const v1::ListOperatorStudiesResponse& studies, Format format);
 std::string Present(const v1::ListModelsResponse& models, Format format);
+std::string Present(const v1::BestModelResponse& best, Format format);
 std::string Present(const v1::StudyState& study, Format format);
 
 /// "created", "running", "paused", "finished", "stopped".

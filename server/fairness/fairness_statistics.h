@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "server/fairness/best_model.h"
 #include "server/fairness/study_record.h"
 
 namespace isoscan {
@@ -123,6 +124,7 @@ struct StudyStatistics {
   std::int64_t cases = 0;  ///< Scored held-out cases of all sites.
   double mean_over_cases = kNoScore;  ///< Every case counts the same.
   double mean_over_sites = kNoScore;  ///< Every site counts the same.
+  ModelRanking ranking;               ///< Which model was the best.
   double seconds = 0;                 ///< From opening to closing, over all rounds.
   double seconds_aggregating = 0;
 };

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <string_view>
 #include <utility>
 
 #include "common/markup/escape.h"
@@ -21,7 +22,10 @@ const ParticipationRecord* PartOf(const RoundRecord& round, const std::string& s
 }
 
 Cell OutcomeCell(const ParticipationRecord* part) {
-  if (part == nullptr) return {"<span title=\"not asked\">·</span>", "", "took none"};
+  if (part == nullptr || part->outcome == Outcome::kNotAsked) {
+    const std::string reason = part == nullptr ? "" : ": " + EscapeMarkup(part->reason);
+    return {fmt::format("<span title=\"not asked{}\">·</span>", reason), "", "took none"};
+  }
   if (part->outcome == Outcome::kContributed) {
     return {fmt::format("<span title=\"contributed, weight {:.3f}\">●</span>", part->weight), "",
             "took yes"};
@@ -30,17 +34,17 @@ Cell OutcomeCell(const ParticipationRecord* part) {
           "took no"};
 }
 
-/// Who was left out, in which rounds, and why.
-std::string Absences(const std::vector<RoundRecord>& rounds) {
+/// Who had this outcome, in which rounds, and why; `heading` is HTML, `nobody` what is said
+/// instead.
+std::string Absences(const std::vector<RoundRecord>& rounds, Outcome outcome,
+                     std::string_view heading, std::string_view nobody) {
   std::map<std::pair<std::string, std::string>, std::vector<int>> absences;
   for (const RoundRecord& round : rounds) {
     for (const ParticipationRecord& part : round.sites) {
-      if (part.outcome == Outcome::kLeftOut) {
-        absences[{part.site, part.reason}].push_back(round.round);
-      }
+      if (part.outcome == outcome) absences[{part.site, part.reason}].push_back(round.round);
     }
   }
-  if (absences.empty()) return "<p>Nobody was left out of any round.</p>\n";
+  if (absences.empty()) return std::string(nobody);
   std::string items;
   for (const auto& [who_and_why, in_rounds] : absences) {
     items += fmt::format(
@@ -48,7 +52,7 @@ std::string Absences(const std::vector<RoundRecord>& rounds) {
         in_rounds.size() == 1 ? "round" : "rounds", FormatRanges(in_rounds),
         EscapeMarkup(who_and_why.second.empty() ? "no reason recorded" : who_and_why.second));
   }
-  return fmt::format("<p>Left out (✕):</p>\n<ul class=\"reasons\">\n{}</ul>\n", items);
+  return fmt::format("<p>{}</p>\n<ul class=\"reasons\">\n{}</ul>\n", heading, items);
 }
 
 std::string TimePicture(const std::vector<SiteStatistics>& sites) {
@@ -96,10 +100,14 @@ std::string ParticipationSection(const ReportContent& content) {
   if (rounds.empty() || sites.empty()) return "";
   std::vector<std::string> headers{"Hospital", "Rounds", "Weight"};
   for (const RoundRecord& round : rounds) headers.push_back(std::to_string(round.round));
+  const std::int64_t drawn = content.record.study.rounds.sites_per_round;
   Table table(
       "participation",
-      "● contributed to the round, ✕ left out. Weight: the hospital's part in the last mean that "
-      "it contributed to.",
+      fmt::format("● contributed to the round, ✕ left out, · not asked. {}Weight: the hospital's "
+                  "part in the last mean that it contributed to.",
+                  drawn == 0 ? ""
+                             : fmt::format("Each round asked {}, drawn by the study's seed. ",
+                                           FormatCount(drawn, "hospital"))),
       std::move(headers));
   for (std::size_t i = 0; i < sites.size(); ++i) {
     const std::string& name = sites[i].site.name;
@@ -117,8 +125,11 @@ std::string ParticipationSection(const ReportContent& content) {
                                  {weight}});
     table.Row(EscapeMarkup(name), cells);
   }
-  return fmt::format("<section class=\"participation\">\n<h2>Who took part</h2>\n{}{}</section>\n",
-                     table.Html(), Absences(rounds));
+  return fmt::format(
+      "<section class=\"participation\">\n<h2>Who took part</h2>\n{}{}{}</section>\n", table.Html(),
+      Absences(rounds, Outcome::kLeftOut, "Asked and left out (✕):",
+               "<p>Nobody who was asked was left out of any round.</p>\n"),
+      Absences(rounds, Outcome::kNotAsked, "Not asked (·):", ""));
 }
 
 std::string TimeSection(const ReportContent& content) {

@@ -117,12 +117,38 @@ Json ToJson(const SiteStatistics& site, const std::vector<std::string>& labels) 
   return json;
 }
 
+/// Digest of the global model that came out of `round`.
+std::string ModelDigest(const StudyRecord& record, int round) {
+  for (const RoundRecord& closed : record.rounds) {
+    if (closed.round == round) return closed.model_digest;
+  }
+  return record.initial_model_digest;
+}
+
+Json BestModelOf(const StudyRecord& record, const ModelRanking& ranking) {
+  const JudgedModel* const best = ranking.best();
+  if (best == nullptr) return nullptr;
+  Json models = Json::array();
+  for (const JudgedModel& model : ranking.models) {
+    models.push_back({{"round", model.round}, {"score", model.score}});
+  }
+  return {{"round", best->round},
+          {"digest", ModelDigest(record, best->round)},
+          {"by", ToString(record.study.rounds.best_by)},
+          {"score", best->score},
+          {"judges", ranking.judges},
+          {"models", std::move(models)}};
+}
+
 Json ToJson(const RoundRecord& round) {
   Json sites = Json::array();
   for (const ParticipationRecord& part : round.sites) {
-    const bool contributed = part.outcome == ParticipationRecord::Outcome::kContributed;
+    using Outcome = ParticipationRecord::Outcome;
     sites.push_back({{"site", part.site},
-                     {"outcome", contributed ? "contributed" : "left out"},
+                     {"declared", part.declared},
+                     {"outcome", part.outcome == Outcome::kContributed ? "contributed"
+                                 : part.outcome == Outcome::kLeftOut   ? "left out"
+                                                                       : "not asked"},
                      {"reason", part.reason},
                      {"training_cases", part.training_cases},
                      {"weight", NumberOrNull(part.weight)},
@@ -130,12 +156,14 @@ Json ToJson(const RoundRecord& round) {
                      {"seconds_training", NumberOrNull(part.seconds_training)},
                      {"seconds_scoring", NumberOrNull(part.seconds_scoring)}});
   }
-  return {{"round", round.round},
-          {"opened", TimeOrNull(round.opened)},
-          {"closed", TimeOrNull(round.closed)},
-          {"model_digest", round.model_digest},
-          {"seconds_aggregating", NumberOrNull(round.seconds_aggregating)},
-          {"sites", std::move(sites)}};
+  return {
+      {"round", round.round},
+      {"opened", TimeOrNull(round.opened)},
+      {"closed", TimeOrNull(round.closed)},
+      {"model_digest", round.model_digest},
+      {"seconds_aggregating", NumberOrNull(round.seconds_aggregating)},
+      {"ends_training", round.ends_training.empty() ? Json(nullptr) : Json(round.ends_training)},
+      {"sites", std::move(sites)}};
 }
 
 Json ToJson(const HistogramRecord& histogram) {
@@ -177,7 +205,8 @@ std::string RenderJson(const ReportContent& content) {
                {"mean_dice_over_sites", NumberOrNull(study.mean_over_sites)},
                {"best_site", name_of(study.best)},
                {"worst_site", name_of(study.worst)},
-               {"gap", NumberOrNull(study.gap)}};
+               {"gap", NumberOrNull(study.gap)},
+               {"best_model", BestModelOf(record, study.ranking)}};
   json["sites"] = Json::array();
   json["histograms"] = Json::array();
   for (const SiteStatistics& site : study.sites) {

@@ -113,6 +113,34 @@ std::string LabelNote(const LabelStatistics& label) {
   return note;
 }
 
+/// Which model was the best, and who says so.
+std::string BestModelSentence(const ReportContent& content) {
+  const ModelRanking& ranking = content.statistics.ranking;
+  const JudgedModel* const best = ranking.best();
+  if (best == nullptr) return "";
+  std::string judges;
+  for (const std::string& site : ranking.judges) {
+    judges += (judges.empty() ? "" : ", ") + EscapeMarkup(site);
+  }
+  return fmt::format(
+      "<p>Best by {}: the model after round <b data-json=\"/best_model/round\">{}</b>, with "
+      "<span data-json=\"/best_model/score\">{}</span>. {}</p>\n",
+      InWords(content.record.study.rounds.best_by), best->round, FormatScore(best->score),
+      ranking.models.size() == 1
+          ? fmt::format("No other model was scored by all of: {}.", judges)
+          : fmt::format("Compared are the {} models that each of these scored: {}.",
+                        ranking.models.size(), judges));
+}
+
+std::string EarlyEndSentence(const StudyRecord& record) {
+  for (const RoundRecord& round : record.rounds) {
+    if (round.ends_training.empty()) continue;
+    return fmt::format("<p>Training ended after round {} of {}: {}.</p>\n", round.round,
+                       record.study.rounds.rounds, EscapeMarkup(round.ends_training));
+  }
+  return "";
+}
+
 bool AnyScored(const StudyStatistics& study) { return study.scored_round.has_value(); }
 
 }  // namespace
@@ -206,9 +234,10 @@ std::string LearningCurves(const ReportContent& content) {
   return fmt::format(
       "<section>\n<h2>Round by round</h2>\n<p>Mean Dice on held-out cases after each round; round "
       "0 "
-      "is the model before training.{}</p>\n{}"
+      "is the model before training.{}</p>\n{}{}{}"
       "<div class=\"panels\">\n{}</div>\n</section>\n",
-      study.sites.size() > 1 ? " The other hospitals are grey." : "", shared.Svg(), panels);
+      study.sites.size() > 1 ? " The other hospitals are grey." : "",
+      EarlyEndSentence(content.record), BestModelSentence(content), shared.Svg(), panels);
 }
 
 std::string ScoresByLabel(const ReportContent& content) {

@@ -65,9 +65,14 @@ struct SiteRecord {
 
 struct ParticipationRecord {
   std::string site;
-  enum class Outcome { kContributed, kLeftOut };
+  enum class Outcome {
+    kContributed,
+    kLeftOut,   ///< Asked, also where the site has withdrawn since.
+    kNotAsked,  ///< It did not take part when the round opened, or the round asked others.
+  };
   Outcome outcome = Outcome::kContributed;
-  std::string reason;  ///< For kLeftOut, such as "no progress for 30 minutes".
+  bool declared = true;  ///< By the study, or by its approval before the start.
+  std::string reason;    ///< Unless it contributed, such as "no progress for 30 minutes".
   std::int64_t training_cases = 0;
   double weight = 0;  ///< In the aggregate, in [0, 1].
   double mean_loss = 0;
@@ -81,7 +86,10 @@ struct RoundRecord {
   Time closed{};
   std::string model_digest;  ///< Of the global model that came out.
   double seconds_aggregating = 0;
-  std::vector<ParticipationRecord> sites;  ///< Every declared site, by name.
+  /// Why no round of training follows although the study has more of them; empty: one does, or it
+  /// was the last.
+  std::string ends_training;
+  std::vector<ParticipationRecord> sites;  ///< Every declared or asked site, by name.
 };
 
 struct StudyRecord {
@@ -90,6 +98,7 @@ struct StudyRecord {
   Time created{};
   Time ended{};
   std::int64_t model_bytes = 0;
+  std::string initial_model_digest;
   std::vector<SiteRecord> sites;  ///< By name.
   std::vector<RoundRecord> rounds;
   std::vector<ModelScoresRecord> scores;

@@ -220,14 +220,15 @@ absl::StatusOr<StudyStatus> Coordinator::StartStudy(const std::string& study) {
     RETURN_IF_ERROR(CheckPlanned(course->study));
     ASSIGN_OR_RETURN(const std::vector<double> standard, StandardOf(*course));
     const Time now = state_->clock.Now();
-    RETURN_IF_ERROR(state_->journal.StartStudy(study, standard, now));
+    std::set<std::string> asked = course->SitesAskedBy(1);
+    RETURN_IF_ERROR(state_->journal.StartStudy(study, standard, asked, now));
     if (!standard.empty()) course->study.harmonization.standard = standard;
     for (auto& [site, participant] : course->participants) {
       participant.at_start = !participant.cohort.withdrawn;
     }
     course->phase = StudyPhase::kRunning;
     course->phase_since = now;
-    course->EnterRound(1, now);
+    course->EnterRound(1, std::move(asked), now);
     course->RestartClocks(now);
     spdlog::info("study started study={} sites={}", study, course->participants.size());
     if (!standard.empty()) {
@@ -274,10 +275,14 @@ absl::StatusOr<StudyRecord> Coordinator::Record(const std::string& study) const 
   record.created = course->created;
   if (IsOver(course->phase)) record.ended = course->phase_since;
   record.model_bytes = course->models.front().bytes;
+  record.initial_model_digest = course->models.front().digest;
   for (const auto& [site, participant] : course->participants) {
     record.sites.push_back(participant.cohort);
   }
   ASSIGN_OR_RETURN(record.rounds, state_->journal.ClosedRounds(study));
+  for (RoundRecord& round : record.rounds) {
+    for (ParticipationRecord& part : round.sites) part.declared = course->Declares(part.site);
+  }
   ASSIGN_OR_RETURN(record.scores, state_->journal.Scores(study));
   record.software_version = kVersion;
   return record;
@@ -298,6 +303,25 @@ absl::StatusOr<std::filesystem::path> Coordinator::ModelOfRound(const std::strin
                                            round, course->models.size() - 1));
   }
   return state_->models.PathOf(course->models[static_cast<std::size_t>(round)].digest);
+}
+
+absl::StatusOr<BestModel> Coordinator::Best(const std::string& study) const {
+  ASSIGN_OR_RETURN(const StudyRecord record, Record(study));
+  GlobalModelScores scores;
+  AddScores(record.scores, record.study.labels.size(), scores);
+  BestModel best{.model = {}, .rule = record.study.rounds.best_by, .score = 0, .ranking = {}};
+  best.ranking = RankModels(best.rule, scores, NewestScoredModel(record));
+  const JudgedModel* const judged = best.ranking.best();
+  if (judged == nullptr) {
+    return absl::FailedPreconditionError(fmt::format(
+        "no model of {} has been scored yet: the scores of a round's model come with the next "
+        "round",
+        study));
+  }
+  best.score = judged->score;
+  ASSIGN_OR_RETURN(const std::vector<GlobalModelRecord> models, Models(study));
+  best.model = models.at(static_cast<std::size_t>(judged->round));
+  return best;
 }
 
 }  // namespace isoscan

@@ -13,6 +13,7 @@
 
 #include "common/clock/clock.h"
 #include "common/study/study.h"
+#include "server/fairness/best_model.h"
 #include "server/fairness/study_record.h"
 #include "server/rounds/journal.h"
 #include "server/rounds/study_phase.h"
@@ -25,7 +26,7 @@ struct Assignment {
   Kind kind = Kind::kTrain;
   std::string study;
   std::string study_digest;
-  int round = 0;  ///< From 1; rounds + 1 for kScore and kLocalOnly.
+  int round = 0;  ///< From 1; of kScore and kLocalOnly the one after the last of training.
   std::string model_digest;
   std::int64_t model_bytes = 0;
 
@@ -55,6 +56,16 @@ struct StudyStatus {
   std::vector<SiteStatus> sites;
   std::string waiting_for;
   std::vector<double> standard = {};  ///< HarmonizationPlan::standard, once the study has started.
+  bool final_scores = false;          ///< `round` comes after the last one of training.
+  std::string early_end = "";         ///< Why that was not the study's last; empty: it is.
+};
+
+/// The best global model by the study's rule (RankModels).
+struct BestModel {
+  GlobalModelRecord model;
+  RoundsPlan::BestBy rule = RoundsPlan::BestBy::kCases;
+  double score = 0;
+  ModelRanking ranking;
 };
 
 /// The rules of studies and rounds, without transport: what each site is asked, when a round may
@@ -101,6 +112,8 @@ class Coordinator {
   absl::StatusOr<StudyRecord> Record(const std::string& study) const;
   absl::StatusOr<std::vector<GlobalModelRecord>> Models(const std::string& study) const;
   absl::StatusOr<std::filesystem::path> ModelOfRound(const std::string& study, int round) const;
+  /// Errors: NOT_FOUND; FAILED_PRECONDITION no model has been scored by all who judge.
+  absl::StatusOr<BestModel> Best(const std::string& study) const;
 
   // --- A site's side -----------------------------------------------------------------------------
   // Besides the errors below: those of JournalTrouble, which pass.

@@ -77,6 +77,10 @@ struct Coordinator::State {
   absl::StatusOr<bool> AdvanceStudy(const std::string& study) ABSL_LOCKS_EXCLUDED(mutex);
   /// Aggregates and journals; true unless it failed.
   absl::StatusOr<bool> CloseRound(const Closing& closing) ABSL_LOCKS_EXCLUDED(mutex);
+  /// WhyTrainingEnds() once `round` is closed; `scores` of the models before its own.
+  absl::StatusOr<std::string> WhyTrainingEndsAfter(const StudyCourse& course, int round,
+                                                   GlobalModelScores& scores) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
   absl::StatusOr<GlobalModelRecord> Aggregate(const Closing& closing) const;
   /// The aggregation that the study has.
   absl::Status WriteMean(const Closing& closing, std::vector<StagedUpdate> staged,

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,12 @@ struct SiteUpdate {
   std::vector<CaseScoreRecord> model_scores;  ///< Of the global model that the round started from.
 };
 
+/// Sites that a round asks, or asks from now on, too.
+struct AskedSites {
+  int round = 0;
+  std::set<std::string> sites;
+};
+
 struct GlobalModelRecord {
   int round = 0;  ///< 0: the initial weights.
   std::string digest;
@@ -37,6 +44,12 @@ struct GlobalModelRecord {
 struct JournaledParticipant {
   SiteRecord cohort;
   bool at_start = false;  ///< It had approved when the study started; otherwise it came later.
+};
+
+/// Training ended before the study's last round.
+struct EarlyEnd {
+  int round = 0;  ///< The last one that was aggregated; the final scores are of its model.
+  std::string reason;
 };
 
 /// An update as decisions need it: the scores stay in the journal.
@@ -60,13 +73,15 @@ struct JournaledStudy {
   StudyPhase phase = StudyPhase::kCreated;
   Time created{};
   Time phase_since{};
-  int round = 0;  ///< The open round; 0 before the start; rounds + 1 while final scores arrive.
+  int round = 0;  ///< The open one; 0 before the start; after the last one: of the final scores.
   Time round_opened{};
   std::vector<double>
       standard;  ///< The mean of the sites' sums; empty: not needed, or not started.
   std::vector<JournaledParticipant> participants;  ///< By name.
   std::vector<GlobalModelRecord> models;           ///< By round, from 0.
-  std::vector<JournaledUpdate> updates;            ///< Of the open round, by site.
+  std::optional<EarlyEnd> early_end;
+  std::set<std::string> asked;                 ///< By the open round.
+  std::vector<JournaledUpdate> updates;        ///< Of the open round, by site.
   std::vector<std::string> scored;             ///< Sites whose scores of the final model are here.
   std::vector<std::string> scored_local_only;  ///< Sites whose local-only scores are here.
 };
@@ -89,6 +104,9 @@ class Journal {
   virtual absl::StatusOr<std::vector<RoundRecord>> ClosedRounds(const std::string& study) const = 0;
   /// All scores, by site, then global models by round, then the site's own ones.
   virtual absl::StatusOr<std::vector<ModelScoresRecord>> Scores(const std::string& study) const = 0;
+  /// Of global models from the one of `first_round` on, without certificates.
+  virtual absl::StatusOr<std::vector<ModelScoresRecord>> GlobalScores(const std::string& study,
+                                                                      int first_round) const = 0;
   /// Digest of the weights that were taken from this site in this round; nullopt: none were.
   virtual absl::StatusOr<std::optional<std::string>> TakenWeights(
       const std::string& study, int round, const std::string& site) const = 0;
@@ -101,10 +119,10 @@ class Journal {
   /// the draft's; forgets the approvals of the draft, with all that they declared.
   virtual absl::Status PlanStudy(const Study& planned, const GlobalModelRecord& initial,
                                  Time now) = 0;
-  /// Opens round 1; who has approved by now is a participant from the start. `standard` stays as it
-  /// is for the life of the study.
+  /// Opens round 1, which asks `asked`; who has approved by now is a participant from the start.
+  /// `standard` stays as it is for the life of the study.
   virtual absl::Status StartStudy(const std::string& study, const std::vector<double>& standard,
-                                  Time now) = 0;
+                                  const std::set<std::string>& asked, Time now) = 0;
   /// Pause, resume, stop.
   virtual absl::Status SetPhase(const std::string& study, StudyPhase phase, Time now) = 0;
   /// Closes the round of final scores and ends the study.
@@ -112,11 +130,13 @@ class Journal {
 
   // --- Sites -------------------------------------------------------------------------------------
 
-  /// Also takes back an earlier withdrawal.
-  virtual absl::Status Approve(const std::string& study, const SiteRecord& cohort, Time now) = 0;
+  /// Also takes back an earlier withdrawal. `also_asked` by the open round.
+  virtual absl::Status Approve(const std::string& study, const SiteRecord& cohort,
+                               const AskedSites& also_asked, Time now) = 0;
   /// Removes the site's update and scores of the open round too, and its fingerprint.
+  /// `also_asked.round` is the open round, which asks its sites in the place of this one.
   virtual absl::Status Withdraw(const std::string& study, const std::string& site,
-                                int open_round) = 0;
+                                const AskedSites& also_asked) = 0;
   /// The update with its scores; replaces an earlier one of the same site and round.
   virtual absl::Status TakeUpdate(const std::string& site, const SiteUpdate& update, Time now) = 0;
   /// Forgets an update of the open round whose weights were lost, so that the site is asked again.
@@ -126,9 +146,11 @@ class Journal {
 
   // --- Rounds ------------------------------------------------------------------------------------
 
-  /// Records the closed round with its participation and its model, and opens the next round.
+  /// Records the closed round with its participation and its model, and opens the next round, which
+  /// asks `asked`; it is that of the final scores where the closed one ends_training.
   virtual absl::Status CloseRound(const std::string& study, const RoundRecord& closed,
-                                  const GlobalModelRecord& model) = 0;
+                                  const GlobalModelRecord& model,
+                                  const std::set<std::string>& asked) = 0;
 };
 
 /// What a site is told while the journal fails: to try again later, whatever the reason

@@ -11,6 +11,7 @@ std::string WhyLeftOut(const RoundsPlan& plan, const RoundSituation& situation,
                        const Standing& site) {
   if (!site.approved) return "had not approved the study";
   if (site.withdrawn) return "has withdrawn from the study";
+  if (!site.drawn) return "not drawn for this round";
   if (IsSilent(site, situation.now, plan.no_progress_limit)) {
     return fmt::format("no progress for {}, silent since {}", DurationWords(plan.no_progress_limit),
                        ClockWords(site.last_sign));
@@ -26,12 +27,14 @@ std::vector<ParticipationRecord> ParticipationOf(
   std::vector<ParticipationRecord> participation;
   std::vector<std::int64_t> cases;
   for (const Standing& site : situation.sites) {
-    if (!site.declared && !site.asked()) continue;
+    if (!site.declared && !site.takes_part()) continue;
     ParticipationRecord& record = participation.emplace_back();
     record.site = site.site;
+    record.declared = site.declared;
     const auto update = updates.find(site.site);
     if (update == updates.end()) {
-      record.outcome = ParticipationRecord::Outcome::kLeftOut;
+      record.outcome = site.approved && site.drawn ? ParticipationRecord::Outcome::kLeftOut
+                                                   : ParticipationRecord::Outcome::kNotAsked;
       record.reason = WhyLeftOut(plan, situation, site);
       continue;
     }

@@ -11,7 +11,7 @@
 namespace isoscan {
 
 /// Who is in a round that closes now and with which weight, and who is not and why: every declared
-/// or asked site, by name. The weights (SiteWeights) sum to 1.
+/// site and every other one that takes part, by name. The weights (SiteWeights) sum to 1.
 std::vector<ParticipationRecord> ParticipationOf(
     const RoundsPlan& plan, const RoundSituation& situation,
     const std::map<std::string, JournaledUpdate>& updates);

@@ -21,12 +21,13 @@
 namespace isoscan {
 namespace {
 
-// Of each site that is asked, by the training cases that it declared; capped as the mean's weights.
+// Of each site that takes part, by the training cases that it declared; capped as the mean's
+// weights.
 std::map<std::string, double> SharesOf(const RoundsPlan& plan, const RoundSituation& situation) {
   std::vector<std::string> sites;
   std::vector<std::int64_t> cases;
   for (const Standing& site : situation.sites) {
-    if (!site.asked()) continue;
+    if (!site.takes_part()) continue;
     sites.push_back(site.site);
     cases.push_back(site.training_cases);
   }
@@ -143,6 +144,20 @@ absl::StatusOr<bool> Coordinator::State::DropLostUpdates(const Closing& closing)
   return dropped;
 }
 
+absl::StatusOr<std::string> Coordinator::State::WhyTrainingEndsAfter(
+    const StudyCourse& course, int round, GlobalModelScores& scores) const {
+  const RoundsPlan& plan = course.study.rounds;
+  if (plan.patience == 0 || round == course.rounds()) return "";
+  // Of rounds before this one scores do not change any more; with its updates came those of the
+  // model that it started from.
+  scores = course.closed_scores;
+  const int first = scores.empty() ? 0 : scores.rbegin()->first + 1;
+  ASSIGN_OR_RETURN(const std::vector<ModelScoresRecord> news,
+                   journal.GlobalScores(course.study.name, first));
+  AddScores(news, course.study.labels.size(), scores);
+  return WhyTrainingEnds(plan, RankModels(plan.best_by, scores, round - 1));
+}
+
 absl::StatusOr<bool> Coordinator::State::CloseRound(const Closing& closing) {
   const auto start = std::chrono::steady_clock::now();
   const absl::StatusOr<GlobalModelRecord> model = Aggregate(closing);
@@ -169,18 +184,28 @@ absl::StatusOr<bool> Coordinator::State::CloseRound(const Closing& closing) {
     return true;
   }
   const Time now = clock.Now();
+  GlobalModelScores scores;
+  ASSIGN_OR_RETURN(std::string ends_training, WhyTrainingEndsAfter(course, closing.round, scores));
   const RoundRecord closed{.round = closing.round,
                            .opened = course.round_opened,
                            .closed = now,
                            .model_digest = model->digest,
                            .seconds_aggregating = SecondsSince(start),
+                           .ends_training = std::move(ends_training),
                            .sites = closing.participation};
-  RETURN_IF_ERROR(journal.CloseRound(closing.study, closed, *model));
+  std::set<std::string> asked = course.SitesAskedBy(closing.round + 1);
+  RETURN_IF_ERROR(journal.CloseRound(closing.study, closed, *model, asked));
   spdlog::info("round closed study={} round={} updates={} seconds={:.3f} model={}", closing.study,
                closing.round, closing.updates.size(), closed.seconds_aggregating,
                model->digest.substr(0, 12));
   course.models.push_back(*model);
-  course.EnterRound(closing.round + 1, now);
+  course.closed_scores = std::move(scores);
+  if (!closed.ends_training.empty()) {
+    spdlog::info("training ends early study={} round={} of={} reason=\"{}\"", closing.study,
+                 closing.round, course.rounds(), closed.ends_training);
+    course.early_end = EarlyEnd{.round = closing.round, .reason = closed.ends_training};
+  }
+  course.EnterRound(closing.round + 1, std::move(asked), now);
   ISOSCAN_FAULT_POINT("close.before_tidying");
   RemoveUploads(course, course.round);
   ISOSCAN_FAULT_POINT("close.tidied");

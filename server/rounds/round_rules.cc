@@ -4,6 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
+
+#include "common/random/philox.h"
 
 namespace isoscan {
 namespace {
@@ -59,12 +62,38 @@ std::string AtLeastShortfall(const Quorum& quorum, const std::vector<Standing>& 
 
 }  // namespace
 
+std::set<std::string> SitesToAsk(const RoundsPlan& plan, std::uint64_t seed, int round,
+                                 const std::set<std::string>& already,
+                                 const std::set<std::string>& candidates) {
+  const std::vector<std::string>& required = plan.quorum.required_sites;
+  std::set<std::string> chosen;
+  std::vector<std::pair<std::uint64_t, std::string>> draws;
+  for (const std::string& site : candidates) {
+    if (already.contains(site)) continue;
+    const bool needed =
+        !plan.quorum.all && std::find(required.begin(), required.end(), site) != required.end();
+    if (plan.sites_per_round == 0 || needed) {
+      chosen.insert(site);
+      continue;
+    }
+    RandomStream random(seed, "asked " + site, static_cast<std::uint64_t>(round));
+    const std::uint64_t high = random.NextBits();
+    draws.emplace_back(high << 32 | random.NextBits(), site);
+  }
+  std::sort(draws.begin(), draws.end());
+  for (const auto& [draw, site] : draws) {
+    if (static_cast<std::int64_t>(already.size() + chosen.size()) >= plan.sites_per_round) break;
+    chosen.insert(site);
+  }
+  return chosen;
+}
+
 std::string QuorumShortfall(const Quorum& quorum, const std::vector<Standing>& sites,
                             const std::string& contribution) {
   std::string shortfall;
   if (quorum.all) {
     const std::vector<std::string> missing = NamesOf(sites, [](const Standing& site) {
-      return site.declared && !site.withdrawn && !site.contributed;
+      return site.declared && site.drawn && !site.withdrawn && !site.contributed;
     });
     if (!missing.empty()) shortfall = ContributionsOf(missing, contribution);
   } else {

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -16,12 +17,14 @@ struct Standing {
   bool declared = true;  ///< By the study, or by its approval before the start.
   bool approved = false;
   bool withdrawn = false;
+  bool drawn = true;         ///< For this round; false where a round asks some of the sites only.
   bool contributed = false;  ///< Its update (or its final scores) is here.
   std::int64_t training_cases = 0;
   Time last_sign{};  ///< Of life: progress, upload, connection.
 
+  bool takes_part() const { return approved && !withdrawn; }
   /// Asked: it may contribute to this round.
-  bool asked() const { return approved && !withdrawn; }
+  bool asked() const { return takes_part() && drawn; }
   bool pending() const { return asked() && !contributed; }
 };
 
@@ -33,6 +36,15 @@ struct RoundSituation {
   Time now{};
   std::vector<Standing> sites;  ///< By name.
 };
+
+/// Whom of `candidates` a round of training is to ask beside those that it asks `already`: all of
+/// them where the plan has no sites_per_round; otherwise the quorum's required sites and, for the
+/// places that are left, those with the lowest draws. A site's draw is a pure function of (seed,
+/// round, name), so every set of sites is equally likely, a restart draws the same, and where one
+/// leaves the next takes its place while all others stay. By name.
+std::set<std::string> SitesToAsk(const RoundsPlan& plan, std::uint64_t seed, int round,
+                                 const std::set<std::string>& already,
+                                 const std::set<std::string>& candidates);
 
 /// What a quorum still lacks, in words such as "the update of st-marys"; empty when it is complete.
 /// No round without any update is ever complete. `contribution` is the word for what sites bring.

@@ -27,12 +27,18 @@ absl::Status WrongRound(const StudyCourse& course, int round) {
       fmt::format("round {} is not open: {}", round, course.PhaseWords()));
 }
 
+// OK when work of this site for `round` is wanted.
+absl::Status CheckAsked(const StudyCourse& course, const std::string& site, int round) {
+  if (!course.open() || round != course.round) return WrongRound(course, round);
+  if (course.Asks(site)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      fmt::format("round {} of {} asks other sites than {}", round, course.study.name, site));
+}
+
 // OK when the site's update of `round` may be taken now.
-absl::Status CheckOpen(const StudyCourse& course, int round) {
-  if (!course.open() || course.final_scores() || round != course.round) {
-    return WrongRound(course, round);
-  }
-  return absl::OkStatus();
+absl::Status CheckOpen(const StudyCourse& course, const std::string& site, int round) {
+  if (course.final_scores()) return WrongRound(course, round);
+  return CheckAsked(course, site, round);
 }
 
 // OK unless the mean is being made of another update of this site.
@@ -135,7 +141,9 @@ absl::Status Coordinator::Approve(const std::string& site, const std::string& st
           declared.held_out_cases, study));
     }
     const Time now = state_->clock.Now();
-    RETURN_IF_ERROR(JournalTrouble(state_->journal.Approve(study, declared, now)));
+    const AskedSites also_asked{.round = course->round, .sites = course->AlsoAsked(site, "")};
+    RETURN_IF_ERROR(JournalTrouble(state_->journal.Approve(study, declared, also_asked, now)));
+    course->asked.insert(also_asked.sites.begin(), also_asked.sites.end());
     Participant& participant = course->participants[site];
     participant.cohort = std::move(declared);
     participant.Sign(now);
@@ -156,7 +164,12 @@ absl::Status Coordinator::Withdraw(const std::string& site, const std::string& s
           fmt::format("it is too late to withdraw: {}, and what {} contributed stays",
                       course->PhaseWords(), site));
     }
-    RETURN_IF_ERROR(JournalTrouble(state_->journal.Withdraw(study, site, course->round)));
+    const AskedSites also_asked{.round = course->round, .sites = course->AlsoAsked("", site)};
+    RETURN_IF_ERROR(JournalTrouble(state_->journal.Withdraw(study, site, also_asked)));
+    for (const std::string& other : also_asked.sites) {
+      course->asked.insert(other);
+      course->Active(other)->Sign(state_->clock.Now());
+    }
     course->participants[site].cohort.withdrawn = true;
     course->participants[site].cohort.fingerprint.reset();
     course->updates.erase(site);
@@ -209,7 +222,7 @@ absl::Status Coordinator::ReportProgress(const std::string& site, const std::str
   {
     absl::MutexLock lock(&state_->mutex);
     ASSIGN_OR_RETURN(StudyCourse* const course, state_->FindFor(site, study));
-    if (!course->open() || round != course->round) return WrongRound(*course, round);
+    RETURN_IF_ERROR(CheckAsked(*course, site, round));
     Participant& participant = *course->Active(site);
     // The same report again shows that the site is connected, not that its work goes on.
     if (participant.activity == activity && participant.step == step &&
@@ -261,7 +274,7 @@ absl::StatusOr<std::filesystem::path> Coordinator::UploadPath(const std::string&
   {
     absl::MutexLock lock(&state_->mutex);
     ASSIGN_OR_RETURN(StudyCourse* const course, state_->FindFor(site, study));
-    RETURN_IF_ERROR(CheckOpen(*course, round));
+    RETURN_IF_ERROR(CheckOpen(*course, site, round));
     const std::int64_t limit = course->models.front().bytes + kHeaderAllowanceBytes;
     if (bytes < 1 || bytes > limit) {
       return absl::InvalidArgumentError(
@@ -295,7 +308,7 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
   {
     absl::MutexLock lock(&state_->mutex);
     ASSIGN_OR_RETURN(StudyCourse* const course, state_->FindFor(site, update.study));
-    const absl::Status open = CheckOpen(*course, update.round);
+    const absl::Status open = CheckOpen(*course, site, update.round);
     if (!open.ok()) {
       // The site may have missed the answer to an update that was taken.
       const absl::StatusOr<std::optional<std::string>> taken =
@@ -340,7 +353,7 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
     }
     // Meanwhile the round may have closed, or the site withdrawn.
     RETURN_IF_ERROR(state_->FindFor(site, update.study).status());
-    RETURN_IF_ERROR(CheckOpen(course, update.round));
+    RETURN_IF_ERROR(CheckOpen(course, site, update.round));
     RETURN_IF_ERROR(CheckReplaceable(course, site));
     Participant& participant = *course.Active(site);
     RETURN_IF_ERROR(CheckUpdate(course.study, participant.cohort, update));
@@ -405,7 +418,7 @@ absl::Status Coordinator::SubmitScores(const std::string& site, const std::strin
     }
     RETURN_IF_ERROR(JournalTrouble(
         state_->journal.TakeScores(study, {.model = local_only ? Model::kLocalOnly : Model::kGlobal,
-                                           .after_round = local_only ? 0 : course->rounds(),
+                                           .after_round = local_only ? 0 : course->last_round(),
                                            .site = site,
                                            .cases = scores,
                                            .certificate = certificate})));

@@ -4,6 +4,8 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "common/status/status_macros.h"
 #include "common/study/exchanged_tensors.h"
@@ -31,6 +33,8 @@ absl::StatusOr<StudyCourse> StudyCourse::FromJournal(JournaledStudy journaled, T
     known.at_start = participant.at_start;
     known.Sign(now);
   }
+  course.early_end = std::move(journaled.early_end);
+  course.asked = std::move(journaled.asked);
   for (JournaledUpdate& update : journaled.updates) {
     course.updates[update.site] = std::move(update);
   }
@@ -47,6 +51,12 @@ bool StudyCourse::admits(const std::string& site) const {
          std::find(study.sites.begin(), study.sites.end(), site) != study.sites.end();
 }
 
+bool StudyCourse::Declares(const std::string& site) const {
+  if (!study.sites.empty()) return admits(site);
+  const auto found = participants.find(site);
+  return found != participants.end() && (found->second.at_start || round == 0);
+}
+
 const Participant* StudyCourse::Active(const std::string& site) const {
   const auto found = participants.find(site);
   return found == participants.end() || found->second.cohort.withdrawn ? nullptr : &found->second;
@@ -54,6 +64,41 @@ const Participant* StudyCourse::Active(const std::string& site) const {
 
 Participant* StudyCourse::Active(const std::string& site) {
   return const_cast<Participant*>(std::as_const(*this).Active(site));
+}
+
+bool StudyCourse::Asks(const std::string& site) const {
+  return asked.contains(site) && Active(site) != nullptr;
+}
+
+std::set<std::string> StudyCourse::TakingPart() const {
+  std::set<std::string> sites;
+  for (const auto& [site, participant] : participants) {
+    if (!participant.cohort.withdrawn) sites.insert(site);
+  }
+  return sites;
+}
+
+std::set<std::string> StudyCourse::ToAsk(int of_round, const std::set<std::string>& already,
+                                         const std::set<std::string>& candidates) const {
+  RoundsPlan plan = study.rounds;
+  if (IsFinal(of_round)) plan.sites_per_round = 0;
+  return SitesToAsk(plan, study.seed, of_round, already, candidates);
+}
+
+std::set<std::string> StudyCourse::SitesAskedBy(int next) const {
+  return ToAsk(next, /*already=*/{}, TakingPart());
+}
+
+std::set<std::string> StudyCourse::AlsoAsked(const std::string& joining,
+                                             const std::string& leaving) const {
+  if (!open()) return {};
+  std::set<std::string> candidates = TakingPart();
+  if (!joining.empty()) candidates.insert(joining);
+  candidates.erase(leaving);
+  std::set<std::string> already;
+  std::set_intersection(asked.begin(), asked.end(), candidates.begin(), candidates.end(),
+                        std::inserter(already, already.end()));
+  return ToAsk(round, already, candidates);
 }
 
 bool StudyCourse::Contributed(const std::string& site) const {
@@ -67,9 +112,10 @@ RoundSituation StudyCourse::Situation(Time now) const {
   for (const std::string& site : study.sites) standings[site].declared = true;
   for (const auto& [site, participant] : participants) {
     Standing& standing = standings[site];
-    standing.declared = !study.sites.empty() || participant.at_start || round == 0;
+    standing.declared = Declares(site);
     standing.approved = true;
     standing.withdrawn = participant.cohort.withdrawn;
+    standing.drawn = round == 0 || asked.contains(site);
     standing.contributed = Contributed(site);
     standing.training_cases = participant.cohort.training_cases;
     standing.last_sign = participant.last_sign;
@@ -105,6 +151,7 @@ std::vector<Assignment> StudyCourse::AssignmentsOf(const std::string& site) cons
   using Kind = Assignment::Kind;
   if (IsOver(phase)) return {assignment(Kind::kStudyEnded, models.back())};
   if (phase != StudyPhase::kRunning) return {};
+  if (!Asks(site)) return {};
   if (!final_scores()) {
     if (updates.contains(site)) return {};
     return {assignment(Kind::kTrain, models.back())};
@@ -142,6 +189,8 @@ SiteStatus StudyCourse::StatusOf(const std::string& site, bool connected, Time n
     status.activity = "approved";
   } else if (IsOver(phase) || Contributed(site)) {
     status.activity = "done";
+  } else if (!Asks(site)) {
+    status.activity = fmt::format("not asked in round {}", round);
   } else if (IsSilent(standing, now, study.rounds.no_progress_limit)) {
     status.activity = fmt::format("silent since {}", ClockWords(participant.last_sign));
   } else {
@@ -159,7 +208,9 @@ StudyStatus StudyCourse::Status(const std::set<std::string>& connected, Time now
                      .rounds = rounds(),
                      .sites = {},
                      .waiting_for = "",
-                     .standard = study.harmonization.standard};
+                     .standard = study.harmonization.standard,
+                     .final_scores = final_scores(),
+                     .early_end = early_end ? early_end->reason : ""};
   const RoundSituation situation = Situation(now);
   for (const Standing& standing : situation.sites) {
     status.sites.push_back(StatusOf(standing.site, connected.contains(standing.site), now));
@@ -184,7 +235,9 @@ StudyStatus StudyCourse::StatusFor(const std::string& site, bool connected, Time
                      .rounds = rounds(),
                      .sites = {StatusOf(site, connected, now)},
                      .waiting_for = "",
-                     .standard = study.harmonization.standard};
+                     .standard = study.harmonization.standard,
+                     .final_scores = final_scores(),
+                     .early_end = early_end ? early_end->reason : ""};
   return status;
 }
 
@@ -236,7 +289,7 @@ std::string StudyCourse::PhaseWords() const {
   return fmt::format("round {} of {} is open", round, study.name);
 }
 
-void StudyCourse::EnterRound(int next, Time now) {
+void StudyCourse::EnterRound(int next, std::set<std::string> asked_by_it, Time now) {
   const RoundSituation closed = Situation(now);
   for (const Standing& standing : closed.sites) {
     const auto found = participants.find(standing.site);
@@ -244,9 +297,14 @@ void StudyCourse::EnterRound(int next, Time now) {
     Participant& participant = found->second;
     participant.activity.clear();
     participant.step = participant.steps = 0;
-    if (!IsSilent(standing, now, study.rounds.no_progress_limit)) participant.Sign(now);
+    // One that was given up in an earlier round than this, which did not ask it, is dead still.
+    if (participant.silence_told || IsSilent(standing, now, study.rounds.no_progress_limit)) {
+      continue;
+    }
+    participant.Sign(now);
   }
   round = next;
+  asked = std::move(asked_by_it);
   round_opened = now;
   updates.clear();
   averaging.clear();

@@ -13,6 +13,7 @@
 #include "common/clock/clock.h"
 #include "common/study/study.h"
 #include "common/weights/named_tensors.h"
+#include "server/fairness/best_model.h"
 #include "server/rounds/coordinator.h"
 #include "server/rounds/journal.h"
 #include "server/rounds/round_rules.h"
@@ -50,7 +51,11 @@ struct StudyCourse {
   int round = 0;
   Time round_opened{};
   std::map<std::string, Participant> participants;
-  std::vector<GlobalModelRecord> models;           ///< By round, from 0.
+  std::optional<EarlyEnd> early_end;
+  /// Of the models of closed rounds, as far as they were needed yet.
+  GlobalModelScores closed_scores;
+  std::vector<GlobalModelRecord> models;  ///< By round, from 0.
+  std::set<std::string> asked;  ///< By the open round; also those that have withdrawn since.
   std::map<std::string, JournaledUpdate> updates;  ///< Of the open round.
   std::set<std::string> scored;                    ///< The final model, by site.
   std::set<std::string> scored_local_only;
@@ -64,16 +69,28 @@ struct StudyCourse {
   static absl::StatusOr<StudyCourse> FromJournal(JournaledStudy journaled, Time now);
 
   int rounds() const { return static_cast<int>(study.rounds.rounds); }
-  bool final_scores() const { return round > rounds(); }
+  /// Of training: the study's last one, or the one that training ended with before that.
+  int last_round() const { return early_end ? early_end->round : rounds(); }
+  bool final_scores() const { return IsFinal(round); }
   /// Running or paused: what arrives is kept.
   bool open() const { return phase == StudyPhase::kRunning || phase == StudyPhase::kPaused; }
   /// May see the study and approve it.
   bool admits(const std::string& site) const;
+  /// By the study, or, where that names no sites, by its approval before the start.
+  bool Declares(const std::string& site) const;
   /// The participant, unless the site never approved or has withdrawn.
   Participant* Active(const std::string& site);
   const Participant* Active(const std::string& site) const;
+  /// The open round asks something of this site, whether that is here or not.
+  bool Asks(const std::string& site) const;
   /// The site's work for the open round is here.
   bool Contributed(const std::string& site) const;
+  /// Whom round `next` asks when it opens: of a round of training SitesToAsk(), of the final
+  /// scores every site that takes part.
+  std::set<std::string> SitesAskedBy(int next) const;
+  /// Whom the open round asks from now on, too, if `joining` takes part and `leaving` does not;
+  /// either may be empty.
+  std::set<std::string> AlsoAsked(const std::string& joining, const std::string& leaving) const;
 
   RoundSituation Situation(Time now) const;
   /// What the quorum lacks before the study can start, in words; empty when nothing.
@@ -94,11 +111,16 @@ struct StudyCourse {
 
   /// Forgets the closed round. Sites that were silent at its close keep their clock, so that a
   /// dead site costs the study one limit and not one per round.
-  void EnterRound(int next, Time now);
+  void EnterRound(int next, std::set<std::string> asked_by_it, Time now);
   /// Every site's clock starts anew.
   void RestartClocks(Time now);
 
  private:
+  bool IsFinal(int of_round) const { return of_round > last_round(); }
+  std::set<std::string> ToAsk(int of_round, const std::set<std::string>& already,
+                              const std::set<std::string>& candidates) const;
+  /// Names of those that have approved and not withdrawn.
+  std::set<std::string> TakingPart() const;
   SiteStatus StatusOf(const std::string& site, bool connected, Time now) const;
 };
 

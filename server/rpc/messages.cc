@@ -123,6 +123,8 @@ v1::StudyState ToMessage(const StudyStatus& study) {
   message.set_round(study.round);
   message.set_rounds(study.rounds);
   message.set_waiting_for(study.waiting_for);
+  message.set_final_scores(study.final_scores);
+  message.set_early_end(study.early_end);
   message.mutable_standard()->Add(study.standard.begin(), study.standard.end());
   for (const SiteStatus& status : study.sites) {
     v1::SiteState& site = *message.add_sites();

@@ -66,6 +66,9 @@ class OperationsService final : public v1::Operations::CallbackService {
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
                                        const v1::StudyRequest* request,
                                        v1::ListModelsResponse* response) override;
+  grpc::ServerUnaryReactor* GetBestModel(grpc::CallbackServerContext* context,
+                                         const v1::StudyRequest* request,
+                                         v1::BestModelResponse* response) override;
   grpc::ServerWriteReactor<v1::GlobalModelChunk>* DownloadGlobalModel(
       grpc::CallbackServerContext* context, const v1::DownloadGlobalModelRequest* request) override;
 

@@ -91,9 +91,33 @@ CREATE TABLE drafts (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
+// Whom each round asks (of rounds that an older server opened: who took part), and the last round
+// of training where that came before the study's last one.
+constexpr char kAskedSql[] = R"sql(
+CREATE TABLE asked (
+  study TEXT NOT NULL,
+  round INTEGER NOT NULL,
+  site  TEXT NOT NULL,
+  PRIMARY KEY (study, round, site),
+  FOREIGN KEY (study, round) REFERENCES rounds (study, round),
+  FOREIGN KEY (study, site) REFERENCES participants (study, site)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE early_ends (
+  study  TEXT PRIMARY KEY REFERENCES studies (name),
+  round  INTEGER NOT NULL,
+  reason TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO asked SELECT study, round, site FROM participation
+  JOIN participants USING (study, site)
+  WHERE reason NOT IN ('had not approved the study', 'has withdrawn from the study');
+INSERT INTO asked SELECT name, studies.round, site FROM studies
+  JOIN participants ON participants.study = name
+  WHERE studies.round > 0 AND withdrawn = 0;
+)sql";
+
 // Script n - 1 leads from version n - 1 to n. A script that was released never changes.
-constexpr std::array<const char*, 4> kScripts = {kSchemaSql, kCertificatesSql, kStandardsSql,
-                                                 kDraftsSql};
+constexpr std::array<const char*, 5> kScripts = {kSchemaSql, kCertificatesSql, kStandardsSql,
+                                                 kDraftsSql, kAskedSql};
 
 absl::StatusOr<std::int64_t> ReadInteger(Database& database, std::string_view sql) {
   std::int64_t value = 0;
@@ -103,7 +127,7 @@ absl::StatusOr<std::int64_t> ReadInteger(Database& database, std::string_view sq
 
 }  // namespace
 
-absl::Status Migrate(Database& database, Time now) {
+absl::Status Migrate(Database& database, Time now, std::optional<std::int64_t> up_to) {
   ASSIGN_OR_RETURN(const std::int64_t application, ReadInteger(database, "PRAGMA application_id"));
   ASSIGN_OR_RETURN(const std::int64_t tables,
                    ReadInteger(database, "SELECT count(*) FROM sqlite_schema"));
@@ -124,7 +148,7 @@ absl::Status Migrate(Database& database, Time now) {
         "{} has schema version {}, this isoscan-server knows versions up to {}: update the server",
         database.path(), version, newest));
   }
-  for (std::int64_t next = version; next < newest; ++next) {
+  for (std::int64_t next = version; next < up_to.value_or(newest); ++next) {
     ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(database));
     RETURN_IF_ERROR(database.RunScript(kScripts[static_cast<std::size_t>(next)]));
     RETURN_IF_ERROR(

@@ -115,9 +115,20 @@ absl::Status AddModel(Database& database, const std::string& study,
                       study, model.round, model.digest, model.bytes);
 }
 
-absl::Status OpenRound(Database& database, const std::string& study, int round, Time now) {
+absl::Status AddAsked(Database& database, const std::string& study, const AskedSites& asked) {
+  for (const std::string& site : asked.sites) {
+    RETURN_IF_ERROR(
+        database.Run("INSERT OR IGNORE INTO asked VALUES (?1, ?2, ?3)", study, asked.round, site));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status OpenRound(Database& database, const std::string& study, const AskedSites& asked,
+                       Time now) {
+  const int round = asked.round;
   RETURN_IF_ERROR(database.Run("INSERT INTO rounds (study, round, opened) VALUES (?1, ?2, ?3)",
                                study, round, now));
+  RETURN_IF_ERROR(AddAsked(database, study, asked));
   return database.Run("UPDATE studies SET round = ?2 WHERE name = ?1", study, round);
 }
 
@@ -204,7 +215,8 @@ absl::Status SqliteJournal::PlanStudy(const Study& planned, const GlobalModelRec
 }
 
 absl::Status SqliteJournal::StartStudy(const std::string& study,
-                                       const std::vector<double>& standard, Time now) {
+                                       const std::vector<double>& standard,
+                                       const std::set<std::string>& asked, Time now) {
   absl::MutexLock lock(&database_->mutex());
   ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
   RETURN_IF_ERROR(WritePhase(*database_, study, StudyPhase::kRunning, now));
@@ -214,7 +226,7 @@ absl::Status SqliteJournal::StartStudy(const std::string& study,
     RETURN_IF_ERROR(database_->Run("INSERT INTO standards VALUES (?1, ?2)", study,
                                    fmt::format("{}", fmt::join(standard, ","))));
   }
-  RETURN_IF_ERROR(OpenRound(*database_, study, 1, now));
+  RETURN_IF_ERROR(OpenRound(*database_, study, {.round = 1, .sites = asked}, now));
   return Commit(std::move(transaction), "start_study");
 }
 
@@ -234,7 +246,8 @@ absl::Status SqliteJournal::FinishStudy(const std::string& study, Time now) {
   return Commit(std::move(transaction), "finish_study");
 }
 
-absl::Status SqliteJournal::Approve(const std::string& study, const SiteRecord& cohort, Time now) {
+absl::Status SqliteJournal::Approve(const std::string& study, const SiteRecord& cohort,
+                                    const AskedSites& also_asked, Time now) {
   absl::MutexLock lock(&database_->mutex());
   ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
   RETURN_IF_ERROR(database_->Run(
@@ -251,20 +264,22 @@ absl::Status SqliteJournal::Approve(const std::string& study, const SiteRecord& 
                                  study, cohort.name, cohort.standard.cases,
                                  fmt::format("{}", fmt::join(cohort.standard.sum, ","))));
   RETURN_IF_ERROR(ReplaceFingerprint(*database_, study, cohort));
+  RETURN_IF_ERROR(AddAsked(*database_, study, also_asked));
   return Commit(std::move(transaction), "approve");
 }
 
 absl::Status SqliteJournal::Withdraw(const std::string& study, const std::string& site,
-                                     int open_round) {
+                                     const AskedSites& also_asked) {
   absl::MutexLock lock(&database_->mutex());
   ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
   RETURN_IF_ERROR(database_->Run(
       "UPDATE participants SET withdrawn = 1 WHERE study = ?1 AND site = ?2", study, site));
   RETURN_IF_ERROR(RemoveFingerprint(*database_, study, site));
-  RETURN_IF_ERROR(RemoveUpdate(*database_, study, open_round, site));
+  RETURN_IF_ERROR(RemoveUpdate(*database_, study, also_asked.round, site));
   // A site's own models are scored in the last round only, which is open.
   RETURN_IF_ERROR(RemoveScores(*database_, study, site, kLocalOnlyModel));
   RETURN_IF_ERROR(RemoveScores(*database_, study, site, kPersonalModel));
+  RETURN_IF_ERROR(AddAsked(*database_, study, also_asked));
   return Commit(std::move(transaction), "withdraw");
 }
 
@@ -307,7 +322,8 @@ absl::Status SqliteJournal::TakeScores(const std::string& study, const ModelScor
 }
 
 absl::Status SqliteJournal::CloseRound(const std::string& study, const RoundRecord& closed,
-                                       const GlobalModelRecord& model) {
+                                       const GlobalModelRecord& model,
+                                       const std::set<std::string>& asked) {
   absl::MutexLock lock(&database_->mutex());
   ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
   RETURN_IF_ERROR(database_->Run(
@@ -319,8 +335,13 @@ absl::Status SqliteJournal::CloseRound(const std::string& study, const RoundReco
                        "VALUES (?1, ?2, ?3, ?4, ?5)",
                        study, closed.round, site.site, site.weight, site.reason));
   }
+  if (!closed.ends_training.empty()) {
+    RETURN_IF_ERROR(database_->Run("INSERT INTO early_ends VALUES (?1, ?2, ?3)", study,
+                                   closed.round, closed.ends_training));
+  }
   RETURN_IF_ERROR(AddModel(*database_, study, model));
-  RETURN_IF_ERROR(OpenRound(*database_, study, closed.round + 1, closed.closed));
+  RETURN_IF_ERROR(
+      OpenRound(*database_, study, {.round = closed.round + 1, .sites = asked}, closed.closed));
   return Commit(std::move(transaction), "close_round");
 }
 

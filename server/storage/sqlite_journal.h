@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -29,24 +30,29 @@ class SqliteJournal final : public Journal {
   absl::StatusOr<std::vector<JournaledStudy>> Studies() const override;
   absl::StatusOr<std::vector<RoundRecord>> ClosedRounds(const std::string& study) const override;
   absl::StatusOr<std::vector<ModelScoresRecord>> Scores(const std::string& study) const override;
+  absl::StatusOr<std::vector<ModelScoresRecord>> GlobalScores(const std::string& study,
+                                                              int first_round) const override;
   absl::StatusOr<std::optional<std::string>> TakenWeights(const std::string& study, int round,
                                                           const std::string& site) const override;
 
   absl::Status CreateStudy(const Study& study, const GlobalModelRecord& initial, Time now) override;
   absl::Status PlanStudy(const Study& planned, const GlobalModelRecord& initial, Time now) override;
   absl::Status StartStudy(const std::string& study, const std::vector<double>& standard,
-                          Time now) override;
+                          const std::set<std::string>& asked, Time now) override;
   absl::Status SetPhase(const std::string& study, StudyPhase phase, Time now) override;
   absl::Status FinishStudy(const std::string& study, Time now) override;
 
-  absl::Status Approve(const std::string& study, const SiteRecord& cohort, Time now) override;
-  absl::Status Withdraw(const std::string& study, const std::string& site, int open_round) override;
+  absl::Status Approve(const std::string& study, const SiteRecord& cohort,
+                       const AskedSites& also_asked, Time now) override;
+  absl::Status Withdraw(const std::string& study, const std::string& site,
+                        const AskedSites& also_asked) override;
   absl::Status TakeUpdate(const std::string& site, const SiteUpdate& update, Time now) override;
   absl::Status DropUpdate(const std::string& study, int round, const std::string& site) override;
   absl::Status TakeScores(const std::string& study, const ModelScoresRecord& scores) override;
 
   absl::Status CloseRound(const std::string& study, const RoundRecord& closed,
-                          const GlobalModelRecord& model) override;
+                          const GlobalModelRecord& model,
+                          const std::set<std::string>& asked) override;
 
  private:
   explicit SqliteJournal(std::unique_ptr<Database> database)

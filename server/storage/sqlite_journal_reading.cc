@@ -132,6 +132,19 @@ absl::Status ReadUpdates(Database& database, const std::string& study, int round
       study, round);
 }
 
+absl::Status ReadAsked(Database& database, const std::string& study, int round,
+                       std::set<std::string>& sites) {
+  return database.Each([&](const Statement& row) { sites.insert(row.Text(0)); },
+                       "SELECT site FROM asked WHERE study = ?1 AND round = ?2", study, round);
+}
+
+absl::Status ReadEarlyEnd(Database& database, const std::string& study,
+                          std::optional<EarlyEnd>& end) {
+  return database.Each(
+      [&](const Statement& row) { end = EarlyEnd{.round = row.Small(0), .reason = row.Text(1)}; },
+      "SELECT round, reason FROM early_ends WHERE study = ?1", study);
+}
+
 // Sites that have scores of this model.
 absl::Status ReadScored(Database& database, const std::string& study, int after_round,
                         std::vector<std::string>& sites) {
@@ -139,6 +152,40 @@ absl::Status ReadScored(Database& database, const std::string& study, int after_
                        "SELECT DISTINCT site FROM label_scores "
                        "WHERE study = ?1 AND after_round = ?2 ORDER BY site",
                        study, after_round);
+}
+
+// Of label_scores.after_round: below 0 are the models of single sites.
+constexpr int kOldestModel = -2;
+
+// From that value on, without certificates.
+absl::Status ReadScores(Database& database, const std::string& study, int first_round,
+                        std::vector<ModelScoresRecord>& scores) {
+  int current = 0;
+  return database.Each(
+      [&](const Statement& row) {
+        const std::string site = row.Text(0);
+        const int after_round = row.Small(1);
+        if (scores.empty() || scores.back().site != site || current != after_round) {
+          current = after_round;
+          using Model = ModelScoresRecord::Model;
+          scores.push_back({.model = after_round == -1   ? Model::kLocalOnly
+                                     : after_round == -2 ? Model::kPersonal
+                                                         : Model::kGlobal,
+                            .after_round = std::max(after_round, 0),
+                            .site = site,
+                            .cases = {}});
+        }
+        std::vector<CaseScoreRecord>& cases = scores.back().cases;
+        if (cases.empty() || cases.back().case_index != row.Small(2)) {
+          cases.push_back({.case_index = row.Small(2), .cohort = row.Text(3), .labels = {}});
+        }
+        cases.back().labels.push_back(
+            {row.Number(4), row.Integer(5), row.Integer(6), row.Integer(7)});
+      },
+      "SELECT site, after_round, case_index, cohort, dice, reference_voxels, predicted_voxels, "
+      "common_voxels FROM label_scores WHERE study = ?1 AND after_round >= ?2 "
+      "ORDER BY site, after_round < 0, after_round, case_index, label",
+      study, first_round);
 }
 
 /// Puts each certificate beside the scores of its model.
@@ -224,6 +271,8 @@ absl::StatusOr<std::vector<JournaledStudy>> SqliteJournal::Studies() const {
     RETURN_IF_ERROR(ReadFingerprints(*database_, name, study.participants));
     RETURN_IF_ERROR(ReadStandard(*database_, name, study.standard));
     RETURN_IF_ERROR(ReadModels(*database_, name, study.models));
+    RETURN_IF_ERROR(ReadEarlyEnd(*database_, name, study.early_end));
+    RETURN_IF_ERROR(ReadAsked(*database_, name, study.round, study.asked));
     RETURN_IF_ERROR(ReadUpdates(*database_, name, study.round, study.updates));
     // While final scores arrive, the last model came out of the round before the open one.
     RETURN_IF_ERROR(ReadScored(*database_, name, study.round - 1, study.scored));
@@ -244,10 +293,11 @@ absl::StatusOr<std::vector<RoundRecord>> SqliteJournal::ClosedRounds(
                           .closed = row.Moment(2),
                           .model_digest = row.Text(3),
                           .seconds_aggregating = row.Number(4),
+                          .ends_training = row.Text(5),
                           .sites = {}});
       },
-      "SELECT round, opened, closed, digest, seconds_aggregating "
-      "FROM rounds JOIN models USING (study, round) "
+      "SELECT round, opened, closed, digest, seconds_aggregating, coalesce(reason, '') "
+      "FROM rounds JOIN models USING (study, round) LEFT JOIN early_ends USING (study, round) "
       "WHERE study = ?1 AND closed IS NOT NULL ORDER BY round",
       study));
   std::map<int, std::size_t> position;
@@ -258,7 +308,10 @@ absl::StatusOr<std::vector<RoundRecord>> SqliteJournal::ClosedRounds(
         const bool left_out = row.IsNull(4);
         rounds[position.at(row.Small(0))].sites.push_back(
             {.site = row.Text(1),
-             .outcome = left_out ? Outcome::kLeftOut : Outcome::kContributed,
+             .outcome = !left_out       ? Outcome::kContributed
+                        : row.IsNull(8) ? Outcome::kNotAsked
+                                        : Outcome::kLeftOut,
+             .declared = true,
              .reason = row.Text(3),
              .training_cases = row.Integer(4),
              .weight = row.Number(2),
@@ -267,8 +320,9 @@ absl::StatusOr<std::vector<RoundRecord>> SqliteJournal::ClosedRounds(
              .seconds_scoring = left_out ? 0 : row.Number(7)});
       },
       "SELECT round, site, weight, reason, training_cases, mean_loss, seconds_training, "
-      "seconds_scoring "
+      "seconds_scoring, asked.site "
       "FROM participation LEFT JOIN updates USING (study, round, site) "
+      "LEFT JOIN asked USING (study, round, site) "
       "WHERE study = ?1 ORDER BY round, site",
       study));
   return rounds;
@@ -278,33 +332,16 @@ absl::StatusOr<std::vector<ModelScoresRecord>> SqliteJournal::Scores(
     const std::string& study) const {
   absl::MutexLock lock(&database_->mutex());
   std::vector<ModelScoresRecord> scores;
-  int current = 0;
-  RETURN_IF_ERROR(database_->Each(
-      [&](const Statement& row) {
-        const std::string site = row.Text(0);
-        const int after_round = row.Small(1);
-        if (scores.empty() || scores.back().site != site || current != after_round) {
-          current = after_round;
-          using Model = ModelScoresRecord::Model;
-          scores.push_back({.model = after_round == -1   ? Model::kLocalOnly
-                                     : after_round == -2 ? Model::kPersonal
-                                                         : Model::kGlobal,
-                            .after_round = std::max(after_round, 0),
-                            .site = site,
-                            .cases = {}});
-        }
-        std::vector<CaseScoreRecord>& cases = scores.back().cases;
-        if (cases.empty() || cases.back().case_index != row.Small(2)) {
-          cases.push_back({.case_index = row.Small(2), .cohort = row.Text(3), .labels = {}});
-        }
-        cases.back().labels.push_back(
-            {row.Number(4), row.Integer(5), row.Integer(6), row.Integer(7)});
-      },
-      "SELECT site, after_round, case_index, cohort, dice, reference_voxels, predicted_voxels, "
-      "common_voxels FROM label_scores WHERE study = ?1 "
-      "ORDER BY site, after_round < 0, after_round, case_index, label",
-      study));
+  RETURN_IF_ERROR(ReadScores(*database_, study, kOldestModel, scores));
   RETURN_IF_ERROR(ReadCertificates(*database_, study, scores));
+  return scores;
+}
+
+absl::StatusOr<std::vector<ModelScoresRecord>> SqliteJournal::GlobalScores(const std::string& study,
+                                                                           int first_round) const {
+  absl::MutexLock lock(&database_->mutex());
+  std::vector<ModelScoresRecord> scores;
+  RETURN_IF_ERROR(ReadScores(*database_, study, first_round, scores));
   return scores;
 }
 

@@ -273,6 +273,24 @@ TEST_F(HospitalClientTest, RefusesWorkThatTheApprovedStudyDoesNotHave) {
   EXPECT_THAT(session_.scores, IsEmpty());
 }
 
+TEST_F(HospitalClientTest, EndsEarlyOnlyWhereTheStudyHasPatienceAndNoSoonerThanThat) {
+  std::string text = kStudyText;
+  text.replace(text.find("rounds = 2"), 10, "rounds = 10\npatience = 3");
+  ASSERT_NO_FATAL_FAILURE(Approve(text));
+  session_.on_scores = [this] { session_.Ask({Ended()}); };
+  session_.Ask({Assignment(Kind::kScore, 4), Assignment(Kind::kScore, 12), Ended()});
+  ASSERT_OK(Run());
+  EXPECT_THAT(session_.scores, IsEmpty());
+
+  session_.Ask({Assignment(Kind::kLocalOnly, 5)});
+  ASSERT_OK(Run());
+
+  ASSERT_THAT(session_.scores, SizeIs(1));
+  ASSERT_THAT(training_.tasks, SizeIs(1));
+  EXPECT_EQ(training_.tasks[0].steps, 12) << "as many as the four rounds had";
+  EXPECT_EQ(training_.tasks[0].total_steps, 30) << "the rate falls as in the study";
+}
+
 TEST_F(HospitalClientTest, RefusesAModelThatIsLargerThanTheStudysCanBe) {
   SiteAssignment huge = Assignment(Kind::kTrain, 1);
   huge.model_bytes = std::numeric_limits<std::int64_t>::max();

@@ -449,6 +449,46 @@ TEST(ParseStudy, RefusesStrategiesThatDoNotGoTogether) {
   refuses(WithStrategy("personal = -1\n", ""), "personal");
 }
 
+TEST(ParseStudy, ReadsByWhatAModelIsTheBest) {
+  for (const auto rule : {RoundsPlan::BestBy::kCases, RoundsPlan::BestBy::kWorstSite}) {
+    ASSERT_OK_AND_ASSIGN(const Study study, ParseStudy(fmt::format("{}[rounds]\nbest_by = \"{}\"",
+                                                                   kSmallest, ToString(rule)),
+                                                       "study.toml"));
+    EXPECT_EQ(study.rounds.best_by, rule);
+  }
+}
+
+TEST(ParseStudy, ReadsWhenTrainingEndsEarly) {
+  const auto parse = [](const std::string& rounds) {
+    return ParseStudy(std::string(kSmallest) + "[rounds]\n" + rounds, "study.toml");
+  };
+  ASSERT_OK_AND_ASSIGN(const Study study, parse("patience = 5\nleast_gain = 0.01"));
+  EXPECT_EQ(study.rounds.patience, 5);
+  EXPECT_EQ(study.rounds.least_gain, 0.01);
+  EXPECT_THAT(parse("least_gain = 0.01"),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("goes with patience only")));
+  EXPECT_THAT(parse("patience = 5\nsites_per_round = 2"),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("set one of the two")));
+}
+
+TEST(ParseStudy, ReadsHowManySitesARoundAsks) {
+  const auto parse = [](const std::string& rounds) {
+    return ParseStudy(With(kSmallest, "channels", "sites = [\"a\", \"b\", \"c\"]\nchannels") +
+                          "[rounds]\n" + rounds,
+                      "study.toml");
+  };
+  ASSERT_OK_AND_ASSIGN(const Study study, parse("sites_per_round = 2"));
+  EXPECT_EQ(study.rounds.sites_per_round, 2);
+  const auto refused = [](const std::string& why) {
+    return StatusIs(StatusCode::kInvalidArgument, HasSubstr(why));
+  };
+  EXPECT_THAT(parse("sites_per_round = 4"), refused("is 4, but only 3 sites are declared"));
+  const std::string quorum = "sites_per_round = 1\n[rounds.quorum]\npolicy = \"at_least\"\n";
+  EXPECT_OK(parse(quorum + "required_sites = [\"c\"]"));
+  EXPECT_THAT(parse(quorum + "minimum_sites = 2"), refused("minimum_sites is 2"));
+  EXPECT_THAT(parse(quorum + "required_sites = [\"a\", \"b\"]"), refused("requires 2 sites"));
+}
+
 constexpr char kDraft[] = R"(name = "hippocampus"
 channels = ["T1w"]
 labels = ["anterior", "posterior"]

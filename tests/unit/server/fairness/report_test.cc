@@ -134,6 +134,21 @@ TEST(Report, BeginsWithTheSentenceThatMatters) {
                             "\\(0\\.[0-9]{3}\\), 0\\.[0-9]{3} behind the best\\."));
 }
 
+TEST(Report, NamesTheBestModelAndWhoJudgedIt) {
+  StudyRecord record = ExampleStudy({.sites = 2});
+  record.study.rounds.best_by = RoundsPlan::BestBy::kWorstSite;
+  ASSERT_OK_AND_ASSIGN(const RenderedReport report, RenderReport(record));
+  const json best = json::parse(report.json)["best_model"];
+
+  EXPECT_EQ(best["by"], "worst_site");
+  EXPECT_EQ(best["judges"], json({"case-western", "henry-ford"}));
+  const int round = best["round"];
+  ASSERT_GE(round, 1);
+  EXPECT_EQ(best["digest"], record.rounds.at(static_cast<std::size_t>(round) - 1).model_digest);
+  for (const json& model : best["models"]) EXPECT_LE(model["score"], best["score"]);
+  EXPECT_THAT(report.html, HasSubstr("Best by mean Dice at the worst served site"));
+}
+
 TEST(Report, SaysWhichSitesAreTooSmallAndWhoWasLeftOutAndWhy) {
   ASSERT_OK_AND_ASSIGN(const RenderedReport report, RenderReport(ExampleStudy({})));
 

@@ -132,6 +132,35 @@ TEST(Coordinator, RecordsWhatTheReportIsMadeOf) {
   }
 }
 
+TEST(Coordinator, NamesTheBestModelByTheScoresThatCameAfterIt) {
+  FederationInMemory federation;
+  Coordinator& coordinator = federation.coordinator();
+  federation.CreateAndStart({.sites = {"berlin", "charite"}, .rounds = 1});
+  EXPECT_THAT(coordinator.Best("tiny"),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("no model of tiny")));
+  ASSERT_OK(federation.Train("berlin"));
+  EXPECT_THAT(coordinator.Best("tiny"), StatusIs(absl::StatusCode::kFailedPrecondition));
+  ASSERT_OK(federation.Train("charite"));
+  ASSERT_OK(coordinator.Advance());
+
+  // Round 1 is closed, and with its updates came the scores of model 0.
+  ASSERT_OK_AND_ASSIGN(BestModel best, coordinator.Best("tiny"));
+  EXPECT_EQ(best.model.round, 0);
+  EXPECT_DOUBLE_EQ(best.score, 0.1);
+  ASSERT_OK(federation.Score("berlin"));
+  ASSERT_OK_AND_ASSIGN(best, coordinator.Best("tiny"));
+  EXPECT_EQ(best.model.round, 0) << "the final scores are not complete";
+  ASSERT_OK(federation.Score("charite"));
+  ASSERT_OK(coordinator.Advance());
+
+  ASSERT_OK_AND_ASSIGN(best, coordinator.Best("tiny"));
+  EXPECT_EQ(best.model.round, 1);
+  EXPECT_EQ(best.model.digest, federation.NewestModel());
+  EXPECT_DOUBLE_EQ(best.score, 0.9);
+  EXPECT_THAT(best.ranking.judges, ElementsAre("berlin", "charite"));
+  EXPECT_THAT(best.ranking.models, SizeIs(2));
+}
+
 TEST(Coordinator, GivesTheSameModelForAnyOrderOfSubmission) {
   std::vector<std::string> sites = {"berlin", "charite", "st-marys"};
   std::vector<std::string> digests;

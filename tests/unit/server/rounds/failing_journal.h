@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,10 @@ class FailingJournal final : public Journal {
   absl::StatusOr<std::vector<ModelScoresRecord>> Scores(const std::string& study) const override {
     return failure.ok() ? journal_.Scores(study) : failure;
   }
+  absl::StatusOr<std::vector<ModelScoresRecord>> GlobalScores(const std::string& study,
+                                                              int first_round) const override {
+    return failure.ok() ? journal_.GlobalScores(study, first_round) : failure;
+  }
   absl::StatusOr<std::optional<std::string>> TakenWeights(const std::string& study, int round,
                                                           const std::string& site) const override {
     return failure.ok() ? journal_.TakenWeights(study, round, site) : failure;
@@ -37,8 +42,8 @@ class FailingJournal final : public Journal {
     return failure.ok() ? journal_.PlanStudy(planned, initial, now) : failure;
   }
   absl::Status StartStudy(const std::string& study, const std::vector<double>& standard,
-                          Time now) override {
-    return failure.ok() ? journal_.StartStudy(study, standard, now) : failure;
+                          const std::set<std::string>& asked, Time now) override {
+    return failure.ok() ? journal_.StartStudy(study, standard, asked, now) : failure;
   }
   absl::Status SetPhase(const std::string& study, StudyPhase phase, Time now) override {
     return failure.ok() ? journal_.SetPhase(study, phase, now) : failure;
@@ -46,12 +51,13 @@ class FailingJournal final : public Journal {
   absl::Status FinishStudy(const std::string& study, Time now) override {
     return failure.ok() ? journal_.FinishStudy(study, now) : failure;
   }
-  absl::Status Approve(const std::string& study, const SiteRecord& cohort, Time now) override {
-    return failure.ok() ? journal_.Approve(study, cohort, now) : failure;
+  absl::Status Approve(const std::string& study, const SiteRecord& cohort,
+                       const AskedSites& also_asked, Time now) override {
+    return failure.ok() ? journal_.Approve(study, cohort, also_asked, now) : failure;
   }
   absl::Status Withdraw(const std::string& study, const std::string& site,
-                        int open_round) override {
-    return failure.ok() ? journal_.Withdraw(study, site, open_round) : failure;
+                        const AskedSites& also_asked) override {
+    return failure.ok() ? journal_.Withdraw(study, site, also_asked) : failure;
   }
   absl::Status TakeUpdate(const std::string& site, const SiteUpdate& update, Time now) override {
     return failure.ok() ? journal_.TakeUpdate(site, update, now) : failure;
@@ -63,8 +69,9 @@ class FailingJournal final : public Journal {
     return failure.ok() ? journal_.TakeScores(study, scores) : failure;
   }
   absl::Status CloseRound(const std::string& study, const RoundRecord& closed,
-                          const GlobalModelRecord& model) override {
-    return failure.ok() ? journal_.CloseRound(study, closed, model) : failure;
+                          const GlobalModelRecord& model,
+                          const std::set<std::string>& asked) override {
+    return failure.ok() ? journal_.CloseRound(study, closed, model, asked) : failure;
   }
 
  private:

@@ -39,12 +39,13 @@ rounds = {}
 aggregation = "{}"
 no_progress_minutes = 30
 round_deadline_minutes = 1440
+{}
 
 [rounds.quorum]
 {}
 )",
                      name, fmt::join(quoted, ", "), harmonization, network, training, local_only,
-                     rounds, aggregation, quorum);
+                     rounds, aggregation, rounds_table, quorum);
 }
 
 FederationInMemory::FederationInMemory() {
@@ -134,7 +135,8 @@ absl::StatusOr<SiteUpdate> FederationInMemory::Upload(const std::string& site,
   update.mean_loss = 0.25;
   update.seconds_training = 2;
   update.seconds_scoring = 1;
-  update.model_scores = Scores(0.1 * status.round);
+  const auto round_before = static_cast<std::size_t>(status.round) - 1;
+  update.model_scores = Scores(dice_.empty() ? 0.1 * status.round : dice_.at(round_before));
   return update;
 }
 
@@ -144,7 +146,9 @@ absl::Status FederationInMemory::Train(const std::string& site, const std::strin
 }
 
 absl::Status FederationInMemory::Score(const std::string& site, const std::string& study) {
-  return coordinator_->SubmitScores(site, study, Assignment::Kind::kScore, Scores(0.9));
+  const double dice =
+      dice_.empty() ? 0.9 : dice_.at(static_cast<std::size_t>(Status(study).round) - 1);
+  return coordinator_->SubmitScores(site, study, Assignment::Kind::kScore, Scores(dice));
 }
 
 std::optional<Assignment> FederationInMemory::AskedOf(const std::string& site) {

@@ -24,6 +24,7 @@ struct TinyStudy {
   std::string network = "";
   std::string training = "steps_per_round = 1";
   std::string aggregation = "fedavg";
+  std::string rounds_table = "";
 
   std::string toml() const;
 };
@@ -57,6 +58,8 @@ class FederationInMemory {
   /// Writes what the site trained in the open round into the upload folder.
   absl::StatusOr<SiteUpdate> Upload(const std::string& site, const std::string& study = "tiny",
                                     float extra_shift = 0);
+  /// Mean Dice of the models after 0, 1, ... rounds, at every site.
+  void set_dice(std::vector<double> dice) { dice_ = std::move(dice); }
   /// What sites harmonise by from now on, where the study takes the sites' mean.
   void set_standard(std::vector<double> standard) { standard_ = std::move(standard); }
   /// Uploads and submits.
@@ -77,6 +80,7 @@ class FederationInMemory {
   std::unique_ptr<SqliteJournal> journal_;
   std::unique_ptr<Coordinator> coordinator_;
   std::vector<double> standard_;
+  std::vector<double> dice_;
 };
 
 }  // namespace isoscan

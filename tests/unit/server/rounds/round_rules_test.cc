@@ -2,10 +2,14 @@
 
 #include <gmock/gmock.h>
 
+#include <map>
+
 namespace isoscan {
 namespace {
 
-using testing::HasSubstr;
+using testing::Contains;
+using testing::ElementsAre;
+using testing::SizeIs;
 
 Standing Site(const std::string& name, std::int64_t cases, bool contributed) {
   Standing site;
@@ -54,6 +58,84 @@ TEST(QuorumShortfall, OfAllDoesNotWaitForSitesThatCameLater) {
   late.declared = false;
 
   EXPECT_EQ(QuorumShortfall(Quorum(), {Site("a", 1, true), late}), "");
+}
+
+TEST(QuorumShortfall, OfAllWaitsForThoseAloneThatTheRoundAsks) {
+  Standing resting = Site("resting", 1, false);
+  resting.drawn = false;
+
+  EXPECT_EQ(QuorumShortfall(Quorum(), {Site("a", 1, true), resting}), "");
+  EXPECT_EQ(QuorumShortfall(Quorum(), {Site("a", 1, false), resting}), "the update of a");
+}
+
+TEST(SitesToAsk, AreAllWithoutANumber) {
+  EXPECT_THAT(SitesToAsk(RoundsPlan(), 1, 1, {}, {"a", "b"}), ElementsAre("a", "b"));
+  EXPECT_THAT(SitesToAsk(RoundsPlan(), 1, 1, {"a"}, {"a", "b"}), ElementsAre("b"));
+}
+
+TEST(SitesToAsk, AreEverySetOfTheirNumberEquallyOften) {
+  RoundsPlan plan;
+  plan.sites_per_round = 2;
+  const std::set<std::string> sites = {"a", "b", "c", "d", "e"};
+  constexpr int kRounds = 10'000;
+  std::map<std::set<std::string>, int> drawn;
+  for (int round = 1; round <= kRounds; ++round) ++drawn[SitesToAsk(plan, 7, round, {}, sites)];
+
+  ASSERT_THAT(drawn, SizeIs(10)) << "pairs of five";
+  double chi_squared = 0;
+  for (const auto& [pair, count] : drawn) {
+    const double expected = kRounds / 10.0;
+    chi_squared += (count - expected) * (count - expected) / expected;
+  }
+  EXPECT_LT(chi_squared, 27.9) << "99.9 % of the distribution with 9 degrees of freedom";
+}
+
+TEST(SitesToAsk, GoByTheSeedAndTheRound) {
+  RoundsPlan plan;
+  plan.sites_per_round = 3;
+  std::set<std::string> sites;
+  for (int i = 0; i < 50; ++i) sites.insert(std::to_string(i));
+
+  const std::set<std::string> asked = SitesToAsk(plan, 1, 1, {}, sites);
+
+  EXPECT_EQ(SitesToAsk(plan, 1, 1, {}, sites), asked);
+  EXPECT_NE(SitesToAsk(plan, 1, 2, {}, sites), asked);
+  EXPECT_NE(SitesToAsk(plan, 2, 1, {}, sites), asked);
+}
+
+TEST(SitesToAsk, GiveThePlaceOfOneThatLeavesToTheNextAndDisturbNobodyElse) {
+  RoundsPlan plan;
+  plan.sites_per_round = 4;
+  std::set<std::string> sites;
+  for (int i = 0; i < 12; ++i) sites.insert(std::to_string(i));
+  for (int round = 1; round <= 20; ++round) {
+    const std::set<std::string> asked = SitesToAsk(plan, 1, round, {}, sites);
+    for (const std::string& leaving : asked) {
+      std::set<std::string> others = sites;
+      others.erase(leaving);
+      std::set<std::string> still = asked;
+      still.erase(leaving);
+      const std::set<std::string> instead = SitesToAsk(plan, 1, round, still, others);
+
+      ASSERT_THAT(instead, SizeIs(1));
+      EXPECT_FALSE(asked.contains(*instead.begin()));
+      still.merge(std::set<std::string>(instead));
+      EXPECT_EQ(SitesToAsk(plan, 1, round, {}, others), still) << "as if it had never been there";
+    }
+  }
+}
+
+TEST(SitesToAsk, HaveTheQuorumsRequiredSitesAmongThem) {
+  RoundsPlan plan;
+  plan.sites_per_round = 2;
+  plan.quorum = {.all = false, .required_sites = {"z", "absent"}};
+  for (int round = 1; round <= 20; ++round) {
+    const std::set<std::string> asked = SitesToAsk(plan, 1, round, {}, {"a", "b", "c", "z"});
+    EXPECT_THAT(asked, SizeIs(2));
+    EXPECT_THAT(asked, Contains("z"));
+  }
+  EXPECT_THAT(SitesToAsk(plan, 1, 1, {"a", "b"}, {"c", "z"}), ElementsAre("z"))
+      << "it comes late, and the round cannot close without it";
 }
 
 TEST(DurationWords, AreShort) {

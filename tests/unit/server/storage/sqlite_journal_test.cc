@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "server/storage/migrations.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
 
@@ -28,9 +29,9 @@ class SqliteJournalTest : public testing::Test {
       cohort.held_out_cases = 2;
       cohort.raw = {-1.5, 2.5, {1, 0, 3}};
       cohort.standard = {.sum = {1, 0.1, 1.0 / 3}, .cases = 7};
-      EXPECT_OK(journal_->Approve("tiny", cohort, At(2)));
+      EXPECT_OK(journal_->Approve("tiny", cohort, {}, At(2)));
     }
-    EXPECT_OK(journal_->StartStudy("tiny", {1, 0.1, 1.0 / 3}, At(3)));
+    EXPECT_OK(journal_->StartStudy("tiny", {1, 0.1, 1.0 / 3}, {"berlin"}, At(3)));
   }
 
   static Time At(int minutes) { return Time(std::chrono::minutes(minutes)); }
@@ -71,6 +72,7 @@ TEST_F(SqliteJournalTest, RemembersAStudyAndItsSites) {
   EXPECT_EQ(study.phase_since, At(3));
   EXPECT_EQ(study.round, 1);
   EXPECT_EQ(study.round_opened, At(3));
+  EXPECT_THAT(study.asked, ElementsAre("berlin"));
   ASSERT_THAT(study.participants, SizeIs(2));
   EXPECT_EQ(study.participants[0].cohort.name, "berlin");
   EXPECT_TRUE(study.participants[0].at_start);
@@ -125,14 +127,15 @@ TEST_F(SqliteJournalTest, ClosesARoundAndOpensTheNext) {
   closed.sites[0].site = "berlin";
   closed.sites[0].weight = 1;
   closed.sites[1].site = "charite";
-  closed.sites[1].outcome = Outcome::kLeftOut;
+  closed.sites[1].outcome = Outcome::kNotAsked;
   closed.sites[1].reason = "no progress";
-  ASSERT_OK(journal_->CloseRound("tiny", closed, {1, std::string(64, '1'), 101}));
+  ASSERT_OK(journal_->CloseRound("tiny", closed, {1, std::string(64, '1'), 101}, {"charite"}));
 
   const JournaledStudy study = Read();
 
   EXPECT_EQ(study.round, 2);
   EXPECT_EQ(study.round_opened, At(6));
+  EXPECT_THAT(study.asked, ElementsAre("charite"));
   EXPECT_THAT(study.updates, IsEmpty());
   EXPECT_THAT(study.models, SizeIs(2));
   ASSERT_OK_AND_ASSIGN(const std::vector<RoundRecord> rounds, journal_->ClosedRounds("tiny"));
@@ -143,21 +146,85 @@ TEST_F(SqliteJournalTest, ClosesARoundAndOpensTheNext) {
   ASSERT_THAT(rounds[0].sites, SizeIs(2));
   EXPECT_EQ(rounds[0].sites[0].outcome, Outcome::kContributed);
   EXPECT_EQ(rounds[0].sites[0].training_cases, 9);
-  EXPECT_EQ(rounds[0].sites[1].outcome, Outcome::kLeftOut);
+  EXPECT_EQ(rounds[0].sites[1].outcome, Outcome::kNotAsked) << "round 1 asked berlin alone";
   EXPECT_EQ(rounds[0].sites[1].reason, "no progress");
+}
+
+TEST_F(SqliteJournalTest, RemembersWhyTrainingEndedEarly) {
+  RoundRecord closed;
+  closed.round = 1;
+  closed.closed = At(6);
+  closed.ends_training = "nothing gained";
+  EXPECT_FALSE(Read().early_end.has_value());
+  ASSERT_OK(journal_->CloseRound("tiny", closed, {1, std::string(64, '1'), 101}, {"berlin"}));
+
+  const JournaledStudy study = Read();
+
+  ASSERT_TRUE(study.early_end.has_value());
+  EXPECT_EQ(study.early_end->round, 1);
+  EXPECT_EQ(study.early_end->reason, "nothing gained");
+  ASSERT_OK_AND_ASSIGN(const std::vector<RoundRecord> rounds, journal_->ClosedRounds("tiny"));
+  EXPECT_EQ(rounds.at(0).ends_training, "nothing gained");
+}
+
+TEST_F(SqliteJournalTest, ReadsTheScoresOfGlobalModelsFromOneRoundOn) {
+  using Model = ModelScoresRecord::Model;
+  const auto cases = Update(1, 0.5).model_scores;
+  ASSERT_OK(journal_->TakeScores("tiny", {Model::kLocalOnly, 0, "berlin", cases}));
+  for (int round = 0; round < 4; ++round) {
+    ASSERT_OK(journal_->TakeScores("tiny", {Model::kGlobal, round, "berlin", cases}));
+  }
+
+  ASSERT_OK_AND_ASSIGN(const auto scores, journal_->GlobalScores("tiny", 2));
+
+  ASSERT_THAT(scores, SizeIs(2));
+  EXPECT_EQ(scores[0].after_round, 2);
+  EXPECT_EQ(scores[1].after_round, 3);
 }
 
 TEST_F(SqliteJournalTest, WithdrawalTakesTheOpenRoundsUpdateBack) {
   ASSERT_OK(journal_->TakeUpdate("berlin", Update(1, 0.5), At(4)));
   ASSERT_OK(journal_->TakeUpdate("charite", Update(1, 0.5), At(4)));
 
-  ASSERT_OK(journal_->Withdraw("tiny", "berlin", 1));
+  ASSERT_OK(journal_->Withdraw("tiny", "berlin", {.round = 1, .sites = {"charite"}}));
 
   const JournaledStudy study = Read();
   EXPECT_TRUE(study.participants[0].cohort.withdrawn);
   EXPECT_FALSE(study.participants[1].cohort.withdrawn);
   EXPECT_THAT(study.updates, SizeIs(1));
+  EXPECT_THAT(study.asked, ElementsAre("berlin", "charite")) << "who was asked stays on record";
   EXPECT_THAT(*journal_->Scores("tiny"), SizeIs(1));
+}
+
+TEST_F(SqliteJournalTest, TakesTheSitesOfAnOlderServersRoundsAsAsked) {
+  const std::filesystem::path path = folder_.path() / "older.db";
+  {
+    ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Database> older, Database::Open(path));
+    const absl::MutexLock lock(&older->mutex());
+    ASSERT_OK(Migrate(*older, At(1), /*up_to=*/4));
+    ASSERT_OK(older->RunScript(R"sql(
+      INSERT INTO studies VALUES ('tiny', 'd', 'name = "tiny"', 'running', 1, 2, 2);
+      INSERT INTO participants VALUES ('tiny', 'berlin', 9, 2, 0, 0, 1, '', 0, 1, '', 1, 1, 0);
+      INSERT INTO participants VALUES ('tiny', 'charite', 9, 2, 0, 0, 1, '', 0, 1, '', 1, 1, 1);
+      INSERT INTO rounds VALUES ('tiny', 1, 3, 4, 0.5), ('tiny', 2, 4, NULL, NULL);
+      INSERT INTO models VALUES ('tiny', 0, '0', 1), ('tiny', 1, '1', 1);
+      INSERT INTO participation VALUES ('tiny', 1, 'berlin', 0, 'no progress for 30 minutes'),
+        ('tiny', 1, 'charite', 0, 'has withdrawn from the study'),
+        ('tiny', 1, 'st-marys', 0, 'had not approved the study');
+    )sql"));
+  }
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<SqliteJournal> journal, SqliteJournal::Open(path));
+
+  ASSERT_OK_AND_ASSIGN(const std::vector<JournaledStudy> studies, journal->Studies());
+  ASSERT_OK_AND_ASSIGN(const std::vector<RoundRecord> rounds, journal->ClosedRounds("tiny"));
+
+  EXPECT_THAT(studies.at(0).asked, ElementsAre("berlin"));
+  using Outcome = ParticipationRecord::Outcome;
+  ASSERT_THAT(rounds.at(0).sites, SizeIs(3));
+  EXPECT_EQ(rounds[0].sites[0].outcome, Outcome::kLeftOut);
+  EXPECT_EQ(rounds[0].sites[1].outcome, Outcome::kNotAsked);
+  EXPECT_EQ(rounds[0].sites[2].outcome, Outcome::kNotAsked);
+  EXPECT_OK(journal->CheckIntegrity());
 }
 
 TEST_F(SqliteJournalTest, TellsScoresOfTheFinalAndTheLocalOnlyModelApart) {
@@ -236,13 +303,13 @@ TEST_F(SqliteJournalTest, RemembersWhatADraftIsToBePlannedFrom) {
   cohort.training_cases = 6;
   cohort.held_out_cases = 2;
   cohort.fingerprint = Disclosed(Fingerprint::Empty(2, 3));
-  ASSERT_OK(journal_->Approve("draft", cohort, At(5)));
+  ASSERT_OK(journal_->Approve("draft", cohort, {}, At(5)));
   cohort.fingerprint = ExampleFingerprint();
-  ASSERT_OK(journal_->Approve("draft", cohort, At(5)))
+  ASSERT_OK(journal_->Approve("draft", cohort, {}, At(5)))
       << "again, and it takes the first one's place";
   cohort.name = "charite";
-  ASSERT_OK(journal_->Approve("draft", cohort, At(5)));
-  ASSERT_OK(journal_->Withdraw("draft", "charite", 0));
+  ASSERT_OK(journal_->Approve("draft", cohort, {}, At(5)));
+  ASSERT_OK(journal_->Withdraw("draft", "charite", {}));
 
   Reopen();
   ASSERT_OK_AND_ASSIGN(std::vector<JournaledStudy> studies, journal_->Studies());
