@@ -161,7 +161,9 @@ TEST(Sampling, DoesNotWaitAgainForADeadSiteThatWasNotAskedMeanwhile) {
   int waited = 0;
   for (int round = 1; round <= 40; ++round) {
     for (const std::string& site : AskedNow(federation)) {
-      if (site != "st-marys") ASSERT_OK(federation.Train(site));
+      if (site != "st-marys") {
+        ASSERT_OK(federation.Train(site));
+      }
     }
     ASSERT_OK(federation.coordinator().Advance());
     if (federation.Status().round == round) {
