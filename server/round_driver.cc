@@ -1,29 +1,26 @@
 #include "server/round_driver.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <chrono>
-#include <string>
 
 #include "absl/time/time.h"
 
 namespace isoscan {
 namespace {
 
-constexpr auto kPauseAfterError = std::chrono::seconds(5);
+constexpr int kThreads = 2;
 
 }  // namespace
 
 RoundDriver::~RoundDriver() { Stop(); }
 
 void RoundDriver::Start() {
-  thread_ = std::thread([this] { Drive(); });
+  for (int i = 0; i < kThreads; ++i) threads_.emplace_back([this] { Drive(); });
 }
 
 void RoundDriver::CoordinatorChanged() {
   const absl::MutexLock lock(&mutex_);
-  changed_ = true;
+  ++changes_;
 }
 
 void RoundDriver::Stop() {
@@ -31,12 +28,15 @@ void RoundDriver::Stop() {
     const absl::MutexLock lock(&mutex_);
     stopping_ = true;
   }
-  if (thread_.joinable()) thread_.join();
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
 }
 
-bool RoundDriver::WaitForWork(std::optional<Time> until) {
-  const auto has_work = [this]()
-                            ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return changed_ || stopping_; };
+bool RoundDriver::WaitForWork(std::optional<Time> until, std::int64_t& seen) {
+  const auto has_work = [this, &seen]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return changes_ != seen || stopping_;
+  };
   const absl::MutexLock lock(&mutex_);
   if (until.has_value()) {
     const auto wait = std::max<Time::duration>(*until - clock_.Now(), std::chrono::milliseconds(1));
@@ -44,20 +44,17 @@ bool RoundDriver::WaitForWork(std::optional<Time> until) {
   } else {
     mutex_.Await(absl::Condition(&has_work));
   }
-  changed_ = false;
+  seen = changes_;
   return !stopping_;
 }
 
 void RoundDriver::Drive() {
   std::optional<Time> until;
-  while (WaitForWork(until)) {
-    const absl::Status status = coordinator_.Advance();
+  std::int64_t seen = -1;  // The start is a change.
+  while (WaitForWork(until, seen)) {
+    // What fails is logged there, and is among the deadlines then.
+    coordinator_.Advance().IgnoreError();
     until = coordinator_.NextDeadline();
-    if (status.ok()) continue;
-    spdlog::error("round cannot go on code={} reason=\"{}\" next_try_seconds={}",
-                  absl::StatusCodeToString(status.code()), std::string(status.message()),
-                  kPauseAfterError.count());
-    until = clock_.Now() + kPauseAfterError;
   }
 }
 

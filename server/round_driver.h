@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <thread>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -11,9 +13,8 @@
 
 namespace isoscan {
 
-/// The one thread that calls Coordinator::Advance(): once at the start, after every change, and
-/// when a deadline passes. An error, such as a full disk, is logged and tried again every five
-/// seconds.
+/// The threads that call Coordinator::Advance(): once at the start, after every change, and when a
+/// deadline passes. Two, so that a small study's rounds need not wait for a large one's mean.
 class RoundDriver {
  public:
   /// Both outlive it.
@@ -30,20 +31,21 @@ class RoundDriver {
   /// Something has changed. Quick; any thread, also before Start.
   void CoordinatorChanged();
 
-  /// Returns when the thread has ended: after the aggregation that it is at, if any.
+  /// Returns when the threads have ended: after the aggregations that they are at, if any.
   void Stop();
 
  private:
   void Drive();
-  /// Blocks until there is something to do; false when it is to stop.
-  bool WaitForWork(std::optional<Time> until);
+  /// Blocks until there is something to do; false when it is to stop. `seen`: the changes that the
+  /// thread knows of.
+  bool WaitForWork(std::optional<Time> until, std::int64_t& seen);
 
   Coordinator& coordinator_;
   const Clock& clock_;
   absl::Mutex mutex_;
-  bool changed_ ABSL_GUARDED_BY(mutex_) = true;
+  std::int64_t changes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace isoscan

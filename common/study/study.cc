@@ -320,6 +320,7 @@ RoundsPlan ReadRounds(ConfigReader table) {
       table, "best_by", {RoundsPlan::BestBy::kCases, RoundsPlan::BestBy::kWorstSite});
   plan.patience = table.Integer("patience", {.minimum = 0, .maximum = 10'000}, plan.patience);
   plan.least_gain = table.Number("least_gain", {.minimum = 0, .maximum = 1}, plan.least_gain);
+  plan.priority = table.Integer("priority", {.minimum = -10, .maximum = 10}, plan.priority);
   plan.quorum = ReadQuorum(table.Table("quorum"));
   return plan;
 }

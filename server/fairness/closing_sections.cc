@@ -155,7 +155,12 @@ std::string ProvenanceSection(const ReportContent& content) {
                                   : FormatCount(study.training.steps_per_round, "step"),
                               study.training.batch_size));
   row("Aggregation", std::string(ToString(study.rounds.aggregation)));
-  row("A round needs", QuorumInWords(study.rounds.quorum));
+  if (study.rounds.sites_per_round > 0) {
+    row("A round asks", fmt::format("{}, drawn by the seed",
+                                    FormatCount(study.rounds.sites_per_round, "hospital")));
+  }
+  row("A round needs",
+      QuorumInWords(study.rounds.quorum) + (study.rounds.sites_per_round > 0 ? " of these" : ""));
   row("Seed", std::to_string(study.seed));
   row("Created", FormatTime(record.created));
   if (record.ended != Time{}) row("Ended", FormatTime(record.ended));

@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "common/process/fault_point.h"
 #include "common/status/status_macros.h"
@@ -39,10 +40,16 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Open(Journal& journal,
   auto state = std::make_unique<State>(journal, clock, std::move(models), std::move(uploads));
   ASSIGN_OR_RETURN(std::vector<JournaledStudy> studies, journal.Studies());
   state->models.RemoveDrafts();
+  // By time: how long ago each site contributed to each study.
+  std::vector<std::tuple<Time, std::string, std::string>> contributions;
   {
     absl::MutexLock lock(&state->mutex);
     for (JournaledStudy& journaled : studies) {
       const std::string name = journaled.name;
+      for (const JournaledParticipant& site : journaled.participants) {
+        if (site.last_update == Time{}) continue;
+        contributions.emplace_back(site.last_update, name, site.cohort.name);
+      }
       absl::StatusOr<StudyCourse> course =
           StudyCourse::FromJournal(std::move(journaled), clock.Now());
       if (!course.ok()) {
@@ -70,6 +77,12 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Open(Journal& journal,
       spdlog::info("study read study={} round={} sites={}", name, course->round,
                    course->participants.size());
       state->studies.emplace(name, *std::move(course));
+    }
+    std::sort(contributions.begin(), contributions.end());
+    for (const auto& [time, study, site] : contributions) {
+      const auto found = state->studies.find(study);
+      if (found == state->studies.end()) continue;
+      found->second.participants.at(site).served = ++state->served;
     }
   }
   return std::unique_ptr<Coordinator>(new Coordinator(std::move(state)));

@@ -74,8 +74,8 @@ struct BestModel {
 /// Everything it promises is in the journal before a method returns OK; a restart continues from
 /// there. Sites are told apart by the name that their certificate proved.
 ///
-/// Thread safety: every method from any thread. Only Advance() works long (it screens and
-/// aggregates); it runs on one thread and does not keep the others out meanwhile.
+/// Thread safety: every method from any thread. Only Advance() works long (it aggregates) and does
+/// not keep the others out meanwhile; where two threads call it, they work on different studies.
 class Coordinator {
  public:
   /// `models` and `uploads` are folders for global models (by digest) and staged updates.
@@ -126,7 +126,9 @@ class Coordinator {
                        const SiteRecord& cohort);
   absl::Status Withdraw(const std::string& site, const std::string& study);
 
-  /// All that is asked of the site now; empty: wait.
+  /// All that is asked of the site now, in the order in which it is to be done: what is only to be
+  /// heard (kStudyEnded), then studies of higher priority, and of equal ones first the one that
+  /// this site contributed to longest ago. Empty: wait.
   std::vector<Assignment> AssignmentsOf(const std::string& site) const;
   void SetConnected(const std::string& site, bool connected);
   absl::Status ReportProgress(const std::string& site, const std::string& study, int round,
@@ -165,10 +167,11 @@ class Coordinator {
   // --- Time
   // ----------------------------------------------------------------------------------------
 
-  /// Closes what is due: aggregates rounds whose quorum is complete, gives up silent sites, ends
-  /// studies. Call after every change and at NextDeadline(), from one thread.
-  /// Errors: those of journal and disk (RESOURCE_EXHAUSTED: disk full); nothing is lost, the next
-  ///         call tries again.
+  /// Closes what is due, study by study in turns: aggregates rounds whose quorum is complete, gives
+  /// up silent sites, ends studies. Call after every change and at NextDeadline().
+  /// Errors: those of journal and disk (RESOURCE_EXHAUSTED: disk full), logged; nothing is lost,
+  /// and
+  ///         the first call from five seconds later on tries that study again.
   absl::Status Advance();
   /// When Advance() has something to do even if nobody calls; nullopt: never.
   std::optional<Time> NextDeadline() const;

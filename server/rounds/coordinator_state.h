@@ -42,7 +42,8 @@ struct Coordinator::State {
   std::set<std::string> set_aside ABSL_GUARDED_BY(mutex);
   std::set<std::string> connected ABSL_GUARDED_BY(mutex);
   std::vector<std::function<void()>> observers ABSL_GUARDED_BY(mutex);
-  std::optional<Time> retry ABSL_GUARDED_BY(mutex);  ///< After Advance() has failed.
+  std::string last_turn ABSL_GUARDED_BY(mutex);    ///< The study that was advanced last.
+  std::int64_t served ABSL_GUARDED_BY(mutex) = 0;  ///< The highest Participant::served.
 
   /// Errors: NOT_FOUND.
   absl::StatusOr<StudyCourse*> Find(const std::string& study) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
@@ -59,6 +60,9 @@ struct Coordinator::State {
   /// Tells the observers that something has changed.
   void Announce() ABSL_LOCKS_EXCLUDED(mutex);
 
+  /// The site shows that it is alive: to every study, for it works on one at a time.
+  void SignOfLife(const std::string& site) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+
   /// Pause, resume, stop. `verb` is the word for messages.
   absl::StatusOr<StudyStatus> MoveTo(const std::string& study, StudyPhase phase,
                                      const std::string& verb) ABSL_LOCKS_EXCLUDED(mutex);
@@ -73,6 +77,8 @@ struct Coordinator::State {
 
   struct Closing;
 
+  /// The next study, by turns, in which something is due; the caller advances it.
+  std::optional<std::string> TakeDueStudy() ABSL_LOCKS_EXCLUDED(mutex);
   /// Does what is due in this study now; false: nothing was.
   absl::StatusOr<bool> AdvanceStudy(const std::string& study) ABSL_LOCKS_EXCLUDED(mutex);
   /// Aggregates and journals; true unless it failed.

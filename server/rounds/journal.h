@@ -44,6 +44,7 @@ struct GlobalModelRecord {
 struct JournaledParticipant {
   SiteRecord cohort;
   bool at_start = false;  ///< It had approved when the study started; otherwise it came later.
+  Time last_update{};     ///< When its newest update was taken; the epoch: none was.
 };
 
 /// Training ended before the study's last round.

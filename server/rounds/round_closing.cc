@@ -38,7 +38,7 @@ std::map<std::string, double> SharesOf(const RoundsPlan& plan, const RoundSituat
 }
 
 // How long after a failure (a full disk) the next attempt waits.
-constexpr std::chrono::seconds kRetryAfter(10);
+constexpr std::chrono::seconds kRetryAfter(5);
 
 double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -246,36 +246,47 @@ absl::StatusOr<bool> Coordinator::State::AdvanceStudy(const std::string& study) 
   return CloseRound(closing);
 }
 
+std::optional<std::string> Coordinator::State::TakeDueStudy() {
+  absl::MutexLock lock(&mutex);
+  const Time now = clock.Now();
+  auto turn = studies.upper_bound(last_turn);
+  for (std::size_t looked_at = 0; looked_at < studies.size(); ++looked_at, ++turn) {
+    if (turn == studies.end()) turn = studies.begin();
+    auto& [name, course] = *turn;
+    const std::optional<Time> due = course.NextDeadline(now);
+    if (!due.has_value() || *due > now) continue;
+    course.advancing = true;
+    last_turn = name;
+    return name;
+  }
+  return std::nullopt;
+}
+
 absl::Status Coordinator::Advance() {
-  std::vector<std::string> names;
-  {
-    absl::MutexLock lock(&state_->mutex);
-    state_->retry.reset();
-    for (const auto& [name, course] : state_->studies) names.push_back(name);
-  }
   absl::Status first_failure;
-  bool changed = false;
-  for (const std::string& name : names) {
-    // One study's failure does not hold up the others.
-    absl::StatusOr<bool> advanced = true;
-    while (advanced.ok() && *advanced) {
-      advanced = state_->AdvanceStudy(name);
-      changed |= advanced.ok() && *advanced;
+  while (const std::optional<std::string> study = state_->TakeDueStudy()) {
+    const absl::StatusOr<bool> changed = state_->AdvanceStudy(*study);
+    {
+      absl::MutexLock lock(&state_->mutex);
+      StudyCourse& course = state_->studies.at(*study);
+      course.advancing = false;
+      course.retry_at.reset();
+      if (!changed.ok()) course.retry_at = state_->clock.Now() + kRetryAfter;
     }
-    first_failure.Update(advanced.status());
+    // At once: other studies may keep this thread for long.
+    if (changed.ok() && *changed) state_->Announce();
+    if (changed.ok()) continue;
+    // One study's failure does not hold up the others.
+    first_failure.Update(changed.status());
+    spdlog::error("round cannot go on study={} code={} reason=\"{}\" next_try_seconds={}", *study,
+                  absl::StatusCodeToString(changed.status().code()),
+                  std::string(changed.status().message()), kRetryAfter.count());
   }
-  if (!first_failure.ok()) {
-    spdlog::error("cannot advance reason={}", std::string(first_failure.message()));
-    absl::MutexLock lock(&state_->mutex);
-    state_->retry = state_->clock.Now() + kRetryAfter;
-  }
-  if (changed) state_->Announce();
   return first_failure;
 }
 
 std::optional<Time> Coordinator::NextDeadline() const {
   absl::MutexLock lock(&state_->mutex);
-  if (state_->retry.has_value()) return state_->retry;
   std::optional<Time> next;
   for (const auto& [name, course] : state_->studies) {
     const std::optional<Time> time = course.NextDeadline(state_->clock.Now());

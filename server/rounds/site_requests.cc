@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <system_error>
+#include <tuple>
 
 #include "common/process/fault_point.h"
 #include "common/status/printable.h"
@@ -184,12 +185,35 @@ absl::Status Coordinator::Withdraw(const std::string& site, const std::string& s
 
 std::vector<Assignment> Coordinator::AssignmentsOf(const std::string& site) const {
   absl::MutexLock lock(&state_->mutex);
-  std::vector<Assignment> assignments;
+  struct Turn {
+    bool over = false;
+    std::int64_t priority = 0;
+    std::int64_t served = 0;
+    std::vector<Assignment> asked;
+  };
+  std::vector<Turn> turns;
   for (const auto& [name, course] : state_->studies) {
-    const std::vector<Assignment> asked = course.AssignmentsOf(site);
-    assignments.insert(assignments.end(), asked.begin(), asked.end());
+    std::vector<Assignment> asked = course.AssignmentsOf(site);
+    if (asked.empty()) continue;
+    turns.push_back({.over = IsOver(course.phase),
+                     .priority = course.study.rounds.priority,
+                     .served = course.Active(site)->served,
+                     .asked = std::move(asked)});
+  }
+  std::stable_sort(turns.begin(), turns.end(), [](const Turn& a, const Turn& b) {
+    return std::tuple(!a.over, -a.priority, a.served) < std::tuple(!b.over, -b.priority, b.served);
+  });
+  std::vector<Assignment> assignments;
+  for (const Turn& turn : turns) {
+    assignments.insert(assignments.end(), turn.asked.begin(), turn.asked.end());
   }
   return assignments;
+}
+
+void Coordinator::State::SignOfLife(const std::string& site) {
+  for (auto& [name, course] : studies) {
+    if (Participant* participant = course.Active(site)) participant->Sign(clock.Now());
+  }
 }
 
 void Coordinator::SetConnected(const std::string& site, bool connected) {
@@ -200,9 +224,7 @@ void Coordinator::SetConnected(const std::string& site, bool connected) {
     } else {
       state_->connected.erase(site);
     }
-    for (auto& [name, course] : state_->studies) {
-      if (Participant* participant = course.Active(site)) participant->Sign(state_->clock.Now());
-    }
+    state_->SignOfLife(site);
   }
   state_->Announce();
 }
@@ -229,7 +251,7 @@ absl::Status Coordinator::ReportProgress(const std::string& site, const std::str
         participant.steps == steps) {
       return absl::OkStatus();
     }
-    participant.Sign(state_->clock.Now());
+    state_->SignOfLife(site);
     participant.activity = activity;
     participant.step = step;
     participant.steps = steps;
@@ -242,10 +264,8 @@ void Coordinator::NoteTransfer(const std::string& site, const std::string& study
   absl::MutexLock lock(&state_->mutex);
   // Nobody is told: it can only move a deadline further away.
   const auto found = state_->studies.find(study);
-  if (found == state_->studies.end()) return;
-  if (Participant* const participant = found->second.Active(site)) {
-    participant->Sign(state_->clock.Now());
-  }
+  if (found == state_->studies.end() || found->second.Active(site) == nullptr) return;
+  state_->SignOfLife(site);
 }
 
 absl::StatusOr<std::filesystem::path> Coordinator::Model(const std::string& site,
@@ -360,7 +380,8 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
     const Time now = state_->clock.Now();
     RETURN_IF_ERROR(JournalTrouble(state_->journal.TakeUpdate(site, update, now)));
     course.updates[site] = WithoutScores(site, update);
-    participant.Sign(now);
+    participant.served = ++state_->served;
+    state_->SignOfLife(site);
     spdlog::info("update taken study={} site={} round={} cases={} loss={:.4f}", update.study, site,
                  update.round, update.training_cases, update.mean_loss);
   }
@@ -423,7 +444,8 @@ absl::Status Coordinator::SubmitScores(const std::string& site, const std::strin
                                            .cases = scores,
                                            .certificate = certificate})));
     scored.insert(site);
-    participant.Sign(state_->clock.Now());
+    participant.served = ++state_->served;
+    state_->SignOfLife(site);
     spdlog::info("scores taken study={} site={} model={}", study, site,
                  local_only ? "local-only" : "final");
   }

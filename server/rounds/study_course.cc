@@ -260,7 +260,8 @@ bool StudyCourse::NoticeTime(Time now) {
 }
 
 std::optional<Time> StudyCourse::NextDeadline(Time now) const {
-  if (phase != StudyPhase::kRunning) return std::nullopt;
+  if (phase != StudyPhase::kRunning || advancing) return std::nullopt;
+  if (retry_at.has_value()) return retry_at;
   const RoundSituation situation = Situation(now);
   if (IsDue(study.rounds, situation)) return now;
   std::optional<Time> next;

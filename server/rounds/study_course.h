@@ -26,7 +26,9 @@ struct Participant {
   bool at_start = false;
   Time last_sign{};
   bool silence_told = false;  ///< Its silence has been logged and shown.
-  std::string activity;       ///< Last reported in the open round.
+  /// Grows with each contribution of any site to any study: how long ago its last one to this was.
+  std::int64_t served = 0;
+  std::string activity;  ///< Last reported in the open round.
   std::int64_t step = 0;
   std::int64_t steps = 0;
 
@@ -63,7 +65,9 @@ struct StudyCourse {
   /// Sites whose updates are being averaged. Nobody replaces one of these meanwhile: a site that
   /// went on doing so would keep the round from ever closing.
   std::set<std::string> averaging;
-  bool deadline_told = false;  ///< That it has passed has been logged and shown.
+  bool deadline_told = false;    ///< That it has passed has been logged and shown.
+  bool advancing = false;        ///< A thread closes its round, or is about to.
+  std::optional<Time> retry_at;  ///< After that has failed.
 
   /// Signs of life start at `now`. Errors: those of ParseStudy.
   static absl::StatusOr<StudyCourse> FromJournal(JournaledStudy journaled, Time now);
@@ -103,7 +107,8 @@ struct StudyCourse {
   /// Marks the sites that have fallen silent and a deadline that has passed since the last call.
   /// True when there are any: people want to see them.
   bool NoticeTime(Time now);
-  /// When IsDue() or NoticeTime() change their answer although nobody calls; nullopt: never.
+  /// When IsDue() or NoticeTime() change their answer although nobody calls, or, after a failure,
+  /// may be acted upon again; nullopt: never, or a thread is at it.
   std::optional<Time> NextDeadline(Time now) const;
 
   /// "round 3 of hippocampus is open", for refusals.

@@ -110,9 +110,8 @@ CREATE TABLE early_ends (
 INSERT INTO asked SELECT study, round, site FROM participation
   JOIN participants USING (study, site)
   WHERE reason NOT IN ('had not approved the study', 'has withdrawn from the study');
-INSERT INTO asked SELECT name, studies.round, site FROM studies
-  JOIN participants ON participants.study = name
-  WHERE studies.round > 0 AND withdrawn = 0;
+INSERT INTO asked SELECT study, round, site FROM rounds JOIN participants USING (study)
+  WHERE closed IS NULL AND withdrawn = 0;
 )sql";
 
 // Script n - 1 leads from version n - 1 to n. A script that was released never changes.

@@ -52,10 +52,12 @@ absl::Status ReadParticipants(Database& database, const std::string& study,
             .withdrawn = row.Integer(11) != 0,
             .standard = {.sum = ParseNumbers(row.Text(13)), .cases = row.Integer(12)}};
         participant.at_start = row.Integer(10) != 0;
+        participant.last_update = row.Moment(14);
       },
       "SELECT site, training_cases, held_out_cases, refused_cases, raw_low, raw_high, raw_counts, "
       "harmonized_low, harmonized_high, harmonized_counts, at_start, withdrawn, "
-      "coalesce(cases, 0), coalesce(sum, '') "
+      "coalesce(cases, 0), coalesce(sum, ''), coalesce((SELECT max(received) FROM updates "
+      "WHERE updates.study = ?1 AND updates.site = participants.site), 0) "
       "FROM participants LEFT JOIN standard_sums USING (study, site) "
       "WHERE study = ?1 ORDER BY site",
       study);

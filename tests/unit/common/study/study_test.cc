@@ -471,6 +471,16 @@ TEST(ParseStudy, ReadsWhenTrainingEndsEarly) {
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("set one of the two")));
 }
 
+TEST(ParseStudy, ReadsItsPriority) {
+  const auto parse = [](const std::string& rounds) {
+    return ParseStudy(std::string(kSmallest) + "[rounds]\n" + rounds, "study.toml");
+  };
+  ASSERT_OK_AND_ASSIGN(const Study study, parse("priority = -3"));
+  EXPECT_EQ(study.rounds.priority, -3);
+  EXPECT_THAT(parse("priority = 11"),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("-10 to 10")));
+}
+
 TEST(ParseStudy, ReadsHowManySitesARoundAsks) {
   const auto parse = [](const std::string& rounds) {
     return ParseStudy(With(kSmallest, "channels", "sites = [\"a\", \"b\", \"c\"]\nchannels") +

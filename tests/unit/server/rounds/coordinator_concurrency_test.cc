@@ -19,10 +19,10 @@ std::string FinalModelOfAnUndisturbedStudy(const TinyStudy& study) {
   FederationInMemory federation;
   federation.CreateAndStart(study);
   for (int round = 1; round <= kRounds; ++round) {
-    for (const std::string& site : study.sites) EXPECT_OK(federation.Train(site));
+    for (const std::string& site : study.sites) EXPECT_OK(federation.Train(site, study.name));
     EXPECT_OK(federation.coordinator().Advance());
   }
-  return federation.NewestModel();
+  return federation.NewestModel(study.name);
 }
 
 std::ptrdiff_t FilesIn(const std::filesystem::path& folder) {
@@ -63,6 +63,36 @@ TEST(CoordinatorConcurrency, TakesSubmissionsAndQuestionsWhileItAggregates) {
   finished = true;
 
   EXPECT_EQ(federation.NewestModel(), FinalModelOfAnUndisturbedStudy(study));
+}
+
+TEST(CoordinatorConcurrency, AdvancesTwoStudiesOnTwoThreads) {
+  const TinyStudy study{.name = "one", .rounds = kRounds};
+  TinyStudy other = study;
+  other.name = "two";
+  FederationInMemory federation;
+  federation.CreateAndStart(study);
+  federation.CreateAndStart(other);
+  std::atomic<bool> finished = false;
+  {
+    std::vector<std::jthread> drivers;
+    for (int i = 0; i < 2; ++i) {
+      drivers.emplace_back([&] {
+        while (!finished) EXPECT_OK(federation.coordinator().Advance());
+      });
+    }
+    for (int round = 1; round <= kRounds; ++round) {
+      for (const std::string& name : {study.name, other.name}) {
+        for (const std::string& site : study.sites) EXPECT_OK(federation.Train(site, name));
+      }
+      while (federation.Status("one").round == round || federation.Status("two").round == round) {
+        std::this_thread::yield();
+      }
+    }
+    finished = true;
+  }
+
+  EXPECT_EQ(federation.NewestModel("one"), FinalModelOfAnUndisturbedStudy(study));
+  EXPECT_EQ(federation.NewestModel("two"), FinalModelOfAnUndisturbedStudy(other));
 }
 
 TEST(CoordinatorConcurrency, CountsNoUpdateThatWasTakenBackWhileItAggregated) {
@@ -124,6 +154,7 @@ TEST(CoordinatorConcurrency, LetsNoSiteReplaceAnUpdateThatIsBeingAveraged) {
   EXPECT_THAT(replaced, StatusIs(absl::StatusCode::kFailedPrecondition,
                                  testing::HasSubstr("is being closed")));
   EXPECT_OK(federation.coordinator().SubmitUpdate("charite", update)) << "the round did not close";
+  federation.clock().Advance(std::chrono::seconds(5));
   ASSERT_OK(federation.coordinator().Advance());
   EXPECT_EQ(federation.Status().round, 2);
 }

@@ -194,9 +194,12 @@ TEST(CoordinatorRecovery, TriesAgainLaterWhenTheModelCannotBeWritten) {
 
   EXPECT_FALSE(federation.coordinator().Advance().ok());
   EXPECT_EQ(federation.coordinator().NextDeadline(),
-            federation.clock().Now() + std::chrono::seconds(10));
+            federation.clock().Now() + std::chrono::seconds(5));
 
   std::filesystem::rename(federation.folder() / "elsewhere", models);
+  ASSERT_OK(federation.coordinator().Advance());
+  EXPECT_EQ(federation.Status().round, 1) << "not yet";
+  federation.clock().Advance(std::chrono::seconds(5));
   ASSERT_OK(federation.coordinator().Advance());
   EXPECT_EQ(federation.Status().round, 2);
 }

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
 #include "tests/support/status_matchers.h"
@@ -136,7 +138,8 @@ absl::StatusOr<SiteUpdate> FederationInMemory::Upload(const std::string& site,
   update.seconds_training = 2;
   update.seconds_scoring = 1;
   const auto round_before = static_cast<std::size_t>(status.round) - 1;
-  update.model_scores = Scores(dice_.empty() ? 0.1 * status.round : dice_.at(round_before));
+  update.model_scores =
+      Scores(dice_.empty() ? std::min(0.1 * status.round, 1.0) : dice_.at(round_before));
   return update;
 }
 
