@@ -106,10 +106,15 @@ std::string LimitsSection(const ReportContent& content) {
         EscapeMarkup(Joined(study.network.local_layers))));
   }
   item(
-      fmt::format("<b>How sure:</b> there are no intervals and no tests in this report. With "
-                  "fewer than {} held-out cases a mean says little; differences between "
-                  "hospitals also come from their patients, not only from their scanners.",
+      fmt::format("<b>How sure:</b> an interval says what the mean of many more such cases may "
+                  "be. It knows only failures that these cases contain: with fewer than 30 of "
+                  "them, and a model that fails completely in one of ten or twenty, it misses the "
+                  "true mean far more often than one time in 20. With fewer than {} held-out "
+                  "cases a mean says little.",
                   kFewestCasesToConclude));
+  item(
+      "<b>Why:</b> differences between hospitals also come from their patients, not only from "
+      "their scanners.");
   item(
       "<b>Dice only:</b> it measures overlap with one reference drawing. It is low for small "
       "structures by nature, and says nothing about the distance of outlines or the volume that "

@@ -263,6 +263,7 @@ absl::StatusOr<StudyStatistics> Summarize(const StudyRecord& record) {
     study.sites.push_back(std::move(statistics));
   }
   RankSites(study);
+  AddCertainty(study);
   GlobalModelScores scores;
   AddScores(record.scores, labels, scores);
   study.ranking = RankModels(record.study.rounds.best_by, scores, NewestScoredModel(record));

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 
 #include "server/fairness/best_model.h"
+#include "server/fairness/certainty.h"
 #include "server/fairness/study_record.h"
 
 namespace isoscan {
@@ -105,6 +106,7 @@ struct SiteStatistics {
   std::optional<InvarianceCertificate> certificate;
   std::optional<PairedDifference> joining;  ///< `after` minus `local_only`, by case.
   std::optional<PairedDifference> owning;   ///< `personal` minus `after`, by case.
+  SiteCertainty certainty;
   std::vector<double> mean_by_round;  ///< Site score after 0, 1, ... rounds; NaN where not scored.
   std::int64_t contributed_rounds = 0;
   TimeUse time;
@@ -125,7 +127,8 @@ struct StudyStatistics {
   double mean_over_cases = kNoScore;  ///< Every case counts the same.
   double mean_over_sites = kNoScore;  ///< Every site counts the same.
   ModelRanking ranking;               ///< Which model was the best.
-  double seconds = 0;                 ///< From opening to closing, over all rounds.
+  StudyCertainty certainty;
+  double seconds = 0;  ///< From opening to closing, over all rounds.
   double seconds_aggregating = 0;
 };
 

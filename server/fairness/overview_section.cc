@@ -22,6 +22,41 @@ double MeanOf(const std::optional<ModelStatistics>& model) {
 /// Dice as per cent of the picture's width; the margin keeps whole marks inside.
 double X(double dice) { return Scale{0, 1, 1.2, 98.8}(dice); }
 
+/// " (95 % interval 0.031 to 0.120)"; empty where there is none.
+std::string GapInterval(const StudyStatistics& study) {
+  if (!study.certainty.spread) return "";
+  const Interval& interval = study.certainty.spread->gap.interval;
+  return fmt::format(
+      " (95 % interval <span data-json=\"/between_sites/gap/interval/low\">{}</span> to "
+      "<span data-json=\"/between_sites/gap/interval/high\">{}</span>)",
+      FormatScore(interval.low), FormatScore(interval.high));
+}
+
+/// Whether the gap could be chance, and what these cases could have shown.
+std::string HowSureOfTheGap(const StudyStatistics& study) {
+  const StudyCertainty& certainty = study.certainty;
+  if (!certainty.without_spread.empty()) {
+    std::string names;
+    for (const std::string& name : certainty.without_spread) {
+      names += (names.empty() ? "" : ", ") + EscapeMarkup(name);
+    }
+    return fmt::format(
+        "One held-out case, or cases that all have the same Dice, give no interval: {}.{}", names,
+        study.worst == study.best ? "" : " So the gap between hospitals has none.");
+  }
+  if (!certainty.spread) return "";
+  const std::string smallest = fmt::format(
+      "The smallest gap that so many cases show in four studies of five is <span "
+      "data-json=\"/between_sites/smallest_gap\">{}</span>.",
+      FormatScore(certainty.spread->smallest_gap));
+  const Spread& gap = certainty.spread->gap;
+  if (gap.interval.low > 0) return "Chance alone does not explain such a gap. " + smallest;
+  return fmt::format(
+             "Such a gap can be chance: hospitals that are served alike show one, too{}. ",
+             gap.interval.high < gap.observed ? ", and noise has made this one larger" : "") +
+         smallest;
+}
+
 std::string Headline(const ReportContent& content) {
   const StudyStatistics& study = content.statistics;
   if (!study.scored_round || !study.worst) {
@@ -37,9 +72,9 @@ std::string Headline(const ReportContent& content) {
                   FormatScore(study.mean_over_cases));
   if (scored == 1) return begin + ".";
   const SiteStatistics& worst = study.sites[*study.worst];
-  return fmt::format("{}; worst served is <b>{}</b> ({}), {} behind the best.", begin,
+  return fmt::format("{}; worst served is <b>{}</b> ({}), {} behind the best{}.", begin,
                      EscapeMarkup(worst.site.name), FormatScore(worst.after->dice.mean),
-                     FormatScore(study.gap));
+                     FormatScore(study.gap), GapInterval(study));
 }
 
 /// What the sentence above leaves out and a reader must know to believe it.
@@ -71,9 +106,7 @@ std::string Caveats(const StudyStatistics& study) {
   if (!unscored.empty() && study.scored_round) {
     text += fmt::format("Without a score of this model: {}. ", unscored);
   }
-  if (study.worst) {
-    text += "This report gives no intervals: a small difference over few cases can be chance.";
-  }
+  if (study.worst) text += HowSureOfTheGap(study);
   return text.empty() ? "" : fmt::format("<p class=\"caveat\">{}</p>\n", text);
 }
 
@@ -122,6 +155,15 @@ void DrawText(Picture& picture, const RowText& text, double top) {
   }
 }
 
+/// Under the line at `y`.
+void DrawInterval(Picture& picture, const Interval& interval, double y) {
+  const double below = y + 11;
+  picture.Line({X(interval.low), below}, {X(interval.high), below}, "interval");
+  for (const double end : {interval.low, interval.high}) {
+    picture.Line({X(end), below - 3}, {X(end), below + 3}, "interval");
+  }
+}
+
 /// All cases, the way from before to after, and the three models' means on one line at `y`.
 void DrawScores(Picture& picture, const SiteStatistics& site, bool worst, double y) {
   const double before = MeanOf(site.before);
@@ -139,6 +181,7 @@ void DrawScores(Picture& picture, const SiteStatistics& site, bool worst, double
                    fmt::format("case {}: {}", scored.case_index, FormatScore(scored.dice)));
     }
   }
+  if (site.certainty.mean) DrawInterval(picture, *site.certainty.mean, y);
   if (site.local_only && site.local_only->dice.n > 0) {
     picture.Draw(Mark::kSquare, {X(site.local_only->dice.mean), y}, 5, "local",
                  "trained alone: " + FormatScore(site.local_only->dice.mean));
@@ -178,6 +221,11 @@ std::string Legend(bool local_only, bool several_sites) {
   if (several_sites) entries += entry(Mark::kDiamond, 5, "after worst", "after, worst served");
   if (local_only) entries += entry(Mark::kSquare, 5, "local", "trained alone");
   entries += entry(Mark::kDot, 2.4, "case", "one held-out case");
+  Picture interval("legend-interval", "95 % interval of the mean", "", Picture::Width::kFixed, 16,
+                   16);
+  interval.Line({1, 8}, {15, 8}, "interval");
+  for (const double end : {1.0, 15.0}) interval.Line({end, 5}, {end, 11}, "interval");
+  entries += fmt::format("<li>{}95 % interval of the mean</li>", interval.Svg());
   return fmt::format("<ul class=\"legend\" aria-hidden=\"true\">{}</ul>\n", entries);
 }
 
@@ -190,8 +238,13 @@ std::string SitesPicture(const StudyStatistics& study) {
     const SiteStatistics& site = study.sites[i];
     rows.push_back(TextOf(study, i));
     bottom += rows.back().height();
-    description += fmt::format("{}: {} before, {} after. ", site.site.name,
+    description += fmt::format("{}: {} before, {} after", site.site.name,
                                FormatScore(MeanOf(site.before)), FormatScore(MeanOf(site.after)));
+    if (site.certainty.mean) {
+      description += fmt::format(", interval {} to {}", FormatScore(site.certainty.mean->low),
+                                 FormatScore(site.certainty.mean->high));
+    }
+    description += ". ";
     local_only = local_only || site.local_only.has_value();
   }
   Picture picture("sites", "Mean Dice of each hospital before and after training", description,

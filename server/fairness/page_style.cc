@@ -61,6 +61,7 @@ tbody th { font-weight: 500; vertical-align: baseline; min-width: 8rem; overflow
 tbody tr + tr > * { border-top: 1px solid var(--rule); }
 td.strong { font-weight: 650; }
 td small { color: var(--soft); }
+td.strong small { display: block; font-weight: 400; }
 td.bar { min-width: 7.5rem; text-align: left; white-space: normal; vertical-align: top; }
 td.bar small { display: block; line-height: 1.35; }
 td.bar span::after {
@@ -113,6 +114,7 @@ text.value { font-size: 12px; font-weight: 600; }
 .gap.across { stroke-dasharray: none; opacity: 1; }
 .path { stroke: var(--blue); stroke-width: 2; }
 .path.worst { stroke: var(--red); }
+.interval { stroke: var(--ink); stroke-width: 1.5; }
 .case { fill: var(--soft); opacity: 0.55; }
 .before { fill: var(--paper); stroke: var(--soft); stroke-width: 2; }
 .after { fill: var(--blue); stroke: var(--paper); stroke-width: 1.5; }

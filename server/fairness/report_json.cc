@@ -30,6 +30,39 @@ Json ToJson(const Distribution& distribution) {
           {"highest", NumberOrNull(distribution.highest)}};
 }
 
+Json ToJson(const std::optional<Interval>& interval) {
+  if (!interval) return nullptr;
+  return {{"low", NumberOrNull(interval->low)},
+          {"high", NumberOrNull(interval->high)},
+          {"level", interval->level},
+          {"method", WordsFor(interval->method)}};
+}
+
+Json ToJson(const Spread& spread) {
+  return {{"observed", NumberOrNull(spread.observed)},
+          {"interval", ToJson(std::optional(spread.interval))}};
+}
+
+Json ToJson(const StudyCertainty& certainty) {
+  Json json = {{"sites_without_interval", certainty.without_spread}};
+  if (!certainty.spread) return json;
+  const SpreadOverSites& spread = *certainty.spread;
+  json["gap"] = ToJson(spread.gap);
+  json["standard_deviation"] = ToJson(spread.sd);
+  json["jain_on_error"] = spread.jain_on_error ? ToJson(*spread.jain_on_error) : Json(nullptr);
+  json["p_equal"] = spread.p_equal;
+  json["smallest_gap"] = spread.smallest_gap;
+  return json;
+}
+
+Json VerdictJson(const SiteCertainty& certainty) {
+  if (!certainty.joining) return nullptr;
+  const Comparison& joining = *certainty.joining;
+  return {{"verdict", WordsFor(certainty.verdict)}, {"margin", kMargin},
+          {"interval", ToJson(joining.interval)},   {"p_better", joining.p_better},
+          {"p_not_worse", joining.p_not_worse},     {"p_harmed", joining.p_harmed}};
+}
+
 Json ToJson(const std::vector<CaseStatistics>& cases) {
   Json list = Json::array();
   for (const CaseStatistics& scored : cases) {
@@ -85,6 +118,8 @@ Json ToJson(const SiteStatistics& site, const std::vector<std::string>& labels) 
                {"too_few_cases", site.too_few},
                {"withdrawn", site.site.withdrawn}};
   json.update(ToJson(PointerTo(site.after), labels));
+  json["interval"] = ToJson(site.certainty.mean);
+  json["median_interval"] = ToJson(site.certainty.median);
   json["before"] = ToJson(PointerTo(site.before), labels);
   const double before = site.before ? site.before->dice.mean : kNoScore;
   json["change"] = NumberOrNull((site.after ? site.after->dice.mean : kNoScore) - before);
@@ -96,6 +131,7 @@ Json ToJson(const SiteStatistics& site, const std::vector<std::string>& labels) 
     json["local_only"]["federated_minus_alone"] = ToJson(joining.difference);
     json["local_only"]["cases_better_federated"] = joining.better;
     json["local_only"]["cases_worse_federated"] = joining.worse;
+    json["local_only"]["joining"] = VerdictJson(site.certainty);
   }
   json["personal"] = nullptr;
   if (site.personal) {
@@ -191,7 +227,7 @@ std::string RenderJson(const ReportContent& content) {
     return site ? Json(study.sites[*site].site.name) : Json(nullptr);
   };
 
-  Json json = {{"report_version", 1},
+  Json json = {{"report_version", 2},
                {"study", record.study.name},
                {"description", record.study.description},
                {"digest", record.study.digest},
@@ -206,6 +242,7 @@ std::string RenderJson(const ReportContent& content) {
                {"best_site", name_of(study.best)},
                {"worst_site", name_of(study.worst)},
                {"gap", NumberOrNull(study.gap)},
+               {"between_sites", ToJson(study.certainty)},
                {"best_model", BestModelOf(record, study.ranking)}};
   json["sites"] = Json::array();
   json["histograms"] = Json::array();

@@ -31,6 +31,17 @@ std::string RowHeader(const SiteStatistics& site) {
   return EscapeMarkup(site.site.name) + notes;
 }
 
+/// A mean, and under it "0.712 to 0.803".
+Cell WithInterval(Cell mean, const std::optional<Interval>& interval, const std::string& pointer,
+                  std::string (*format)(double)) {
+  if (!interval) return mean;
+  mean.html += fmt::format(
+      "<small><span data-json=\"{0}/low\">{1}</span> to <span "
+      "data-json=\"{0}/high\">{2}</span></small>",
+      pointer, format(interval->low), format(interval->high));
+  return mean;
+}
+
 /// From the lower quartile to the upper.
 Cell MiddleHalf(const Distribution& dice, std::size_t index) {
   if (dice.n == 0) return {kNoNumber};
@@ -47,7 +58,8 @@ std::vector<Cell> ScoreCells(const SiteStatistics& site, std::size_t index) {
           Count(site.site.held_out_cases, Pointer(index, "held_out_cases")),
           Count(site.site.refused_cases, Pointer(index, "refused_cases")),
           Score(before, Pointer(index, "before/dice/mean")),
-          {FormatScore(after.dice.mean), Pointer(index, "dice/mean"), "strong"},
+          WithInterval({FormatScore(after.dice.mean), Pointer(index, "dice/mean"), "strong"},
+                       site.certainty.mean, Pointer(index, "interval"), FormatScore),
           Difference(after.dice.mean - before, Pointer(index, "change")),
           Score(after.dice.median, Pointer(index, "dice/median")),
           MiddleHalf(after.dice, index),
@@ -148,15 +160,17 @@ bool AnyScored(const StudyStatistics& study) { return study.scored_round.has_val
 std::string ScoresBySite(const ReportContent& content) {
   const StudyStatistics& study = content.statistics;
   if (study.sites.empty()) return "";
-  Table table("scores",
-              AnyScored(study)
-                  ? fmt::format("Dice on held-out cases after {}. Change is after minus before. "
-                                "Misses and false alarms count labels of cases, and are in the "
-                                "mean as Dice 0.",
-                                FormatCount(*study.scored_round, "round"))
-                  : "What each hospital brings.",
-              {"Hospital", "Training cases", "Held out", "Refused", "Before", "After", "Change",
-               "Median", "Middle half", "Lowest", "Misses", "False alarms"});
+  Table table(
+      "scores",
+      AnyScored(study)
+          ? fmt::format("Dice on held-out cases after {}. Change is after minus before. "
+                        "Misses and false alarms count labels of cases, and are in the "
+                        "mean as Dice 0. Under a mean, its 95 % interval: where the mean of "
+                        "many more such cases may lie.",
+                        FormatCount(*study.scored_round, "round"))
+          : "What each hospital brings.",
+      {"Hospital", "Training cases", "Held out", "Refused", "Before", "After", "Change", "Median",
+       "Middle half", "Lowest", "Misses", "False alarms"});
   for (std::size_t i = 0; i < study.sites.size(); ++i) {
     table.Row(RowHeader(study.sites[i]), ScoreCells(study.sites[i], i));
   }
@@ -169,25 +183,37 @@ std::string JoiningSection(const ReportContent& content) {
       "joining",
       "The federated model beside a model that the hospital trained alone for as many steps, on "
       "the same held-out cases. The difference is federated minus alone, case by case.",
-      {"Hospital", "Federated", "Alone", "Mean difference", "Median difference", "Cases better",
-       "Cases worse"});
+      {"Hospital", "Verdict", "Federated", "Alone", "Mean difference", "Median difference",
+       "Cases better", "Cases worse"});
   bool any = false;
   for (std::size_t i = 0; i < study.sites.size(); ++i) {
     const SiteStatistics& site = study.sites[i];
     if (!site.joining) continue;
     any = true;
-    table.Row(RowHeader(site),
-              {Score(site.after->dice.mean, Pointer(i, "dice/mean")),
-               Score(site.local_only->dice.mean, Pointer(i, "local_only/dice/mean")),
-               {FormatDifference(site.joining->difference.mean),
-                Pointer(i, "local_only/federated_minus_alone/mean"), "strong"},
-               Difference(site.joining->difference.median,
-                          Pointer(i, "local_only/federated_minus_alone/median")),
-               Count(site.joining->better, Pointer(i, "local_only/cases_better_federated")),
-               Count(site.joining->worse, Pointer(i, "local_only/cases_worse_federated"))});
+    table.Row(
+        RowHeader(site),
+        {{std::string(WordsFor(site.certainty.verdict)), "", "strong"},
+         Score(site.after->dice.mean, Pointer(i, "dice/mean")),
+         Score(site.local_only->dice.mean, Pointer(i, "local_only/dice/mean")),
+         WithInterval({FormatDifference(site.joining->difference.mean),
+                       Pointer(i, "local_only/federated_minus_alone/mean"), "strong"},
+                      site.certainty.joining ? site.certainty.joining->interval : std::nullopt,
+                      Pointer(i, "local_only/joining/interval"), FormatDifference),
+         Difference(site.joining->difference.median,
+                    Pointer(i, "local_only/federated_minus_alone/median")),
+         Count(site.joining->better, Pointer(i, "local_only/cases_better_federated")),
+         Count(site.joining->worse, Pointer(i, "local_only/cases_worse_federated"))});
   }
   if (!any) return "";
-  return fmt::format("<section>\n<h2>Together or alone</h2>\n{}</section>\n", table.Html());
+  return fmt::format(
+      "<section>\n<h2>Together or alone</h2>\n{}<p>Better: the mean difference is above 0. Not "
+      "worse: it is above −{}. Harmed: it is below that. Cannot tell: these cases show none of the "
+      "three. A verdict is given only where chance would give it to any of the hospitals in no "
+      "more "
+      "than one report of 40; the interval is each hospital's own and may say more. What happens "
+      "to "
+      "few patients, none of them among the held-out cases, no test can find.</p>\n</section>\n",
+      table.Html(), FormatTick(kMargin));
 }
 
 std::string PersonalSection(const ReportContent& content) {

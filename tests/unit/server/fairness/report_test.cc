@@ -131,7 +131,9 @@ TEST(Report, BeginsWithTheSentenceThatMatters) {
   EXPECT_THAT(report.html,
               ContainsRegex("After 10 rounds over 4 hospitals the model reaches a mean Dice of "
                             "<b>0\\.[0-9]{3}</b>; worst served is <b>henry-ford</b> "
-                            "\\(0\\.[0-9]{3}\\), 0\\.[0-9]{3} behind the best\\."));
+                            "\\(0\\.[0-9]{3}\\), 0\\.[0-9]{3} behind the best \\(95 % interval "
+                            "<span[^>]*>0\\.[0-9]{3}</span> to <span[^>]*>0\\.[0-9]{3}"
+                            "</span>\\)\\."));
 }
 
 TEST(Report, NamesTheBestModelAndWhoJudgedIt) {
