@@ -28,6 +28,12 @@ json Golden() {
   return json::parse(file);
 }
 
+std::vector<json> Entries(const std::string& kind) {
+  std::vector<json> entries = Golden()[kind];
+  EXPECT_FALSE(entries.empty());
+  return entries;
+}
+
 void ExpectInterval(const std::optional<Interval>& interval, const json& golden,
                     double tolerance = 1e-11) {
   ASSERT_TRUE(interval.has_value());
@@ -37,7 +43,7 @@ void ExpectInterval(const std::optional<Interval>& interval, const json& golden,
 
 TEST(AgainstPeers, BootstrapsTheSameIntervalsFromTheSameDraws) {
   const json golden = Golden();
-  for (const json& entry : golden["bootstrap"]) {
+  for (const json& entry : Entries("bootstrap")) {
     const double level = entry["level"];
     SCOPED_TRACE(entry["name"].get<std::string>() + " at " + std::to_string(level));
     const std::vector<std::vector<double>> series = {entry["values"]};
@@ -56,7 +62,7 @@ TEST(AgainstPeers, BootstrapsTheSameIntervalsFromTheSameDraws) {
 }
 
 TEST(AgainstPeers, BoundsProportions) {
-  for (const json& entry : Golden()["proportions"]) {
+  for (const json& entry : Entries("proportions")) {
     SCOPED_TRACE(entry.dump());
     ExpectInterval(ClopperPearson(entry["hits"], entry["n"], entry["level"]),
                    entry["clopper_pearson"]);
@@ -65,7 +71,7 @@ TEST(AgainstPeers, BoundsProportions) {
 }
 
 TEST(AgainstPeers, BoundsMedians) {
-  for (const json& entry : Golden()["medians"]) {
+  for (const json& entry : Entries("medians")) {
     SCOPED_TRACE(entry.dump());
     const std::vector<double> sorted = entry["values"];
     ExpectInterval(MedianInterval(sorted, entry["level"]), entry["interval"], 0);
@@ -73,7 +79,7 @@ TEST(AgainstPeers, BoundsMedians) {
 }
 
 TEST(AgainstPeers, AdjustsProbabilities) {
-  for (const json& entry : Golden()["holm"]) {
+  for (const json& entry : Entries("holm")) {
     const std::vector<double> p = entry["p"];
     EXPECT_THAT(Holm(p),
                 Pointwise(DoubleNear(1e-15), entry["adjusted"].get<std::vector<double>>()));
@@ -81,15 +87,14 @@ TEST(AgainstPeers, AdjustsProbabilities) {
 }
 
 TEST(AgainstPeers, FlipsSigns) {
-  for (const json& entry : Golden()["sign_flips"]) {
+  for (const json& entry : Entries("sign_flips")) {
     const std::vector<double> differences = entry["differences"];
     EXPECT_EQ(SignFlipProbability(differences, 0, 1), entry["p"]) << entry;
   }
 }
 
 TEST(AgainstPeers, FindsTheSmallestDifferenceOfAStudy) {
-  const json golden = Golden();
-  for (const json& entry : golden["smallest"]) {
+  for (const json& entry : Entries("smallest")) {
     SCOPED_TRACE(entry.dump());
     const CaseSpread cases{.n = entry["n"], .sd = entry["sd"]};
     const double power = entry["power"];
@@ -97,7 +102,7 @@ TEST(AgainstPeers, FindsTheSmallestDifferenceOfAStudy) {
     EXPECT_NEAR(*SmallestPairedDifference(cases, 0.95, power), entry["paired"], 2e-7);
     EXPECT_NEAR(*SmallestDifference(cases, cases, 0.95, power), entry["unpaired"], 2e-7);
   }
-  for (const json& entry : golden["smallest_unequal"]) {
+  for (const json& entry : Entries("smallest_unequal")) {
     SCOPED_TRACE(entry.dump());
     EXPECT_NEAR(*SmallestDifference({.n = entry["n"][0], .sd = entry["sd"][0]},
                                     {.n = entry["n"][1], .sd = entry["sd"][1]}),
@@ -106,7 +111,7 @@ TEST(AgainstPeers, FindsTheSmallestDifferenceOfAStudy) {
 }
 
 TEST(AgainstPeers, KnowsStudentsDistribution) {
-  for (const json& entry : Golden()["student_t"]) {
+  for (const json& entry : Entries("student_t")) {
     SCOPED_TRACE(entry.dump());
     const double degrees = entry["degrees"];
     EXPECT_NEAR(StudentTQuantile(0.975, degrees), entry["quantile_975"], 1e-11);

@@ -100,7 +100,8 @@ TEST(Report, ShowsEachHospitalsOwnModelBesideTheFederatedOne) {
   EXPECT_THAT(with.html, HasSubstr("A model of its own"));
   EXPECT_THAT(without.html, Not(HasSubstr("A model of its own")));
   EXPECT_TRUE(json::parse(without.json)["sites"][0]["personal"].is_null());
-  for (const json& site : json::parse(with.json)["sites"]) {
+  const json twin = json::parse(with.json);
+  for (const json& site : twin["sites"]) {
     const json& personal = site["personal"];
     EXPECT_GT(personal["dice"]["mean"], site["dice"]["mean"]);
     EXPECT_NEAR(personal["personal_minus_federated"]["mean"].get<double>(),
