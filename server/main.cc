@@ -94,10 +94,20 @@ absl::Status Run(const Arguments& arguments, const std::stop_token& stop) {
 }
 
 absl::Status Check(const Arguments& arguments) {
-  ASSIGN_OR_RETURN(const std::vector<std::string> lines, CheckState({arguments.state}));
-  for (const std::string& line : lines) fmt::print("{}\n", line);
-  fmt::print("{}: all is well\n", arguments.state.string());
-  return absl::OkStatus();
+  ASSIGN_OR_RETURN(const StateFindings findings, CheckState({arguments.state}));
+  for (const std::string& line : findings.well) fmt::print("{}\n", line);
+  for (const std::string& file : findings.unnamed) {
+    fmt::print("{}: nothing in the journal names it\n", file);
+  }
+  if (findings.faults.empty()) {
+    fmt::print("{}: all is well\n", arguments.state.string());
+    return absl::OkStatus();
+  }
+  std::fflush(stdout);  // In this order also in a pipe.
+  // The last one is printed, like any error, when the program ends.
+  for (std::size_t i = findings.faults.size() - 1; i > 0; --i)
+    Report(AsFileError(findings.faults[i]));
+  return findings.faults.front();
 }
 
 absl::Status Import(const Arguments& arguments) {
@@ -137,7 +147,9 @@ int Main(int argc, char** argv) {
                   "write HOST:PORT into this file once the server listens");
 
   CLI::App* const check = app.add_subcommand(
-      "check", "Verify keys, certificates, the journal, and the digest of every model");
+      "check",
+      "Verify keys, certificates, the journal, every model and every update that waits; tells all "
+      "that is wrong");
   CLI::App* const import = app.add_subcommand(
       "import", "Keep weights that a study's initial_weights names; the server may run meanwhile");
   import->add_option("weights", arguments.weights, "a file of `isoscan-client import`")->required();

@@ -13,6 +13,9 @@
 #include "common/tls/keys.h"
 #include "common/transfer/chunks.h"
 #include "common/weights/sha256.h"
+#include "server/rounds/model_folder.h"
+#include "server/rounds/study_phase.h"
+#include "server/rounds/upload_folder.h"
 #include "server/storage/sqlite_journal.h"
 #include "server/trust/authority.h"
 #include "server/trust/authority_folder.h"
@@ -96,22 +99,81 @@ absl::StatusOr<std::string> CheckCertificate(const fs::path& path) {
   return fmt::format("{}: {} days left", path.filename().string(), *days);
 }
 
-/// What the journal promises must be there, byte for byte.
-absl::StatusOr<std::string> CheckModels(const std::vector<JournaledStudy>& studies,
-                                        const fs::path& folder) {
-  std::set<std::string> digests;
-  for (const JournaledStudy& study : studies) {
-    for (const GlobalModelRecord& model : study.models) digests.insert(model.digest);
+absl::Status CheckDigest(const fs::path& path, const std::string& digest,
+                         const std::string& advice) {
+  ASSIGN_OR_RETURN(const std::string actual, Sha256OfFile(path));
+  if (actual == digest) return absl::OkStatus();
+  return absl::DataLossError(
+      fmt::format("{} is damaged: its SHA-256 is {}; {}", path.string(), actual, advice));
+}
+
+/// What is in the folder and its folders, relative to `root`; by name.
+std::set<std::string> FilesUnder(const fs::path& folder, const fs::path& root) {
+  std::set<std::string> files;
+  std::error_code error;
+  for (fs::recursive_directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (entry->is_directory()) continue;
+    files.insert(entry->path().lexically_relative(root).string());
   }
-  for (const std::string& digest : digests) {
-    const fs::path path = folder / (digest + ".safetensors");
-    ASSIGN_OR_RETURN(const std::string actual, Sha256OfFile(path));
-    if (actual != digest) {
-      return absl::DataLossError(fmt::format(
-          "{} is damaged: its SHA-256 is {}; restore it from a backup", path.string(), actual));
+  return files;
+}
+
+/// What the journal promises must be there, byte for byte; and what is there without a promise.
+void CheckBlobs(const std::vector<JournaledStudy>& studies, const StateFolder& folder,
+                StateFindings& findings) {
+  std::set<std::string> models;
+  std::set<std::string> open_rounds;  // Whatever lies there may be on its way.
+  std::size_t updates = 0;
+  const std::size_t faults = findings.faults.size();
+  const auto check = [&findings](const absl::Status& intact) {
+    if (!intact.ok()) findings.faults.push_back(intact);
+  };
+  const UploadFolder uploads(folder.uploads());
+  for (const JournaledStudy& study : studies) {
+    for (const GlobalModelRecord& model : study.models) models.insert(model.digest);
+    if (IsOver(study.phase)) continue;
+    for (const JournaledParticipant& site : study.participants) {
+      const fs::path any = uploads.PathOf(site.cohort.name, study.name, study.round, "any");
+      open_rounds.insert(any.parent_path().lexically_relative(folder.root).string());
+    }
+    for (const JournaledUpdate& update : study.updates) {
+      ++updates;
+      check(CheckDigest(uploads.PathOf(update.site, study.name, study.round, update.weights_digest),
+                        update.weights_digest,
+                        fmt::format("{} will be asked for it again", update.site)));
     }
   }
-  return fmt::format("models: {} files, every digest fits", digests.size());
+  for (const std::string& digest : models) {
+    check(CheckDigest(ModelFolder(folder.models()).PathOf(digest), digest,
+                      "restore it from a backup"));
+  }
+  if (findings.faults.size() == faults) {
+    findings.well.push_back(
+        fmt::format("models: {} files, uploads: {} updates that wait; every digest fits",
+                    models.size(), updates));
+  }
+  for (const std::string& file : FilesUnder(folder.models(), folder.root)) {
+    const std::string name = fs::path(file).filename().string();
+    if (!models.contains(name.substr(0, name.find('.')))) findings.unnamed.push_back(file);
+  }
+  for (const std::string& file : FilesUnder(folder.uploads(), folder.root)) {
+    if (!open_rounds.contains(fs::path(file).parent_path().string())) {
+      findings.unnamed.push_back(file);
+    }
+  }
+}
+
+absl::Status CheckJournal(const StateFolder& folder, StateFindings& findings) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<SqliteJournal> journal,
+                   SqliteJournal::Open(folder.journal()));
+  RETURN_IF_ERROR(journal->CheckIntegrity());
+  ASSIGN_OR_RETURN(const std::vector<JournaledStudy> studies, journal->Studies());
+  ASSIGN_OR_RETURN(const std::vector<RegisteredSite> sites, journal->sites().List());
+  findings.well.push_back(
+      fmt::format("journal.db: undamaged; {} sites, {} studies", sites.size(), studies.size()));
+  CheckBlobs(studies, folder, findings);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -175,30 +237,34 @@ StateLock::~StateLock() {
   if (descriptor_ >= 0) close(descriptor_);
 }
 
-absl::StatusOr<std::vector<std::string>> CheckState(const StateFolder& folder) {
-  std::vector<std::string> lines;
+absl::StatusOr<StateFindings> CheckState(const StateFolder& folder) {
   ASSIGN_OR_RETURN(const StateLock lock, StateLock::Take(folder));
-  ASSIGN_OR_RETURN(const ServerConfig config, LoadServerConfig(folder.config()));
-  lines.push_back(fmt::format("server.toml: sites dial {}", ToString(config.address)));
-  RETURN_IF_ERROR(LoadAuthority(folder.authority()).status());
-  for (const fs::path& path : {folder.authority() / "authority.pem", folder.tls() / "server.pem"}) {
-    ASSIGN_OR_RETURN(lines.emplace_back(), CheckCertificate(path));
+  StateFindings findings;
+  const auto find = [&findings](absl::StatusOr<std::string> line) {
+    if (line.ok()) {
+      findings.well.push_back(*std::move(line));
+    } else {
+      findings.faults.push_back(line.status());
+    }
+  };
+  const auto check = [&findings](const absl::Status& status) {
+    if (!status.ok()) findings.faults.push_back(status);
+  };
+  const absl::StatusOr<ServerConfig> config = LoadServerConfig(folder.config());
+  check(config.status());
+  if (config.ok()) {
+    findings.well.push_back(fmt::format("server.toml: sites dial {}", ToString(config->address)));
   }
-  RETURN_IF_ERROR(ReadSecret(folder.tls() / "server.key").status());
+  check(LoadAuthority(folder.authority()).status());
+  find(CheckCertificate(folder.authority() / "authority.pem"));
+  find(CheckCertificate(folder.tls() / "server.pem"));
+  check(ReadSecret(folder.tls() / "server.key").status());
   // The operator's files may have moved to the coordinator's machine.
   if (fs::exists(folder.operator_files() / "operator.pem")) {
-    ASSIGN_OR_RETURN(lines.emplace_back(),
-                     CheckCertificate(folder.operator_files() / "operator.pem"));
+    find(CheckCertificate(folder.operator_files() / "operator.pem"));
   }
-  ASSIGN_OR_RETURN(const std::unique_ptr<SqliteJournal> journal,
-                   SqliteJournal::Open(folder.journal()));
-  RETURN_IF_ERROR(journal->CheckIntegrity());
-  ASSIGN_OR_RETURN(const std::vector<JournaledStudy> studies, journal->Studies());
-  ASSIGN_OR_RETURN(const std::vector<RegisteredSite> sites, journal->sites().List());
-  lines.push_back(
-      fmt::format("journal.db: undamaged; {} sites, {} studies", sites.size(), studies.size()));
-  ASSIGN_OR_RETURN(lines.emplace_back(), CheckModels(studies, folder.models()));
-  return lines;
+  check(CheckJournal(folder, findings));
+  return findings;
 }
 
 }  // namespace isoscan

@@ -57,12 +57,18 @@ class StateLock {
   int descriptor_;
 };
 
-/// Reads everything that a server needs of its folder: configuration, keys and certificates, the
-/// journal page by page, the digest of every model. One line per thing that is well.
-///
-/// Errors: the first damage, naming the file (DATA_LOSS, NOT_FOUND, PERMISSION_DENIED), and those
-/// of
-///         StateLock.
-absl::StatusOr<std::vector<std::string>> CheckState(const StateFolder& folder);
+/// What a state folder looks like.
+struct StateFindings {
+  std::vector<std::string> well;     ///< A line per thing that is.
+  std::vector<absl::Status> faults;  ///< Each names its file: DATA_LOSS, NOT_FOUND, ...
+  /// Files of models/ and uploads/ that nothing in the journal names, by name: weights that were
+  /// imported and not used yet, and what a killed server left. They cost disk and nothing else.
+  std::vector<std::string> unnamed;
+};
+
+/// Reads everything that a server needs of its folder, and goes on after a fault: configuration,
+/// keys and certificates, the journal page by page, the digest of every model, and that of every
+/// update that waits for its round to close. Errors: those of StateLock.
+absl::StatusOr<StateFindings> CheckState(const StateFolder& folder);
 
 }  // namespace isoscan

@@ -237,7 +237,7 @@ StudyStatus StudyCourse::StatusFor(const std::string& site, bool connected, Time
                      .waiting_for = "",
                      .standard = study.harmonization.standard,
                      .final_scores = final_scores(),
-                     .early_end = early_end ? early_end->reason : ""};
+                     .early_end = ""};
   return status;
 }
 

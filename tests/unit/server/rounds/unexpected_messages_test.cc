@@ -7,6 +7,7 @@
 #include <fstream>
 #include <functional>
 #include <limits>
+#include <ostream>
 
 #include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
@@ -114,6 +115,8 @@ struct Row {
   StatusCode code = StatusCode::kOk;
   std::string words = "";
 };
+
+void PrintTo(const Row& row, std::ostream* out) { *out << row.name; }
 
 void Nothing(SiteUpdate& /*update*/) {}
 std::function<absl::Status(Scene&)> Changed(std::function<void(SiteUpdate&)> change) {

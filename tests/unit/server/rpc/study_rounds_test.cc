@@ -111,6 +111,8 @@ TEST_F(StudyRounds, ArePushedFromTheFirstAssignmentToTheEnd) {
   Watch north_watch(*north());
   Watch south_watch(*south());
 
+  EXPECT_THAT(Call(*operations(), &OperationsStub::GetBestModel, StudyRequest()),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("no model of tiny")));
   const v1::Assignment first = north_watch.WaitFor(v1::Assignment::KIND_TRAIN);
   EXPECT_EQ(first.study(), "tiny");
   EXPECT_EQ(first.study_digest(), digest_of_study());
@@ -130,6 +132,15 @@ TEST_F(StudyRounds, ArePushedFromTheFirstAssignmentToTheEnd) {
   EXPECT_OK(CallStream(*operations(), &OperationsStub::WatchStudy, StudyRequest(), &states));
   ASSERT_FALSE(states.empty());
   EXPECT_EQ(states.back().phase(), v1::STUDY_PHASE_FINISHED);
+  EXPECT_TRUE(states.back().final_scores());
+  ASSERT_OK_AND_ASSIGN(const v1::BestModelResponse best,
+                       Call(*operations(), &OperationsStub::GetBestModel, StudyRequest()));
+  EXPECT_EQ(best.model().round(), 0) << "both models score 0.5: the earlier one";
+  EXPECT_EQ(best.model().digest(), first.model_digest());
+  EXPECT_EQ(best.score(), 0.5);
+  EXPECT_EQ(best.by(), "cases");
+  EXPECT_EQ(best.judges_size(), 2);
+  EXPECT_EQ(best.models(), 2);
 }
 
 TEST_F(StudyRounds, ReportComesInPieces) {
