@@ -152,6 +152,27 @@ TEST_F(Strategies, ScaffoldsControlVariatesAreTheMeanOverAllSitesAndLast) {
   EXPECT_FLOAT_EQ(Model(2).at(control).values[0], 7 + 6.0F / 6 - 3.0F / 3);
 }
 
+// A round that asks one of two sites alike moves c by half of what that site's has changed: the
+// paper's |S| / N.
+TEST_F(Strategies, ScaffoldsControlVariatesCountTheSitesThatARoundDoesNotAsk) {
+  federation_.CreateAndStart({.sites = {"leipzig", "mainz"},
+                              .training = "steps_per_round = 1\nmomentum = 0",
+                              .aggregation = "scaffold",
+                              .rounds_table = "sites_per_round = 1"});
+  const std::string site = federation_.AskedOf("mainz").has_value() ? "mainz" : "leipzig";
+  NamedTensors tensors = Model(0);
+  const std::string name = "encoder.stages.0.0.convs.0.conv.bias";
+  for (float& value : tensors.at(name).values) value = 5;
+  for (float& value : tensors.at("control." + name).values) value = 20;
+
+  ASSERT_OK(Submit(site, tensors));
+  ASSERT_OK(federation_.coordinator().Advance());
+
+  EXPECT_EQ(federation_.Status().round, 2);
+  EXPECT_FLOAT_EQ(Model(1).at(name).values[0], 5) << "the mean of those that were asked";
+  EXPECT_FLOAT_EQ(Model(1).at("control." + name).values[0], 10);
+}
+
 // --- Ditto
 // -----------------------------------------------------------------------------------------
 
