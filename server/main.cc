@@ -16,6 +16,7 @@
 #include "common/log/log.h"
 #include "common/process/exit_code.h"
 #include "common/process/interrupt.h"
+#include "common/process/resources.h"
 #include "common/status/status_macros.h"
 #include "common/tls/credentials.h"
 #include "common/transfer/chunks.h"
@@ -171,4 +172,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace isoscan
 
-int main(int argc, char** argv) { return isoscan::Main(argc, argv); }
+int main(int argc, char** argv) {
+  isoscan::PrepareForMessages();
+  return isoscan::Main(argc, argv);
+}

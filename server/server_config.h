@@ -26,7 +26,7 @@ struct ServerConfig {
   struct Limits {
     int worker_threads = 4;
     std::size_t waiting_calls = 1024;
-    std::int64_t transfer_memory_mib = 512;
+    std::int64_t transfer_memory_mib = 192;
   };
 
   Endpoint address;  ///< What sites dial.

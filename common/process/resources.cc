@@ -13,6 +13,8 @@
 #include <system_error>
 #include <thread>
 
+#include "absl/synchronization/mutex.h"
+
 #include "common/process/cgroup.h"
 #include <malloc.h>
 #include <sched.h>
@@ -124,6 +126,14 @@ void GiveFreedMemoryBack() {
   mallopt(M_MMAP_THRESHOLD, 1 << 20);  // Fixed: glibc would raise it with each block that is freed.
   mallopt(M_TRIM_THRESHOLD, 1 << 20);
   mallopt(M_TOP_PAD, 1 << 20);
+}
+
+void PrepareForMessages() {
+  mallopt(M_MMAP_THRESHOLD, 4 << 20);
+  mallopt(M_TRIM_THRESHOLD, 16 << 20);
+  mallopt(M_TOP_PAD, 4 << 20);
+  mallopt(M_ARENA_MAX, 4);  // Each keeps that much.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
 }
 
 }  // namespace isoscan

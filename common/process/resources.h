@@ -37,4 +37,10 @@ void KeepFreedMemory();
 /// freed; the process never holds more than it uses. May be called after KeepFreedMemory().
 void GiveFreedMemoryBack();
 
+/// For programs that pass large messages on: their memory stays in the process (a few tens of MiB)
+/// instead of being mapped, filled with zeros and unmapped for each of them; and abseil's mutexes,
+/// which gRPC's are too, stop looking for deadlocks, as they do in Debian's build (a tenth of a
+/// transfer's processor time, together: docs/performance.md). Call first thing in main().
+void PrepareForMessages();
+
 }  // namespace isoscan

@@ -35,6 +35,7 @@
 #include "common/log/log.h"
 #include "common/process/exit_code.h"
 #include "common/process/interrupt.h"
+#include "common/process/resources.h"
 #include "common/status/status_macros.h"
 #include "common/study/study.h"
 #include "common/tls/credentials.h"
@@ -275,6 +276,7 @@ absl::Status Main(const std::vector<std::string>& arguments, const std::stop_tok
 }  // namespace isoscan
 
 int main(int argc, char** argv) {
+  isoscan::PrepareForMessages();
   const std::stop_token stop = isoscan::StopOnInterrupt();
   isoscan::RequireTls13();
   isoscan::LogGrpcAsDebug();
