@@ -292,7 +292,8 @@ class GrpcFederationSession final : public FederationSession {
   absl::Status DownloadOnce(const std::string& study, const std::string& digest, std::int64_t bytes,
                             const std::filesystem::path& path, const TransferObserver& observe,
                             const std::stop_token& stop, absl::Status* local) {
-    absl::StatusOr<PartialFile> file = PartialFile::Open(path, bytes, digest);
+    // It can be fetched again: whoever uses it checks the digest, and nobody waits for the disk.
+    absl::StatusOr<PartialFile> file = PartialFile::Open(path, bytes, digest, {.durable = false});
     *local = file.status();
     if (!local->ok()) return absl::OkStatus();
     if (file->offset() < bytes) {
@@ -339,6 +340,9 @@ class GrpcFederationSession final : public FederationSession {
     }
     ISOSCAN_FAULT_POINT("upload.announced");
     if (wanted.offset() >= announcement.weights_bytes()) return absl::OkStatus();
+    const absl::StatusOr<ChunkedFile> file = ChunkedFile::Open(path);
+    *local = file.status();
+    if (!local->ok()) return absl::OkStatus();
     Call call(stop, std::nullopt);
     v1::UploadResponse response;
     const auto stream = stub_->Upload(call.context(), &response);
@@ -346,19 +350,17 @@ class GrpcFederationSession final : public FederationSession {
     chunk.set_study(announcement.study());
     chunk.set_weights_digest(announcement.weights_digest());
     for (std::int64_t offset = wanted.offset(); offset < announcement.weights_bytes();) {
-      absl::StatusOr<std::string> bytes = ReadChunk(path, offset);
-      if (bytes.ok() && bytes->empty()) {
-        bytes =
+      *local = file->Read(offset, *chunk.mutable_data());
+      if (local->ok() && chunk.data().empty()) {
+        *local =
             absl::DataLossError(fmt::format("{} became shorter while it was sent", path.string()));
       }
-      if (!bytes.ok()) {
-        *local = bytes.status();
+      if (!local->ok()) {
         call.context()->TryCancel();
         break;
       }
       chunk.set_offset(offset);
-      offset += static_cast<std::int64_t>(bytes->size());
-      chunk.set_data(*std::move(bytes));
+      offset += static_cast<std::int64_t>(chunk.data().size());
       if (!stream->Write(chunk)) break;  // Finish() tells why.
       chunk.clear_study();
       chunk.clear_weights_digest();

@@ -17,6 +17,9 @@
 namespace isoscan {
 namespace {
 
+// Much enough for the disk to be worth its while, little enough to keep it busy.
+constexpr std::int64_t kWriteBackBytes = 8 * 1024 * 1024;
+
 std::filesystem::path PartOf(std::filesystem::path path) { return path += ".part"; }
 
 // Bytes of a regular file; -1 when there is none.
@@ -55,6 +58,7 @@ absl::StatusOr<PartialFile> PartialFile::Open(const std::filesystem::path& path,
     if (ftruncate(file.descriptor_, 0) != 0) return WriteError(path, errno);
     file.offset_ = 0;
   }
+  file.write_back_ = file.offset_;
   if (file.offset_ == 0) file.running_.emplace();
   return file;
 }
@@ -67,6 +71,7 @@ PartialFile& PartialFile::operator=(PartialFile&& other) noexcept {
     path_ = std::move(other.path_);
     size_ = other.size_;
     offset_ = other.offset_;
+    write_back_ = other.write_back_;
     sha256_ = std::move(other.sha256_);
     options_ = other.options_;
     running_ = std::move(other.running_);
@@ -104,6 +109,11 @@ absl::Status PartialFile::Append(std::int64_t at, std::string_view bytes) {
     bytes.remove_prefix(static_cast<std::size_t>(count));
     offset_ += count;
   }
+  // Finish() then waits for the last few bytes only, and is told of what went wrong with others.
+  if (options_.durable && offset_ - write_back_ >= kWriteBackBytes) {
+    sync_file_range(descriptor_, write_back_, offset_ - write_back_, SYNC_FILE_RANGE_WRITE);
+    write_back_ = offset_;
+  }
   ISOSCAN_FAULT_POINT("part.appended");
   return absl::OkStatus();
 }
@@ -133,38 +143,59 @@ absl::Status PartialFile::Finish() {
   ISOSCAN_FAULT_POINT("part.checked");
   if (options_.keep_block_sums) sums.blocks.WriteBeside(path_).IgnoreError();
   ISOSCAN_FAULT_POINT("part.before_sync");
-  if (fsync(descriptor_) != 0) return WriteError(path_, errno);
+  if (options_.durable && fdatasync(descriptor_) != 0) return WriteError(path_, errno);
   ISOSCAN_FAULT_POINT("part.after_sync");
   if (std::rename(part.c_str(), path_.c_str()) != 0 && SizeOf(path_) != size_) {
     return WriteError(path_, errno);
   }
   finished_ = true;
   ISOSCAN_FAULT_POINT("part.renamed");
-  RETURN_IF_ERROR(SyncFolder(path_.parent_path()));
+  if (options_.durable) RETURN_IF_ERROR(SyncFolder(path_.parent_path()));
   ISOSCAN_FAULT_POINT("part.done");
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> ReadChunk(const std::filesystem::path& path, std::int64_t offset) {
-  const std::string name = path.filename().string();
-  if (offset < 0) {
-    return absl::InvalidArgumentError(fmt::format("{} has no byte {}", name, offset));
-  }
+absl::StatusOr<ChunkedFile> ChunkedFile::Open(const std::filesystem::path& path) {
+  std::string name = path.filename().string();
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) return FileError("cannot open", name, errno);
-  std::string chunk(kChunkBytes, '\0');
+  return ChunkedFile(std::move(name), descriptor);
+}
+
+ChunkedFile::ChunkedFile(ChunkedFile&& other) noexcept
+    : name_(std::move(other.name_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+ChunkedFile& ChunkedFile::operator=(ChunkedFile&& other) noexcept {
+  std::swap(name_, other.name_);
+  std::swap(descriptor_, other.descriptor_);
+  return *this;
+}
+
+ChunkedFile::~ChunkedFile() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+absl::Status ChunkedFile::Read(std::int64_t offset, std::string& chunk) const {
+  if (offset < 0) {
+    return absl::InvalidArgumentError(fmt::format("{} has no byte {}", name_, offset));
+  }
+  chunk.resize(kChunkBytes);
   std::size_t filled = 0;
   ssize_t count = 0;
-  int error = 0;
   do {
-    count = pread(descriptor, chunk.data() + filled, chunk.size() - filled,
+    count = pread(descriptor_, chunk.data() + filled, chunk.size() - filled,
                   offset + static_cast<std::int64_t>(filled));
-    error = errno;
     if (count > 0) filled += static_cast<std::size_t>(count);
-  } while ((count > 0 && filled < chunk.size()) || (count < 0 && error == EINTR));
-  close(descriptor);
-  if (count < 0) return FileError("cannot read", name, error);
+  } while ((count > 0 && filled < chunk.size()) || (count < 0 && errno == EINTR));
+  if (count < 0) return FileError("cannot read", name_, errno);
   chunk.resize(filled);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ReadChunk(const std::filesystem::path& path, std::int64_t offset) {
+  ASSIGN_OR_RETURN(const ChunkedFile file, ChunkedFile::Open(path));
+  std::string chunk;
+  RETURN_IF_ERROR(file.Read(offset, chunk));
   return chunk;
 }
 

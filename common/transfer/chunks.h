@@ -20,7 +20,8 @@ namespace isoscan {
 inline constexpr std::size_t kChunkBytes = 256 * 1024;
 
 /// A large file that arrives in chunks and survives both processes: what is there is never sent
-/// again. The bytes grow in `path`.part; Finish() checks size and digest, syncs and renames.
+/// again. The bytes grow in `path`.part; Finish() checks size and digest, waits for the disk, which
+/// has been writing all along, and renames.
 ///
 /// A second owner of the same file (a site that reconnects before the server has noticed that its
 /// old stream is dead) does no harm: both write the same bytes at the same places.
@@ -29,6 +30,9 @@ class PartialFile {
  public:
   struct Options {
     bool keep_block_sums = false;  ///< BlockSums of the bytes that came, beside the finished file.
+    /// Whether a finished file outlives a power failure. Of one that need not, because it can be
+    /// fetched again, the user checks the digest.
+    bool durable = true;
   };
 
   /// Opens or continues `path`.part. When a finished `path` exists, offset() is `size`.
@@ -59,6 +63,7 @@ class PartialFile {
   std::filesystem::path path_;
   std::int64_t size_ = 0;
   std::int64_t offset_ = 0;
+  std::int64_t write_back_ = 0;  // The disk was asked to write the bytes before this one.
   std::string sha256_;
   Options options_;
   // Of the bytes so far, when this object has seen every one.
@@ -71,9 +76,28 @@ class PartialFile {
   int descriptor_ = -1;
 };
 
-/// Reads up to kChunkBytes at `offset`; empty at the end of the file.
-/// Errors: NOT_FOUND no such file, or a folder; INVALID_ARGUMENT a negative offset; DATA_LOSS the
-/// disk fails.
+/// A file that is sent in chunks.
+/// Thread safety: const methods from any thread.
+class ChunkedFile {
+ public:
+  /// Errors: those of FileError(): NOT_FOUND no such file.
+  static absl::StatusOr<ChunkedFile> Open(const std::filesystem::path& path);
+  ChunkedFile(ChunkedFile&&) noexcept;
+  ChunkedFile& operator=(ChunkedFile&&) noexcept;
+  ~ChunkedFile();
+
+  /// Up to kChunkBytes at `offset` into `chunk`, whose memory is used again; empty at the end of
+  /// the file.
+  /// Errors: NOT_FOUND a folder; INVALID_ARGUMENT a negative offset; DATA_LOSS the disk fails.
+  absl::Status Read(std::int64_t offset, std::string& chunk) const;
+
+ private:
+  ChunkedFile(std::string name, int descriptor) : name_(std::move(name)), descriptor_(descriptor) {}
+  std::string name_;
+  int descriptor_ = -1;
+};
+
+/// One chunk of a file. Errors: those of ChunkedFile.
 absl::StatusOr<std::string> ReadChunk(const std::filesystem::path& path, std::int64_t offset);
 
 /// Writes a file that appears whole or not at all: temporary name, fsync, rename, fsync of the

@@ -13,6 +13,11 @@
 #include <unistd.h>
 
 namespace isoscan {
+namespace {
+
+constexpr std::int64_t kWriteBackBytes = 8 * 1024 * 1024;
+
+}  // namespace
 
 absl::StatusOr<AtomicFile> AtomicFile::Create(const std::filesystem::path& path) {
   AtomicFile file;
@@ -31,6 +36,7 @@ absl::StatusOr<AtomicFile> AtomicFile::Create(const std::filesystem::path& path)
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
     : path_(std::move(other.path_)),
       temporary_(std::move(other.temporary_)),
+      written_(other.written_.load()),
       descriptor_(std::exchange(other.descriptor_, -1)) {}
 
 AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
@@ -38,6 +44,7 @@ AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
     Discard();
     path_ = std::move(other.path_);
     temporary_ = std::move(other.temporary_);
+    written_ = other.written_.load();
     descriptor_ = std::exchange(other.descriptor_, -1);
   }
   return *this;
@@ -46,12 +53,19 @@ AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
 AtomicFile::~AtomicFile() { Discard(); }
 
 absl::Status AtomicFile::WriteAt(std::int64_t offset, std::string_view bytes) {
+  const auto size = static_cast<std::int64_t>(bytes.size());
   while (!bytes.empty()) {
     const ssize_t count = pwrite(descriptor_, bytes.data(), bytes.size(), offset);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return WriteError(path_, errno);
     bytes.remove_prefix(static_cast<std::size_t>(count));
     offset += count;
+  }
+  // All of the file so far, so that Commit() waits for the last few bytes only. Errors are told
+  // there.
+  const std::int64_t before = written_.fetch_add(size);
+  if ((before + size) / kWriteBackBytes != before / kWriteBackBytes) {
+    sync_file_range(descriptor_, /*offset=*/0, /*nbytes=*/0, SYNC_FILE_RANGE_WRITE);
   }
   ISOSCAN_FAULT_POINT("file.written");
   return absl::OkStatus();

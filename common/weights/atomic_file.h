@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -11,7 +12,8 @@
 namespace isoscan {
 
 /// A file that appears whole or not at all: written under a temporary name in the same folder, then
-/// fsync, rename, fsync of the folder. Without Commit() the destructor removes what was written.
+/// fsync, rename, fsync of the folder. The disk begins to write a large file while it grows.
+/// Without Commit() the destructor removes what was written.
 ///
 /// A process that is killed leaves `path`.tmp-*; nothing reads such a file, and whoever owns the
 /// folder may remove it while no writer runs.
@@ -36,6 +38,7 @@ class AtomicFile {
 
   std::filesystem::path path_;
   std::filesystem::path temporary_;
+  std::atomic<std::int64_t> written_ = 0;
   int descriptor_ = -1;
 };
 

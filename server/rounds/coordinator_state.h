@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -44,6 +45,13 @@ struct Coordinator::State {
   std::vector<std::function<void()>> observers ABSL_GUARDED_BY(mutex);
   std::string last_turn ABSL_GUARDED_BY(mutex);    ///< The study that was advanced last.
   std::int64_t served ABSL_GUARDED_BY(mutex) = 0;  ///< The highest Participant::served.
+  /// Of a study that AdvanceStudy() has moved on: the uploads of all rounds but the open one (0: of
+  /// all) can go. That takes the disk's time, so it comes after the sites were told what is next.
+  struct Leftovers {
+    int open_round = 0;
+    std::vector<std::string> sites;
+  };
+  std::map<std::string, Leftovers> leftovers ABSL_GUARDED_BY(mutex);
 
   /// Errors: NOT_FOUND.
   absl::StatusOr<StudyCourse*> Find(const std::string& study) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
@@ -72,6 +80,11 @@ struct Coordinator::State {
 
   void RemoveUploads(const StudyCourse& course, int open_round) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+
+  /// Leaves that to Tidy(), which comes while the study is still marked as advancing: nothing of a
+  /// later round may go.
+  void TidyLater(const StudyCourse& course, int open_round) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+  void Tidy(const std::string& study) ABSL_LOCKS_EXCLUDED(mutex);
 
   // --- Closing a round (round_closing.cc) --------------------------------------------------------
 

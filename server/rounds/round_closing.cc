@@ -206,10 +206,31 @@ absl::StatusOr<bool> Coordinator::State::CloseRound(const Closing& closing) {
     course.early_end = EarlyEnd{.round = closing.round, .reason = closed.ends_training};
   }
   course.EnterRound(closing.round + 1, std::move(asked), now);
-  ISOSCAN_FAULT_POINT("close.before_tidying");
-  RemoveUploads(course, course.round);
-  ISOSCAN_FAULT_POINT("close.tidied");
+  TidyLater(course, course.round);
   return true;
+}
+
+void Coordinator::State::TidyLater(const StudyCourse& course, int open_round) {
+  Leftovers& of_study = leftovers[course.study.name];
+  of_study.open_round = open_round;
+  of_study.sites.clear();
+  for (const auto& [site, participant] : course.participants) of_study.sites.push_back(site);
+}
+
+void Coordinator::State::Tidy(const std::string& study) {
+  Leftovers of_study;
+  {
+    absl::MutexLock lock(&mutex);
+    const auto found = leftovers.find(study);
+    if (found == leftovers.end()) return;
+    of_study = std::move(found->second);
+    leftovers.erase(found);
+  }
+  ISOSCAN_FAULT_POINT("close.before_tidying");
+  for (const std::string& site : of_study.sites) {
+    uploads.RemoveOtherRounds(site, study, of_study.open_round);
+  }
+  ISOSCAN_FAULT_POINT("close.tidied");
 }
 
 absl::StatusOr<bool> Coordinator::State::AdvanceStudy(const std::string& study) {
@@ -226,7 +247,7 @@ absl::StatusOr<bool> Coordinator::State::AdvanceStudy(const std::string& study) 
       RETURN_IF_ERROR(journal.FinishStudy(study, now));
       course.phase = StudyPhase::kFinished;
       course.phase_since = now;
-      RemoveUploads(course, /*open_round=*/0);
+      TidyLater(course, /*open_round=*/0);
       spdlog::info("study finished study={} scored={} of={}", study, course.scored.size(),
                    course.participants.size());
       return true;
@@ -266,6 +287,10 @@ absl::Status Coordinator::Advance() {
   absl::Status first_failure;
   while (const std::optional<std::string> study = state_->TakeDueStudy()) {
     const absl::StatusOr<bool> changed = state_->AdvanceStudy(*study);
+    // At once: other studies, and the removal of what is left, may keep this thread for long.
+    if (changed.ok() && *changed) state_->Announce();
+    // Before the study's next round can be closed, of which nothing may go.
+    state_->Tidy(*study);
     {
       absl::MutexLock lock(&state_->mutex);
       StudyCourse& course = state_->studies.at(*study);
@@ -273,8 +298,6 @@ absl::Status Coordinator::Advance() {
       course.retry_at.reset();
       if (!changed.ok()) course.retry_at = state_->clock.Now() + kRetryAfter;
     }
-    // At once: other studies may keep this thread for long.
-    if (changed.ok() && *changed) state_->Announce();
     if (changed.ok()) continue;
     // One study's failure does not hold up the others.
     first_failure.Update(changed.status());

@@ -312,8 +312,6 @@ absl::StatusOr<std::filesystem::path> Coordinator::UploadPath(const std::string&
     course->Active(site)->Sign(state_->clock.Now());
   }
   ISOSCAN_FAULT_POINT("upload.folder_made");
-  // What lies in the folder lasts as long as the folder: that waits for the disk, so without lock.
-  RETURN_IF_ERROR(state_->uploads.Sync(site, study, round));
   return state_->uploads.PathOf(site, study, round, digest);
 }
 
@@ -359,6 +357,8 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
   absl::Status screened = ScreenUpdate(site, weights, shapes);
   if (screened.ok()) screened = CheckWeightsMetadata(study, site, weights);
   ISOSCAN_FAULT_POINT("submit.screened");
+  // What lies in the folder lasts as long as the folder. Mostly it was synced with the file.
+  const absl::Status lasting = state_->uploads.Sync(site, update.study, update.round);
   if (!screened.ok()) screened = WhoseFault(site, update.weights_digest, weights, screened);
 
   {
@@ -371,6 +371,7 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
                    update.round, std::string(screened.message()));
       return screened;
     }
+    RETURN_IF_ERROR(lasting);
     // Meanwhile the round may have closed, or the site withdrawn.
     RETURN_IF_ERROR(state_->FindFor(site, update.study).status());
     RETURN_IF_ERROR(CheckOpen(course, site, update.round));

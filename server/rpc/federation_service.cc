@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
+#include <optional>
 #include <utility>
 
 #include "common/status/status_macros.h"
@@ -22,6 +25,11 @@ namespace isoscan {
 namespace {
 
 constexpr std::size_t kLargestSigningRequest = 16 * 1024;
+
+// What takes no time anyway does not wait for what does.
+constexpr std::int64_t kLargeDownload = 4 * 1024 * 1024;
+constexpr int kLargeDownloadsAtOnce = 3;
+constexpr std::chrono::seconds kPatience{1};
 
 /// `program` is empty where the message does not tell it.
 absl::Status CheckVersion(int protocol_version, const std::string& program_version) {
@@ -44,13 +52,21 @@ class ModelChunks {
   ModelChunks(Coordinator& coordinator, Locate locate, const v1::DownloadModelRequest& request)
       : signs_(coordinator), locate_(std::move(locate)), request_(request) {}
 
-  absl::StatusOr<bool> operator()(v1::ModelChunk& chunk) {
-    if (path_.empty()) {
+  /// Not all of them are sent yet. Once the first chunk is known.
+  std::int64_t missing_bytes() const { return sums_.bytes() - offset_; }
+
+  /// Kept until the stream ends.
+  void Hold(TransferGate::Pass pass) { pass_ = std::move(pass); }
+
+  absl::StatusOr<bool> Next(v1::ModelChunk& chunk) {
+    if (!file_.has_value()) {
       ASSIGN_OR_RETURN(Located located, locate_());
       absl::StatusOr<BlockSums> sums = BlockSumsOf(located.path, request_.model_digest());
       if (!sums.ok()) return Trouble(sums.status());
+      absl::StatusOr<ChunkedFile> file = ChunkedFile::Open(located.path);
+      if (!file.ok()) return Trouble(file.status());
       signs_.Begin(std::move(located.site), request_.study());
-      path_ = std::move(located.path);
+      file_ = *std::move(file);
       sums_ = *std::move(sums);
       offset_ = request_.offset();
     }
@@ -60,18 +76,18 @@ class ModelChunks {
     if (offset_ >= sums_.bytes()) return false;
     // From the start of a block on, where a reader's own offset is within one.
     const std::int64_t skipped = offset_ % BlockSums::kBlockBytes;
-    absl::StatusOr<std::string> bytes = ReadChunk(path_, offset_ - skipped);
-    if (!bytes.ok()) return Trouble(bytes.status());
-    if (bytes->empty() || !sums_.Match(offset_ - skipped, *bytes)) {
-      return Trouble(absl::DataLossError(fmt::format("{} is damaged between bytes {} and {}",
-                                                     path_.filename().string(), offset_ - skipped,
-                                                     offset_ - skipped + kChunkSize)));
+    std::string& bytes = *chunk.mutable_data();
+    const absl::Status read = file_->Read(offset_ - skipped, bytes);
+    if (!read.ok()) return Trouble(read);
+    if (bytes.empty() || !sums_.Match(offset_ - skipped, bytes)) {
+      return Trouble(
+          absl::DataLossError(fmt::format("it is damaged between bytes {} and {}",
+                                          offset_ - skipped, offset_ - skipped + kChunkSize)));
     }
     signs_.Note();
-    bytes->erase(0, static_cast<std::size_t>(skipped));
+    bytes.erase(0, static_cast<std::size_t>(skipped));
     chunk.set_offset(offset_);
-    offset_ += static_cast<std::int64_t>(bytes->size());
-    chunk.set_data(*std::move(bytes));
+    offset_ += static_cast<std::int64_t>(bytes.size());
     return true;
   }
 
@@ -91,9 +107,10 @@ class ModelChunks {
   TransferSigns signs_;
   Locate locate_;
   const v1::DownloadModelRequest& request_;
-  std::filesystem::path path_;
+  std::optional<ChunkedFile> file_;
   BlockSums sums_;
   std::int64_t offset_ = 0;
+  TransferGate::Pass pass_;
 };
 
 }  // namespace
@@ -107,6 +124,7 @@ FederationService::FederationService(Coordinator& coordinator, SiteRegistry& sit
       clock_(clock),
       executor_(executor),
       authentication_(sites),
+      downloads_(executor, kLargeDownloadsAtOnce, kPatience),
       watches_(executor) {}
 
 void FederationService::EndStreams() {
@@ -115,12 +133,14 @@ void FederationService::EndStreams() {
 
 grpc::ServerUnaryReactor* FederationService::Serve(
     const char* method, grpc::CallbackServerContext& context,
-    std::function<absl::Status(const std::string& site)> work) {
-  return ServeUnaryCall(executor_, method, context,
-                        [this, &context, work = std::move(work)]() -> absl::Status {
-                          ASSIGN_OR_RETURN(const std::string site, authentication_.Site(context));
-                          return work(site);
-                        });
+    std::function<absl::Status(const std::string& site)> work, Executor::Lane lane) {
+  return ServeUnaryCall(
+      executor_, method, context,
+      [this, &context, work = std::move(work)]() -> absl::Status {
+        ASSIGN_OR_RETURN(const std::string site, authentication_.Site(context));
+        return work(site);
+      },
+      lane);
 }
 
 grpc::ServerUnaryReactor* FederationService::Enrol(grpc::CallbackServerContext* context,
@@ -256,15 +276,26 @@ grpc::ServerWriteReactor<v1::ModelChunk>* FederationService::DownloadModel(
                      coordinator_.Model(site, request->study(), request->model_digest()));
     return ModelChunks::Located{.site = std::move(site), .path = std::move(path)};
   };
-  return PulledStream<v1::ModelChunk>::Start(executor_, "DownloadModel", *context,
-                                             ModelChunks(coordinator_, locate, *request));
+  const auto chunks = std::make_shared<ModelChunks>(coordinator_, locate, *request);
+  return PulledStream<v1::ModelChunk>::Start(
+      executor_, "DownloadModel", *context,
+      [chunks](v1::ModelChunk& chunk) { return chunks->Next(chunk); },
+      {.admit = [this, chunks](std::function<void()> go) {
+        if (chunks->missing_bytes() < kLargeDownload) return go();
+        downloads_.Enter([chunks, go = std::move(go)](TransferGate::Pass pass) {
+          chunks->Hold(std::move(pass));
+          go();
+        });
+      }});
 }
 
 grpc::ServerUnaryReactor* FederationService::BeginUpload(grpc::CallbackServerContext* context,
                                                          const v1::BeginUploadRequest* request,
                                                          v1::BeginUploadResponse* response) {
+  // Of what a killed server had received whole, this goes through the file.
   return Serve(
-      "BeginUpload", *context, [this, request, response](const std::string& site) -> absl::Status {
+      "BeginUpload", *context,
+      [this, request, response](const std::string& site) -> absl::Status {
         ASSIGN_OR_RETURN(
             const std::filesystem::path path,
             coordinator_.UploadPath(site, request->study(), request->round(),
@@ -274,7 +305,8 @@ grpc::ServerUnaryReactor* FederationService::BeginUpload(grpc::CallbackServerCon
                                            request->weights_digest()));
         response->set_offset(offset);
         return absl::OkStatus();
-      });
+      },
+      Executor::Lane::kSlow);
 }
 
 grpc::ServerReadReactor<v1::UploadChunk>* FederationService::Upload(
@@ -285,9 +317,12 @@ grpc::ServerReadReactor<v1::UploadChunk>* FederationService::Upload(
 grpc::ServerUnaryReactor* FederationService::SubmitUpdate(grpc::CallbackServerContext* context,
                                                           const v1::SubmitUpdateRequest* request,
                                                           v1::SubmitUpdateResponse* /*response*/) {
-  return Serve("SubmitUpdate", *context, [this, request](const std::string& site) {
-    return coordinator_.SubmitUpdate(site, FromMessage(*request));
-  });
+  return Serve(
+      "SubmitUpdate", *context,
+      [this, request](const std::string& site) {
+        return coordinator_.SubmitUpdate(site, FromMessage(*request));
+      },
+      Executor::Lane::kSlow);
 }
 
 grpc::ServerUnaryReactor* FederationService::SubmitScores(grpc::CallbackServerContext* context,

@@ -13,6 +13,7 @@
 #include "server/rounds/coordinator.h"
 #include "server/rpc/executor.h"
 #include "server/rpc/peer_authentication.h"
+#include "server/rpc/transfer_gate.h"
 #include "server/rpc/uploads.h"
 #include "server/rpc/watch_list.h"
 #include "server/storage/site_registry.h"
@@ -80,7 +81,8 @@ class FederationService final : public v1::Federation::CallbackService {
 
   /// A call of a site: authenticated, then `work` with the site's name, on the executor.
   grpc::ServerUnaryReactor* Serve(const char* method, grpc::CallbackServerContext& context,
-                                  std::function<absl::Status(const std::string& site)> work);
+                                  std::function<absl::Status(const std::string& site)> work,
+                                  Executor::Lane lane = Executor::Lane::kQuick);
 
   absl::Status SignCertificate(const v1::EnrolRequest& request, v1::EnrolResponse& response);
   absl::Status Connect(const std::string& site, const std::shared_ptr<AssignmentStream>& stream);
@@ -93,6 +95,7 @@ class FederationService final : public v1::Federation::CallbackService {
   Executor& executor_;
   const PeerAuthentication authentication_;
   Uploads uploads_;
+  TransferGate downloads_;
   WatchList<v1::Assignments> watches_;
   /// Keeps the list of streams and the coordinator's idea of who is connected in step.
   absl::Mutex connecting_;

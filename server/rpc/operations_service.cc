@@ -44,6 +44,7 @@ class ReportPieces {
     }
     const std::size_t sent_of_json = sent_ - report_.html.size();
     if (sent_of_json >= report_.json.size()) return false;
+    piece.clear_html();
     piece.set_json(report_.json.substr(sent_of_json, kChunkBytes));
     sent_ += piece.json().size();
     return true;
@@ -67,20 +68,21 @@ class GlobalModelChunks {
   explicit GlobalModelChunks(Locate locate) : locate_(std::move(locate)) {}
 
   absl::StatusOr<bool> operator()(v1::GlobalModelChunk& chunk) {
-    if (offset_ == 0) {
-      ASSIGN_OR_RETURN(model_, locate_());
-      chunk.set_digest(model_.digest);
+    chunk.clear_digest();
+    if (file_ == nullptr) {
+      ASSIGN_OR_RETURN(const Located model, locate_());
+      ASSIGN_OR_RETURN(ChunkedFile file, ChunkedFile::Open(model.path));
+      file_ = std::make_shared<const ChunkedFile>(std::move(file));
+      chunk.set_digest(model.digest);
     }
-    ASSIGN_OR_RETURN(std::string bytes, ReadChunk(model_.path, offset_));
-    if (bytes.empty()) return false;
-    offset_ += static_cast<std::int64_t>(bytes.size());
-    chunk.set_data(std::move(bytes));
-    return true;
+    RETURN_IF_ERROR(file_->Read(offset_, *chunk.mutable_data()));
+    offset_ += static_cast<std::int64_t>(chunk.data().size());
+    return !chunk.data().empty();
   }
 
  private:
   Locate locate_;
-  Located model_;
+  std::shared_ptr<const ChunkedFile> file_;  // Shared, since a stream's source can be copied.
   std::int64_t offset_ = 0;
 };
 
@@ -105,12 +107,14 @@ void OperationsService::EndStreams() {
 
 grpc::ServerUnaryReactor* OperationsService::Serve(
     const char* method, grpc::CallbackServerContext& context,
-    std::function<absl::Status(const std::string& name)> work) {
+    std::function<absl::Status(const std::string& name)> work, Executor::Lane lane) {
   return ServeUnaryCall(
-      executor_, method, context, [this, &context, work = std::move(work)]() -> absl::Status {
+      executor_, method, context,
+      [this, &context, work = std::move(work)]() -> absl::Status {
         ASSIGN_OR_RETURN(const std::string name, authentication_.Operator(context));
         return work(name);
-      });
+      },
+      lane);
 }
 
 grpc::ServerUnaryReactor* OperationsService::InviteSite(grpc::CallbackServerContext* context,
@@ -159,24 +163,28 @@ grpc::ServerUnaryReactor* OperationsService::CreateStudy(grpc::CallbackServerCon
                                                          const v1::CreateStudyRequest* request,
                                                          v1::CreateStudyResponse* response) {
   return Serve(
-      "CreateStudy", *context, [this, request, response](const std::string&) -> absl::Status {
+      "CreateStudy", *context,
+      [this, request, response](const std::string&) -> absl::Status {
         ASSIGN_OR_RETURN(const StudyStatus study, coordinator_.CreateStudy(request->toml()));
         response->set_name(study.name);
         response->set_digest(study.digest);
         return absl::OkStatus();
-      });
+      },
+      Executor::Lane::kSlow);
 }
 
 grpc::ServerUnaryReactor* OperationsService::Change(const char* method, StudyVerb verb,
                                                     grpc::CallbackServerContext& context,
                                                     const v1::StudyRequest& request,
                                                     v1::StudyState& response) {
-  return Serve(method, context,
-               [this, verb, &request, &response](const std::string&) -> absl::Status {
-                 ASSIGN_OR_RETURN(const StudyStatus study, (coordinator_.*verb)(request.study()));
-                 response = ToMessage(study);
-                 return absl::OkStatus();
-               });
+  return Serve(
+      method, context,
+      [this, verb, &request, &response](const std::string&) -> absl::Status {
+        ASSIGN_OR_RETURN(const StudyStatus study, (coordinator_.*verb)(request.study()));
+        response = ToMessage(study);
+        return absl::OkStatus();
+      },
+      Executor::Lane::kSlow);
 }
 
 grpc::ServerUnaryReactor* OperationsService::PlanStudy(grpc::CallbackServerContext* context,
@@ -243,8 +251,8 @@ grpc::ServerWriteReactor<v1::ReportPiece>* OperationsService::GetReport(
     ASSIGN_OR_RETURN(const StudyRecord record, coordinator_.Record(request->study()));
     return RenderReport(record);
   };
-  return PulledStream<v1::ReportPiece>::Start(executor_, "GetReport", *context,
-                                              ReportPieces(render));
+  return PulledStream<v1::ReportPiece>::Start(
+      executor_, "GetReport", *context, ReportPieces(render), {.lane = Executor::Lane::kSlow});
 }
 
 grpc::ServerUnaryReactor* OperationsService::ListModels(grpc::CallbackServerContext* context,
@@ -290,7 +298,7 @@ grpc::ServerWriteReactor<v1::GlobalModelChunk>* OperationsService::DownloadGloba
     return model;
   };
   return PulledStream<v1::GlobalModelChunk>::Start(executor_, "DownloadGlobalModel", *context,
-                                                   GlobalModelChunks(locate));
+                                                   GlobalModelChunks(locate), {});
 }
 
 }  // namespace isoscan

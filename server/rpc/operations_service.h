@@ -75,7 +75,8 @@ class OperationsService final : public v1::Operations::CallbackService {
  private:
   /// A call of an operator: authenticated, then `work` with the operator's name, on the executor.
   grpc::ServerUnaryReactor* Serve(const char* method, grpc::CallbackServerContext& context,
-                                  std::function<absl::Status(const std::string& name)> work);
+                                  std::function<absl::Status(const std::string& name)> work,
+                                  Executor::Lane lane = Executor::Lane::kQuick);
 
   /// Plan, start, pause, resume and stop are one call with five verbs.
   using StudyVerb = absl::StatusOr<StudyStatus> (Coordinator::*)(const std::string& study);

@@ -15,6 +15,7 @@ namespace isoscan {
 /// and `context` live until then.
 grpc::ServerUnaryReactor* ServeUnaryCall(Executor& executor, const char* method,
                                          grpc::CallbackServerContext& context,
-                                         std::function<absl::Status()> work);
+                                         std::function<absl::Status()> work,
+                                         Executor::Lane lane = Executor::Lane::kQuick);
 
 }  // namespace isoscan

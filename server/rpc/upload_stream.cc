@@ -24,7 +24,9 @@ grpc::ServerReadReactor<v1::UploadChunk>* UploadStream::Start(
 }
 
 void UploadStream::OnReadDone(bool read) {
-  if (claim_.has_value()) return executor_.Run([this, read] { Step(read); });
+  // At its end the file goes to the disk.
+  const Executor::Lane lane = read ? Executor::Lane::kQuick : Executor::Lane::kSlow;
+  if (claim_.has_value()) return executor_.Run([this, read] { Step(read); }, lane);
   if (!executor_.TryRun([this, read] { Step(read); })) End(TooManyCalls());
 }
 

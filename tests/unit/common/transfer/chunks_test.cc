@@ -76,6 +76,23 @@ TEST_F(PartialFileTest, KeepsTheBlockSumsOfWhatCameWhereAsked) {
   }
 }
 
+TEST_F(PartialFileTest, IsTheSameForFilesThatTheDiskBeginsToWriteEarlyAndForThoseThatNeedNotLast) {
+  const std::string large = Payload(20'000'000);
+  for (const bool durable : {true, false}) {
+    std::filesystem::remove(path_);
+    ASSERT_OK_AND_ASSIGN(PartialFile file,
+                         PartialFile::Open(path_, static_cast<std::int64_t>(large.size()),
+                                           Sha256Of(large), {.durable = durable}));
+    for (std::size_t at = 0; at < large.size(); at += kChunkBytes) {
+      ASSERT_OK(file.Append(static_cast<std::int64_t>(at), large.substr(at, kChunkBytes)));
+    }
+    ASSERT_OK(file.Finish());
+
+    EXPECT_TRUE(ContentOf(path_) == large) << durable;
+    EXPECT_FALSE(std::filesystem::exists(path_.string() + ".part"));
+  }
+}
+
 TEST_F(PartialFileTest, ContinuesWhereAKilledProcessStopped) {
   // Every cut, also one before the first and one after the last byte.
   for (const std::size_t cut :
@@ -225,11 +242,29 @@ TEST(ReadChunk, GivesTheFileInPiecesAndThenNothing) {
   EXPECT_THAT(ReadChunk(path, 1'000'000'000), IsOkAndHolds(""));
 }
 
+TEST(ChunkedFile, GoesOnWithAFileThatWasRemovedMeanwhileAndUsesTheChunksMemoryAgain) {
+  const TemporaryDirectory folder;
+  const std::filesystem::path path = folder.path() / "model";
+  const std::string payload = Payload(2 * kChunkBytes + 10);
+  std::ofstream(path, std::ios::binary) << payload;
+  ASSERT_OK_AND_ASSIGN(const ChunkedFile file, ChunkedFile::Open(path));
+  std::filesystem::remove(path);
+
+  std::string chunk;
+  ASSERT_OK(file.Read(0, chunk));
+  const char* const memory = chunk.data();
+  EXPECT_EQ(chunk, payload.substr(0, kChunkBytes));
+  ASSERT_OK(file.Read(2 * kChunkBytes, chunk));
+  EXPECT_EQ(chunk, payload.substr(2 * kChunkBytes));
+  EXPECT_EQ(chunk.data(), memory);
+}
+
 TEST(ReadChunk, SaysWhatItCannotRead) {
   const TemporaryDirectory folder;
   EXPECT_THAT(ReadChunk(folder.path() / "model", 0),
               StatusIs(StatusCode::kNotFound, HasSubstr("model")));
-  EXPECT_THAT(ReadChunk(folder.path() / "model", -1), StatusIs(StatusCode::kInvalidArgument));
+  std::ofstream(folder.path() / "empty").close();
+  EXPECT_THAT(ReadChunk(folder.path() / "empty", -1), StatusIs(StatusCode::kInvalidArgument));
   EXPECT_THAT(ReadChunk(folder.path(), 0), StatusIs(StatusCode::kNotFound));
 }
 
