@@ -33,14 +33,17 @@ test-all: configure ## Build and run all tests
 	@cmake --build $(BUILD) --parallel $(JOBS)
 	@deploy/dev/run-tests $(BUILD) --all
 
-bench: packages ## Compare imaging, metrics and network with the Python environment PEERS=...; lgg in ISOSCAN_DATA=...
+bench: packages ## Compare imaging, metrics and network with the Python environment PEERS=..., exchange with EXCHANGE_PEERS=...; lgg in ISOSCAN_DATA=...
 	@deploy/dev/bootstrap libbenchmark-dev
 	@cmake --preset release --log-level=WARNING -DISOSCAN_BENCHMARKS=ON
-	@cmake --build $(BUILD) --parallel $(JOBS) --target imaging_bench sliding_window_bench training_bench
+	@cmake --build $(BUILD) --parallel $(JOBS) --target imaging_bench sliding_window_bench training_bench \
+		isoscan-server isoscan-admin exchange_site exchange_limit
 	@for name in normalise mask n4 nyul white_stripe kde fcm metrics $(if $(ISOSCAN_DATA),pipeline); do \
 		tests/benchmarks/beside $$name $(if $(PEERS),--peers $(PEERS)) || exit 1; done
 	@tests/benchmarks/beside sliding_window --windows 64 $(if $(PEERS),--peers $(PEERS))
 	@tests/benchmarks/beside train_step $(if $(PEERS),--peers $(PEERS))
+	@for name in exchange tiny_rounds; do \
+		tests/benchmarks/beside $$name $(if $(EXCHANGE_PEERS),--peers $(EXCHANGE_PEERS)) || exit 1; done
 
 format: ## Format the C++ files
 	@deploy/dev/bootstrap clang-format-14
