@@ -26,11 +26,11 @@ namespace isoscan {
 /// `maximum_site_weight`.
 struct RobustRule {
   enum class Kind {
-    kMedian,           ///< coordinate_median.h
-    kTrimmedMean,      ///< coordinate_median.h
+    kMedian,           ///< Of each value: trimmed_mean.h
+    kTrimmedMean,      ///< Of each value: trimmed_mean.h
     kKrum,             ///< krum.h
     kMultiKrum,        ///< krum.h
-    kBulyan,           ///< krum.h, coordinate_median.h
+    kBulyan,           ///< krum.h, then trimmed_mean.h
     kGeometricMedian,  ///< geometric_median.h
   };
 
@@ -53,7 +53,7 @@ struct RobustDecision {
   /// By update: what it counts for. 0 where it was left out, otherwise they sum to 1; rules that go
   /// by coordinate and keep every update give all the same.
   std::vector<double> weights;
-  /// By update: why it was left out, such as "distance 41.2 to its 5 nearest, those kept have up to
+  /// By update: why it was left out, such as "distance 41.2 to its 5 nearest, chosen were up to
   /// 12.9"; empty where it was not.
   std::vector<std::string> left_out;
   /// Puts those together whose weight is not 0, in their order.
