@@ -158,7 +158,8 @@ TEST_F(BlockReductionTest, NamesWhatIsWrongWithTheStateAndTheModel) {
                AllOf(HasSubstr("the server's state"), HasSubstr("momentum.w is missing"))));
   const auto broken = files_.Write("s", {{"count.w", Row({1, 2})}, {"momentum.w", Row({1, kNan})}});
   EXPECT_THAT(ReduceBlocks(reducer, Input(model, updates, broken), Output()),
-              StatusIs(StatusCode::kInvalidArgument, HasSubstr("momentum.w with value nan")));
+              StatusIs(StatusCode::kInvalidArgument,
+                       HasSubstr("the server's state sent momentum.w with value nan")));
   ReductionInput decayed = Input(model, updates);
   ASSERT_OK_AND_ASSIGN(decayed.model_digest, Sha256OfFile(updates.front().weights));
   files_.Write("model", {{"w", Row({1, 3})}});

@@ -461,6 +461,21 @@ INSTANTIATE_TEST_SUITE_P(Aggregation, RobustRuleTest,
                                          RobustRule::Kind::kBulyan,
                                          RobustRule::Kind::kGeometricMedian));
 
+TEST(MinimumUpdates, AreThoseOfThePapers) {
+  using Kind = RobustRule::Kind;
+  EXPECT_EQ(MinimumUpdates({.kind = Kind::kMedian}), 1);
+  EXPECT_EQ(MinimumUpdates({.kind = Kind::kGeometricMedian}), 1);
+  EXPECT_EQ(MinimumUpdates({.kind = Kind::kTrimmedMean, .trimmed_fraction = 0}), 1);
+  EXPECT_EQ(MinimumUpdates({.kind = Kind::kTrimmedMean, .trimmed_fraction = 0.2}), 5);
+  EXPECT_EQ(MinimumUpdates({.kind = Kind::kTrimmedMean, .trimmed_fraction = 0.1}), 10);
+  EXPECT_EQ(MinimumUpdates({.kind = Kind::kTrimmedMean, .trimmed_fraction = 0.3}), 4);
+  EXPECT_EQ(MinimumUpdates({.kind = Kind::kTrimmedMean, .trimmed_fraction = 0.49}), 3);
+  EXPECT_EQ(MinimumUpdates({.kind = Kind::kKrum, .faulty_sites = 2}), 7);
+  EXPECT_EQ(MinimumUpdates({.kind = Kind::kMultiKrum, .faulty_sites = 2}), 7);
+  EXPECT_EQ(MinimumUpdates({.kind = Kind::kMultiKrum, .faulty_sites = 2, .kept_updates = 6}), 8);
+  EXPECT_EQ(MinimumUpdates({.kind = Kind::kBulyan, .faulty_sites = 2}), 11);
+}
+
 // Flower's vectors, from files to file.
 TEST(RobustAverage, GivesFlowersValues) {
   using Kind = RobustRule::Kind;

@@ -121,5 +121,22 @@ TEST(GeometricMedian, StaysWithTheMajorityHoweverFarTheOthersAre) {
   }
 }
 
+// An update so far away that its distances to the others differ by their rounding alone: what looks
+// like an inner product of 1e44 is none.
+TEST(GeometricMedian, IsNotMovedByTheRoundingOfDistancesToOneThatIsFarAway) {
+  constexpr double kFar = 1e30;
+  Points points(7, std::vector<double>(2));
+  RandomStream random(13, "points");
+  for (auto& point : points) {
+    for (double& value : point) value = random.Normal();
+  }
+  points[6] = {kFar, 0};
+  Distances distances = Of(points);
+  for (std::size_t k = 0; k < 6; k += 2) {
+    distances.Set(6, k, std::nextafter(distances.Between(6, k), HUGE_VAL));
+  }
+  EXPECT_LT(GeometricMedianWeights(distances, Equal(7))[6] * kFar, 10);
+}
+
 }  // namespace
 }  // namespace isoscan
