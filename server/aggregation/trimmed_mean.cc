@@ -43,8 +43,8 @@ void ForEachSortedTile(std::span<const std::span<const float>> updates, const Ne
       for (std::size_t i = 0; i < width; ++i) {
         const float a = smaller[i];
         const float b = larger[i];
-        smaller[i] = b < a ? b : a;
-        larger[i] = b < a ? a : b;
+        smaller[i] = std::min(a, b);
+        larger[i] = std::max(a, b);
       }
     }
     combine(SortedTile{width, std::span(buffer).first(width * updates.size())}, first);
