@@ -135,7 +135,12 @@ TEST(GeometricMedian, IsNotMovedByTheRoundingOfDistancesToOneThatIsFarAway) {
   for (std::size_t k = 0; k < 6; k += 2) {
     distances.Set(6, k, std::nextafter(distances.Between(6, k), HUGE_VAL));
   }
-  EXPECT_LT(GeometricMedianWeights(distances, Equal(7))[6] * kFar, 10);
+  const std::vector<double> weights = GeometricMedianWeights(distances, Equal(7));
+  EXPECT_LT(weights[6] * kFar, 10);
+  for (std::size_t k = 0; k < 6; ++k) {
+    EXPECT_GT(weights[k], 0.02) << k;
+    EXPECT_LT(weights[k], 0.5) << k;
+  }
 }
 
 }  // namespace
