@@ -9,28 +9,11 @@
 
 #include "common/status/status_macros.h"
 #include "common/study/exchanged_tensors.h"
+#include "server/aggregation/block_reduction.h"
+#include "server/aggregation/weighted_sum.h"
 
 namespace isoscan {
 namespace {
-
-// The global model first, then the updates.
-std::vector<SumTerm> TermsOf(const std::filesystem::path& global_model,
-                             const std::vector<StagedUpdate>& updates) {
-  std::vector<SumTerm> terms = {{.site = "", .tensors = global_model}};
-  for (const StagedUpdate& update : updates)
-    terms.push_back({update.site, update.weights, update.digest});
-  return terms;
-}
-
-// A plain weighted mean, without the global model.
-SumRule MeanRule(const std::vector<StagedUpdate>& updates) {
-  SumRule rule{.factors = {0}, .divisor = 0};
-  for (const StagedUpdate& update : updates) {
-    rule.factors.push_back(update.weight);
-    rule.divisor += update.weight;
-  }
-  return rule;
-}
 
 // Sorted by site, and fit for a mean; `numbers` go with them.
 template <typename Update>
@@ -63,16 +46,17 @@ absl::Status NormalizedAverage(const std::filesystem::path& global_model,
     }
     steps += update.update.weight / mean.divisor * update.effective_steps;
   }
-  SumRule normalized{.factors = {1}};
+  SumRule normalized{.model = 1, .updates = {}};
   for (const SteppedUpdate& update : updates) {
     const double factor = update.update.weight / mean.divisor * steps / update.effective_steps;
-    normalized.factors.push_back(factor);
-    normalized.factors.front() -= factor;
+    normalized.updates.push_back(factor);
+    normalized.model -= factor;
   }
-  return SumTensors(
-      TermsOf(global_model, staged),
-      [&](std::string_view tensor) { return IsRunningStatistic(tensor) ? mean : normalized; },
-      output, metadata, options);
+  const WeightedSum reducer([&](std::string_view tensor) -> const SumRule& {
+    return IsRunningStatistic(tensor) ? mean : normalized;
+  });
+  return ReduceBlocks(reducer, {.updates = staged, .model = global_model},
+                      {.model = output, .metadata = metadata}, options);
 }
 
 absl::Status ScaffoldAverage(const std::filesystem::path& global_model,
@@ -82,18 +66,19 @@ absl::Status ScaffoldAverage(const std::filesystem::path& global_model,
                              const AveragingOptions& options) {
   ASSIGN_OR_RETURN(const std::vector<StagedUpdate> staged, Staged(updates));
   const SumRule mean = MeanRule(staged);
-  SumRule control{.factors = {1}};
+  SumRule control{.model = 1, .updates = {}};
   for (const ControlledUpdate& update : updates) {
     if (!(update.share > 0) || update.share > 1) {
       return absl::InvalidArgumentError(
           fmt::format("{} has a share of {} among the sites", update.update.site, update.share));
     }
-    control.factors.push_back(update.share);
+    control.updates.push_back(update.share);
   }
-  return SumTensors(
-      TermsOf(global_model, staged),
-      [&](std::string_view tensor) { return tensor.starts_with(kControl) ? control : mean; },
-      output, metadata, options);
+  const WeightedSum reducer([&](std::string_view tensor) -> const SumRule& {
+    return tensor.starts_with(kControl) ? control : mean;
+  });
+  return ReduceBlocks(reducer, {.updates = staged, .model = global_model},
+                      {.model = output, .metadata = metadata}, options);
 }
 
 }  // namespace isoscan

@@ -7,14 +7,14 @@
 
 #include "absl/status/status.h"
 
-#include "server/aggregation/federated_average.h"
-#include "server/aggregation/tensor_sums.h"
+#include "server/aggregation/block_pass.h"
+#include "server/aggregation/staged_updates.h"
 
 namespace isoscan {
 
 /// Means that start from the global model which the updates were trained from. Both give what
 /// FederatedAverage gives to running statistics, which no gradient moves; both read and write as
-/// SumTensors does, in site-name order, and have the errors of FederatedAverage.
+/// ReduceBlocks does, in site-name order, and have the errors of FederatedAverage.
 
 /// An update with how many effective steps (common/study/schedule.h) led to it.
 struct SteppedUpdate {

@@ -2,18 +2,17 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cmath>
 #include <numeric>
 #include <span>
-#include <string_view>
 #include <utility>
 
 #include "absl/status/statusor.h"
 
 #include "common/status/status_macros.h"
 #include "common/weights/safetensors.h"
+#include "server/aggregation/block_reduction.h"
 #include "server/aggregation/tensor_blocks.h"
+#include "server/aggregation/weighted_sum.h"
 
 namespace isoscan {
 namespace {
@@ -22,38 +21,14 @@ constexpr std::int64_t kScreenedValues = 64 * 1024;
 
 }  // namespace
 
-absl::Status CheckStagedUpdates(std::vector<StagedUpdate>& updates) {
-  if (updates.empty()) return absl::InvalidArgumentError("there is no update to average");
-  std::sort(
-      updates.begin(), updates.end(),
-      [](const StagedUpdate& left, const StagedUpdate& right) { return left.site < right.site; });
-  for (std::size_t i = 0; i < updates.size(); ++i) {
-    if (i > 0 && updates[i - 1].site == updates[i].site) {
-      return absl::InvalidArgumentError(
-          fmt::format("{} has two updates in one mean", updates[i].site));
-    }
-    if (!(updates[i].weight > 0) || !std::isfinite(updates[i].weight)) {
-      return absl::InvalidArgumentError(fmt::format("{} has weight {}, a mean needs positive ones",
-                                                    updates[i].site, updates[i].weight));
-    }
-  }
-  return absl::OkStatus();
-}
-
 absl::Status FederatedAverage(std::vector<StagedUpdate> updates,
                               const std::filesystem::path& output,
                               const std::map<std::string, std::string>& metadata,
                               const AveragingOptions& options) {
   RETURN_IF_ERROR(CheckStagedUpdates(updates));
-  std::vector<SumTerm> terms;
-  SumRule mean{.factors = {}, .divisor = 0};
-  for (const StagedUpdate& update : updates) {
-    terms.push_back({update.site, update.weights, update.digest});
-    mean.factors.push_back(update.weight);
-    mean.divisor += update.weight;
-  }
-  return SumTensors(
-      terms, [&](std::string_view) { return mean; }, output, metadata, options);
+  const WeightedSum mean(MeanRule(updates));
+  return ReduceBlocks(mean, {.updates = std::move(updates), .model = {}},
+                      {.model = output, .metadata = metadata}, options);
 }
 
 std::vector<double> SiteWeights(const std::vector<std::int64_t>& training_cases, double maximum) {
@@ -105,7 +80,7 @@ absl::Status ScreenUpdate(const std::string& site, const std::filesystem::path& 
   RETURN_IF_ERROR(CheckShapes(site, file->shapes(), expected));
 
   std::vector<float> buffer(static_cast<std::size_t>(kScreenedValues));
-  for (const TensorBlock& block : CutIntoBlocks(expected, kScreenedValues, /*offset=*/0)) {
+  for (const TensorBlock& block : CutIntoBlocks(expected, kScreenedValues)) {
     const std::span<float> values = std::span(buffer).first(static_cast<std::size_t>(block.count));
     RETURN_IF_ERROR(file->Read(block.tensor, block.first, values));
     if (!AllFinite(values)) return NotFinite(site, block, values);

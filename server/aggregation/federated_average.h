@@ -7,24 +7,15 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 
 #include "common/weights/named_tensors.h"
-#include "server/aggregation/tensor_sums.h"
+#include "server/aggregation/block_pass.h"
+#include "server/aggregation/staged_updates.h"
 
 namespace isoscan {
 
-/// One site's staged update: a safetensors file on disk and its weight in the mean.
-struct StagedUpdate {
-  std::string site;
-  std::filesystem::path weights;
-  double weight = 0;  ///< Relative; need not sum to 1.
-  /// SHA-256 of the file: each block is compared with the block sums that belong to it. Empty: not.
-  std::string digest = {};
-};
-
-/// FedAvg: the weighted mean of the updates, summed (SumTensors) in site-name order. Arrival order,
-/// thread count and restarts do not show in the bytes.
+/// FedAvg: the weighted mean of the updates, summed in site-name order (WeightedSum, ReduceBlocks).
+/// Arrival order, thread count and restarts do not show in the bytes.
 ///
 /// Writes the mean to `output` (atomically) with `metadata`. On an error nothing is written.
 /// Errors: INVALID_ARGUMENT no update, a site twice, a weight that is not positive and finite,
@@ -37,10 +28,6 @@ absl::Status FederatedAverage(std::vector<StagedUpdate> updates,
                               const std::filesystem::path& output,
                               const std::map<std::string, std::string>& metadata,
                               const AveragingOptions& options = {});
-
-/// OK for updates that can be averaged; they are sorted by site then.
-/// Errors: INVALID_ARGUMENT no update, a site twice, a weight that is not positive and finite.
-absl::Status CheckStagedUpdates(std::vector<StagedUpdate>& updates);
 
 /// Weights of a mean by training cases, where no site exceeds `maximum` of the whole; what a capped
 /// site loses goes to the others in proportion. In the order given; sums to 1. Where `maximum` is

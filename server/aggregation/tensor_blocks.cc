@@ -14,15 +14,12 @@ bool IsFinite(float value) {
 
 }  // namespace
 
-std::vector<TensorBlock> CutIntoBlocks(const TensorShapes& shapes, std::int64_t block_values,
-                                       std::int64_t offset) {
+std::vector<TensorBlock> CutIntoBlocks(const TensorShapes& shapes, std::int64_t block_values) {
   std::vector<TensorBlock> blocks;
   for (const auto& [name, shape] : shapes) {
     const std::int64_t values = ElementCount(shape);
     for (std::int64_t first = 0; first < values; first += block_values) {
-      const std::int64_t count = std::min(block_values, values - first);
-      blocks.push_back({name, first, count, offset});
-      offset += count * std::int64_t{sizeof(float)};
+      blocks.push_back({name, first, std::min(block_values, values - first)});
     }
   }
   return blocks;

@@ -12,18 +12,15 @@
 
 namespace isoscan {
 
-/// A piece of one tensor, and where what is made of it goes in a file.
+/// A piece of one tensor.
 struct TensorBlock {
   std::string_view tensor;  ///< Of the shapes that were cut.
-  std::int64_t first;
-  std::int64_t count;
-  std::int64_t output_offset;
+  std::int64_t first = 0;
+  std::int64_t count = 0;
 };
 
-/// Blocks of at most `block_values`, in name order; the first one's values lie at `offset`.
-/// `shapes` must outlive them.
-std::vector<TensorBlock> CutIntoBlocks(const TensorShapes& shapes, std::int64_t block_values,
-                                       std::int64_t offset);
+/// Blocks of at most `block_values`, in name order. `shapes` must outlive them.
+std::vector<TensorBlock> CutIntoBlocks(const TensorShapes& shapes, std::int64_t block_values);
 
 bool AllFinite(std::span<const float> values);
 

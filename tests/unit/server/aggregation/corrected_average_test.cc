@@ -12,6 +12,7 @@
 
 #include "common/random/philox.h"
 #include "common/weights/safetensors.h"
+#include "server/aggregation/federated_average.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
 
