@@ -89,8 +89,12 @@ constexpr char kLocal[] = "local.";
 constexpr char kPersonal[] = "personal.";
 
 bool IsScaffold(const Study& study) {
-  return study.rounds.aggregation == RoundsPlan::Aggregation::kScaffold;
+  return study.rounds.strategy.kind == StrategyPlan::Kind::kScaffold;
 }
+
+/// Of how many steps' patches the loss of the received model is measured, where the study asks for
+/// it: a few forward passes beside the round's steps.
+constexpr std::int64_t kLossSteps = 8;
 
 bool CarriesState(const Study& study) {
   return !study.network.local_layers.empty() || study.training.personal > 0 || IsScaffold(study);
@@ -462,6 +466,7 @@ absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::
     correction = GradientCorrection(model->control, own_control);
     task.correction = &correction;
   }
+  if (NeedsLossBefore(study.rounds.strategy.kind)) task.loss_steps = kLossSteps;
   const fs::path checkpoint =
       folder_.Checkpoint(study.name, assignment.round, assignment.model_digest);
   ASSIGN_OR_RETURN(TrainingResult result,
@@ -469,6 +474,7 @@ absl::Status StudyWork::TrainRound(const SiteAssignment& assignment, const std::
   update.seconds_training = SecondsSince(training_start);
   update.steps = result.steps;
   update.mean_loss = result.mean_loss;
+  update.loss_before = result.loss_before;
   spdlog::info(
       "trained study={} round={} steps={} mean_loss={:.4f} seconds={:.1f} "
       "waited_for_patches={:.2f}",

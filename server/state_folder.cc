@@ -123,6 +123,7 @@ std::set<std::string> FilesUnder(const fs::path& folder, const fs::path& root) {
 void CheckBlobs(const std::vector<JournaledStudy>& studies, const StateFolder& folder,
                 StateFindings& findings) {
   std::set<std::string> models;
+  std::set<std::string> states;       // Of strategies.
   std::set<std::string> open_rounds;  // Whatever lies there may be on its way.
   std::size_t updates = 0;
   const std::size_t faults = findings.faults.size();
@@ -132,6 +133,7 @@ void CheckBlobs(const std::vector<JournaledStudy>& studies, const StateFolder& f
   const UploadFolder uploads(folder.uploads());
   for (const JournaledStudy& study : studies) {
     for (const GlobalModelRecord& model : study.models) models.insert(model.digest);
+    if (!study.state.digest.empty()) states.insert(study.state.digest);
     if (IsOver(study.phase)) continue;
     for (const JournaledParticipant& site : study.participants) {
       const fs::path any = uploads.PathOf(site.cohort.name, study.name, study.round, "any");
@@ -148,6 +150,10 @@ void CheckBlobs(const std::vector<JournaledStudy>& studies, const StateFolder& f
     check(CheckDigest(ModelFolder(folder.models()).PathOf(digest), digest,
                       "restore it from a backup"));
   }
+  for (const std::string& digest : states) {
+    check(CheckDigest(ModelFolder(folder.models()).StatePathOf(digest), digest,
+                      "restore it from a backup"));
+  }
   if (findings.faults.size() == faults) {
     findings.well.push_back(
         fmt::format("models: {} files, uploads: {} updates that wait; every digest fits",
@@ -155,7 +161,10 @@ void CheckBlobs(const std::vector<JournaledStudy>& studies, const StateFolder& f
   }
   for (const std::string& file : FilesUnder(folder.models(), folder.root)) {
     const std::string name = fs::path(file).filename().string();
-    if (!models.contains(name.substr(0, name.find('.')))) findings.unnamed.push_back(file);
+    const std::string digest = name.substr(0, name.find('.'));
+    const bool named =
+        name.find(".state") == name.npos ? models.contains(digest) : states.contains(digest);
+    if (!named) findings.unnamed.push_back(file);
   }
   for (const std::string& file : FilesUnder(folder.uploads(), folder.root)) {
     if (!open_rounds.contains(fs::path(file).parent_path().string())) {

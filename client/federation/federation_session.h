@@ -105,6 +105,8 @@ struct RoundUpdate {
   std::vector<ScoredCase> model_scores;  ///< Of the global model that the round started from.
   double seconds_training = 0;
   double seconds_scoring = 0;
+  /// Of the global model on this site's training patches, before the first step.
+  std::optional<double> loss_before = std::nullopt;
 };
 
 /// Scores of a model that nothing is handed in with.

@@ -208,6 +208,7 @@ v1::SubmitUpdateRequest ToMessage(const RoundUpdate& update) {
   *message.mutable_model_scores() = ToMessage(update.model_scores);
   message.set_seconds_training(update.seconds_training);
   message.set_seconds_scoring(update.seconds_scoring);
+  if (update.loss_before.has_value()) message.set_loss_before(*update.loss_before);
   return message;
 }
 
@@ -220,7 +221,9 @@ RoundUpdate RoundUpdateFrom(const v1::SubmitUpdateRequest& message) {
           .mean_loss = message.mean_loss(),
           .model_scores = ScoredCasesFrom(message.model_scores()),
           .seconds_training = message.seconds_training(),
-          .seconds_scoring = message.seconds_scoring()};
+          .seconds_scoring = message.seconds_scoring(),
+          .loss_before =
+              message.has_loss_before() ? std::optional(message.loss_before()) : std::nullopt};
 }
 
 }  // namespace isoscan

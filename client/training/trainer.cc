@@ -197,6 +197,10 @@ struct Trainer::State {
   absl::StatusOr<std::optional<TrainingState>> Resume(CheckpointKeeper& checkpoints) const;
   torch::Tensor Loss(const TensorBatch& batch, std::int64_t first, std::int64_t count,
                      const std::vector<double>& head_weights);
+  absl::StatusOr<std::optional<double>> LossBefore(const TrainingTask& task,
+                                                   const PatchSampler& sampler,
+                                                   const std::vector<double>& head_weights,
+                                                   const std::stop_token& stop);
 
   Study study;
   ComputeDevice device;
@@ -218,14 +222,19 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
   }
   RETURN_IF_ERROR(CheckPieces(study, options));
   RETURN_IF_ERROR(LoadWeights("the global model", weights, *network));
-  RETURN_IF_ERROR(Share(weights, cases, task));
-  network->train();
 
   TrainingPlan plan = study.training;
   if (task.alone) plan.proximal = 0;
   if (task.drawn_to != nullptr) plan.proximal = plan.personal;
   const bool shared = plan.random_numbers == TrainingPlan::RandomNumbers::kShared;
   const PatchSampler sampler(study, cases, shared ? kSharedStream : task.random_stream, task.round);
+  const auto levels = static_cast<std::int64_t>(study.network.stages()) - 1;
+  std::vector<double> head_weights = DeepSupervisionWeights(plan.deep_supervision ? levels : 1);
+  if (head_weights.back() == 0) head_weights.pop_back();  // what counts nothing is not computed
+  ASSIGN_OR_RETURN(const std::optional<double> loss_before,
+                   LossBefore(task, sampler, head_weights, stop));
+  RETURN_IF_ERROR(Share(weights, cases, task));
+  network->train();
   Optimizer optimizer(plan, network->parameters());
   if (task.drawn_to != nullptr) {
     RETURN_IF_ERROR(
@@ -233,9 +242,6 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
     optimizer.DrawTo(InOrder(*network, *task.drawn_to));
   }
   if (task.correction != nullptr) optimizer.Correct(InOrder(*network, *task.correction));
-  const auto levels = static_cast<std::int64_t>(study.network.stages()) - 1;
-  std::vector<double> head_weights = DeepSupervisionWeights(plan.deep_supervision ? levels : 1);
-  if (head_weights.back() == 0) head_weights.pop_back();  // what counts nothing is not computed
 
   CheckpointKeeper checkpoints(
       task.checkpoint, [&] { return DigestOf(study, device.name, options, weights, cases, task); },
@@ -298,6 +304,7 @@ absl::StatusOr<TrainingResult> Trainer::State::Train(const NamedTensors& weights
   return TrainingResult{
       .weights = WeightsOf(*network),
       .mean_loss = loss_sum / static_cast<double>(std::max<std::int64_t>(1, task.steps)),
+      .loss_before = loss_before,
       .steps = task.steps,
       .seconds_waiting = loader.waited().count()};
 }
@@ -335,6 +342,35 @@ torch::Tensor Trainer::State::Loss(const TensorBatch& batch, std::int64_t first,
   const std::vector<torch::Tensor> scores = network->forward(
       moved(batch.images).to(device.type), static_cast<std::int64_t>(head_weights.size()));
   return SegmentationLoss(scores, moved(batch.labels), head_weights);
+}
+
+/// By this process alone, also where others train with it: there is no gradient to be shared.
+absl::StatusOr<std::optional<double>> Trainer::State::LossBefore(
+    const TrainingTask& task, const PatchSampler& sampler, const std::vector<double>& head_weights,
+    const std::stop_token& stop) {
+  const std::int64_t steps = std::min(task.loss_steps, task.steps);
+  if (steps == 0) return std::nullopt;
+  const torch::NoGradGuard no_gradient;
+  network->eval();  // Batch normalisation by the model's own statistics, which stay as they are.
+  const std::int64_t batch_size = study.training.batch_size;
+  const std::int64_t piece = LargestPiece(study.training, options);
+  double sum = 0;
+  for (std::int64_t step = task.first_step; step < task.first_step + steps; ++step) {
+    if (stop.stop_requested()) return absl::CancelledError("training was stopped before it began");
+    const TensorBatch batch = TensorsOf(sampler.Sample(step), study, device.device.is_cuda());
+    for (std::int64_t first = 0; first < batch_size; first += piece) {
+      const std::int64_t count = std::min(piece, batch_size - first);
+      sum += static_cast<double>(count) * Loss(batch, first, count, head_weights).item<double>();
+    }
+  }
+  const double loss = sum / static_cast<double>(steps * batch_size);
+  if (!std::isfinite(loss)) {
+    return absl::DataLossError(fmt::format(
+        "the loss of the model that was received is {} on this site's patches; tell the "
+        "coordinator",
+        loss));
+  }
+  return loss;
 }
 
 absl::StatusOr<Trainer> Trainer::Create(const Study& study, const std::string& device, int threads,
@@ -447,7 +483,7 @@ std::int64_t EstimateTrainingMemory(const Study& study, const TrainerOptions& op
   const std::int64_t scores = plan.batch_size * study.classes() * patch[0] * patch[1] * patch[2];
   // Of the parameters: to be drawn to, or a correction, is one more; of the gradients, to be added
   // up with other ranks', three.
-  const bool scaffold = study.rounds.aggregation == RoundsPlan::Aggregation::kScaffold;
+  const bool scaffold = study.rounds.strategy.kind == StrategyPlan::Kind::kScaffold;
   std::int64_t copies = plan.proximal > 0 || plan.personal > 0 || scaffold ? 6 : 5;
   if (options.group != nullptr) copies += 3;
   return kProcessBytes + copies * 4 * parameters + value_bytes * (kept + 6 * largest) +

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -29,6 +30,9 @@ struct TrainingTask {
   /// Ditto: a model of the site's own is trained, drawn to these weights (the global model's) by
   /// the study's `personal` in place of `proximal`. Null: not so. Must outlive Train().
   const NamedTensors* drawn_to = nullptr;
+  /// Before the first step the loss of `weights` is measured on the patches of this many steps, or
+  /// of `steps` if these are fewer; nothing else changes. 0: not.
+  std::int64_t loss_steps = 0;
   /// SCAFFOLD: c - c_i by parameter, which every gradient is corrected by; parameters that are not
   /// there are not. Null: none. Must outlive Train().
   const NamedTensors* correction = nullptr;
@@ -39,6 +43,8 @@ struct TrainingTask {
 struct TrainingResult {
   NamedTensors weights;
   double mean_loss = 0;  ///< Over the steps of this task.
+  /// Mean over the patches of `loss_steps`; the same again after a crash.
+  std::optional<double> loss_before = std::nullopt;
   std::int64_t steps = 0;
   double seconds_waiting = 0;  ///< For patches, of all steps that this process did.
 };

@@ -31,7 +31,7 @@ TensorShapes ExchangedShapes(const Study& study) {
   TensorShapes shapes = NetworkShapes(study);
   std::erase_if(shapes,
                 [&](const auto& tensor) { return StaysAtSite(study.network, tensor.first); });
-  if (study.rounds.aggregation != RoundsPlan::Aggregation::kScaffold) return shapes;
+  if (study.rounds.strategy.kind != StrategyPlan::Kind::kScaffold) return shapes;
   TensorShapes controls;
   for (const auto& [name, shape] : shapes) {
     if (!IsRunningStatistic(name)) controls[std::string(kControl) + name] = shape;

@@ -42,18 +42,48 @@ std::string StepWords(const TrainingPlan& training) {
 
 // What goes beyond a plain mean of what each site has trained.
 std::string StrategyWords(const Study& study) {
+  using Kind = StrategyPlan::Kind;
+  const StrategyPlan& strategy = study.rounds.strategy;
   std::string words;
-  switch (study.rounds.aggregation) {
-    case RoundsPlan::Aggregation::kFedAvg:
+  switch (strategy.kind) {
+    case Kind::kFedAvg:
       break;
-    case RoundsPlan::Aggregation::kFedNova:
+    case Kind::kFedNova:
       words += "  mean        of what each site changes per step (FedNova)\n";
       break;
-    case RoundsPlan::Aggregation::kScaffold:
+    case Kind::kScaffold:
       words +=
           "  mean        with control variates (SCAFFOLD): twice the bytes are sent, and this\n"
           "              site keeps some of its own between rounds\n";
       break;
+    case Kind::kFedAvgM:
+    case Kind::kFedAdagrad:
+    case Kind::kFedAdam:
+    case Kind::kFedYogi:
+      words += fmt::format("  mean        the server steps along its change ({})\n",
+                           StrategyInWords(strategy));
+      break;
+    case Kind::kQFedAvg:
+    case Kind::kAfl:
+      words += fmt::format(
+          "  mean        of which sites where the model is worse are a larger part ({}): the\n"
+          "              loss that the model has on this site's patches is sent, one number a "
+          "round\n",
+          StrategyInWords(strategy));
+      break;
+    case Kind::kMedian:
+    case Kind::kTrimmedMean:
+    case Kind::kKrum:
+    case Kind::kMultiKrum:
+    case Kind::kBulyan:
+    case Kind::kGeometricMedian:
+      words += fmt::format("  no mean     few sites cannot move the model far ({})\n",
+                           StrategyInWords(strategy));
+      break;
+  }
+  if (strategy.maximum_update_norm > 0) {
+    words += fmt::format("  refused     updates that change the weights by more than {}\n",
+                         strategy.maximum_update_norm);
   }
   if (study.training.personal > 0) {
     words +=

@@ -305,10 +305,7 @@ Quorum ReadQuorum(ConfigReader table) {
 RoundsPlan ReadRounds(ConfigReader table) {
   RoundsPlan plan;
   plan.rounds = table.Integer("rounds", {.minimum = 1, .maximum = 10'000}, plan.rounds);
-  plan.aggregation = OneOf<RoundsPlan::Aggregation>(
-      table, "aggregation",
-      {RoundsPlan::Aggregation::kFedAvg, RoundsPlan::Aggregation::kFedNova,
-       RoundsPlan::Aggregation::kScaffold});
+  plan.strategy = ReadStrategy(table);
   plan.sites_per_round = table.Integer(
       "sites_per_round", {.minimum = 0, .maximum = static_cast<std::int64_t>(kMaximumSites)},
       plan.sites_per_round);
@@ -322,6 +319,7 @@ RoundsPlan ReadRounds(ConfigReader table) {
   plan.least_gain = table.Number("least_gain", {.minimum = 0, .maximum = 1}, plan.least_gain);
   plan.priority = table.Integer("priority", {.minimum = -10, .maximum = 10}, plan.priority);
   plan.quorum = ReadQuorum(table.Table("quorum"));
+  plan.quorum.fewest_updates = FewestUpdates(plan.strategy);
   return plan;
 }
 
@@ -534,34 +532,57 @@ void CheckLocalLayers(const Study& study, const TensorShapes& shapes, ConfigRead
   }
 }
 
+// Rounds never close with fewer updates than the strategy's mathematics asks for.
+void CheckFewestUpdates(const Study& study, ConfigReader& rounds) {
+  const StrategyPlan& strategy = study.rounds.strategy;
+  const Quorum& quorum = study.rounds.quorum;
+  const std::int64_t fewest = FewestUpdates(strategy);
+  const auto declared = static_cast<std::int64_t>(study.sites.size());
+  if (fewest > 1 && declared > 0 && declared < fewest) {
+    rounds.Refuse("aggregation", fmt::format("needs {} sites ({}), and {} are declared", fewest,
+                                             StrategyInWords(strategy), declared));
+  }
+  const std::int64_t asked = study.rounds.sites_per_round;
+  if (asked > 0 && asked < fewest) {
+    rounds.Refuse("sites_per_round", fmt::format("is {}, but the aggregation ({}) needs {} updates",
+                                                 asked, StrategyInWords(strategy), fewest));
+  }
+  if (!quorum.all && quorum.minimum_sites < fewest) {
+    rounds.Refuse("aggregation",
+                  fmt::format("needs {} updates ({}), and a round may close with {}: set "
+                              "quorum.minimum_sites = {}",
+                              fewest, StrategyInWords(strategy), quorum.minimum_sites, fewest));
+  }
+}
+
 // What a strategy's mathematics needs of the optimiser, and strategies that would each have a model
 // of the site's own.
 void CheckStrategy(const Study& study, ConfigReader& reader) {
-  using Aggregation = RoundsPlan::Aggregation;
+  using Kind = StrategyPlan::Kind;
   ConfigReader training = reader.Table("training");
   ConfigReader rounds = reader.Table("rounds");
   const TrainingPlan& plan = study.training;
-  const Aggregation aggregation = study.rounds.aggregation;
+  const Kind kind = study.rounds.strategy.kind;
   const bool sgd = plan.optimizer == TrainingPlan::Optimizer::kSgd;
   if (plan.passes_per_round > 0 && training.Has("steps_per_round")) {
     training.Refuse("steps_per_round", "goes without passes_per_round only: set one of the two");
   }
-  if (aggregation == Aggregation::kFedNova && (!sgd || plan.proximal > 0)) {
+  if (kind == Kind::kFedNova && (!sgd || plan.proximal > 0)) {
     rounds.Refuse("aggregation",
                   "is 'fednova', which counts the steps of SGD with or without momentum: set "
                   "optimizer = \"sgd\" and proximal = 0");
   }
-  if (aggregation == Aggregation::kScaffold && (!sgd || plan.momentum > 0 || plan.proximal > 0)) {
+  if (kind == Kind::kScaffold && (!sgd || plan.momentum > 0 || plan.proximal > 0)) {
     rounds.Refuse("aggregation",
                   "is 'scaffold', whose control variates are mean gradients of plain SGD: set "
                   "optimizer = \"sgd\", momentum = 0 and proximal = 0");
   }
-  if (plan.personal > 0 &&
-      (aggregation == Aggregation::kScaffold || !study.network.local_layers.empty())) {
+  if (plan.personal > 0 && (kind == Kind::kScaffold || !study.network.local_layers.empty())) {
     training.Refuse("personal",
                     "gives each site a model of its own beside the shared one, and goes with "
-                    "aggregation = \"fedavg\" or \"fednova\" and local_layers = [] only");
+                    "neither aggregation = \"scaffold\" nor local_layers");
   }
+  CheckFewestUpdates(study, rounds);
 }
 
 void CheckTraining(const Study& study, ConfigReader& reader) {
@@ -717,18 +738,6 @@ absl::StatusOr<Study> LoadStudy(const std::filesystem::path& path) {
   }
   text.resize(static_cast<std::size_t>(file.gcount()));
   return ParseStudy(std::move(text), path.string());
-}
-
-std::string_view ToString(RoundsPlan::Aggregation aggregation) {
-  switch (aggregation) {
-    case RoundsPlan::Aggregation::kFedAvg:
-      return "fedavg";
-    case RoundsPlan::Aggregation::kFedNova:
-      return "fednova";
-    case RoundsPlan::Aggregation::kScaffold:
-      break;
-  }
-  return "scaffold";
 }
 
 std::string_view ToString(RoundsPlan::BestBy best_by) {

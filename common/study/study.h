@@ -15,6 +15,7 @@
 
 #include "common/study/harmonization_plan.h"
 #include "common/study/plan_preset.h"
+#include "common/study/strategy_plan.h"
 
 namespace isoscan {
 
@@ -124,14 +125,10 @@ struct Quorum {
   std::int64_t minimum_sites = 1;
   double minimum_case_fraction = 0;  ///< Of the declared training cases.
   std::vector<std::string> required_sites;
+  std::int64_t fewest_updates = 1;  ///< Under either policy: FewestUpdates() of the strategy.
 };
 
 struct RoundsPlan {
-  enum class Aggregation {
-    kFedAvg,    ///< Mean of the updates by training cases.
-    kFedNova,   ///< Of what each changed per effective step.
-    kScaffold,  ///< As kFedAvg, with control variates.
-  };
   /// Which global model counts as the best, by the sites' own held-out cases.
   enum class BestBy {
     kCases,      ///< Highest mean Dice over all cases of all sites.
@@ -144,15 +141,13 @@ struct RoundsPlan {
   std::int64_t patience = 0;  ///< Rounds without a gain that end the study early; 0: none do.
   double least_gain = 0;      ///< By how much more than before is a gain, in Dice.
   std::int64_t priority = 0;  ///< Sites do the work of studies with a higher one first.
-  Aggregation aggregation = Aggregation::kFedAvg;
+  StrategyPlan strategy;
   double maximum_site_weight = 1;  ///< No site counts for more than this fraction of a mean.
   Quorum quorum;
   std::chrono::milliseconds no_progress_limit{std::chrono::minutes(30)};
   std::chrono::milliseconds round_deadline{std::chrono::hours(24)};
 };
 
-/// "fedavg", "fednova", "scaffold".
-std::string_view ToString(RoundsPlan::Aggregation aggregation);
 /// "cases", "worst_site".
 std::string_view ToString(RoundsPlan::BestBy best_by);
 

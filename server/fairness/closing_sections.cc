@@ -159,7 +159,7 @@ std::string ProvenanceSection(const ReportContent& content) {
                                                 FormatTick(study.training.passes_per_round))
                                   : FormatCount(study.training.steps_per_round, "step"),
                               study.training.batch_size));
-  row("Aggregation", std::string(ToString(study.rounds.aggregation)));
+  row("Aggregation", StrategyInWords(study.rounds.strategy));
   if (study.rounds.sites_per_round > 0) {
     row("A round asks", fmt::format("{}, drawn by the seed",
                                     FormatCount(study.rounds.sites_per_round, "hospital")));

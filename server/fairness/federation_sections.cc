@@ -34,6 +34,13 @@ Cell OutcomeCell(const ParticipationRecord* part) {
           "took no"};
 }
 
+/// Without the numbers that say why this update was not chosen, which differ from round to round
+/// and stand in the table.
+std::string Summary(const std::string& reason) {
+  constexpr std::string_view kNotChosen = "not chosen";
+  return std::string(reason.starts_with(kNotChosen) ? kNotChosen : reason);
+}
+
 /// Who had this outcome, in which rounds, and why; `heading` is HTML, `nobody` what is said
 /// instead.
 std::string Absences(const std::vector<RoundRecord>& rounds, Outcome outcome,
@@ -41,7 +48,9 @@ std::string Absences(const std::vector<RoundRecord>& rounds, Outcome outcome,
   std::map<std::pair<std::string, std::string>, std::vector<int>> absences;
   for (const RoundRecord& round : rounds) {
     for (const ParticipationRecord& part : round.sites) {
-      if (part.outcome == outcome) absences[{part.site, part.reason}].push_back(round.round);
+      if (part.outcome == outcome) {
+        absences[{part.site, Summary(part.reason)}].push_back(round.round);
+      }
     }
   }
   if (absences.empty()) return std::string(nobody);

@@ -40,6 +40,9 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Open(Journal& journal,
   auto state = std::make_unique<State>(journal, clock, std::move(models), std::move(uploads));
   ASSIGN_OR_RETURN(std::vector<JournaledStudy> studies, journal.Studies());
   state->models.RemoveDrafts();
+  std::set<std::string> states;
+  for (const JournaledStudy& study : studies) states.insert(study.state.digest);
+  state->models.RemoveStatesBut(states);
   // By time: how long ago each site contributed to each study.
   std::vector<std::tuple<Time, std::string, std::string>> contributions;
   {

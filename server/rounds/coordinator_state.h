@@ -11,7 +11,6 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 
-#include "server/aggregation/federated_average.h"
 #include "server/rounds/coordinator.h"
 #include "server/rounds/model_folder.h"
 #include "server/rounds/study_course.h"
@@ -89,6 +88,7 @@ struct Coordinator::State {
   // --- Closing a round (round_closing.cc) --------------------------------------------------------
 
   struct Closing;
+  struct Aggregated;  ///< What came out.
 
   /// The next study, by turns, in which something is due; the caller advances it.
   std::optional<std::string> TakeDueStudy() ABSL_LOCKS_EXCLUDED(mutex);
@@ -100,10 +100,7 @@ struct Coordinator::State {
   absl::StatusOr<std::string> WhyTrainingEndsAfter(const StudyCourse& course, int round,
                                                    GlobalModelScores& scores) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
-  absl::StatusOr<GlobalModelRecord> Aggregate(const Closing& closing) const;
-  /// The aggregation that the study has.
-  absl::Status WriteMean(const Closing& closing, std::vector<StagedUpdate> staged,
-                         const std::filesystem::path& draft) const;
+  absl::StatusOr<Aggregated> Aggregate(const Closing& closing) const;
   /// Forgets updates whose staged file is not what was taken; true: there were any.
   absl::StatusOr<bool> DropLostUpdates(const Closing& closing) ABSL_LOCKS_EXCLUDED(mutex);
   std::filesystem::path WeightsOf(const Closing& closing, const std::string& site) const;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -25,7 +26,10 @@ struct SiteUpdate {
   double mean_loss = 0;
   double seconds_training = 0;
   double seconds_scoring = 0;
-  std::vector<CaseScoreRecord> model_scores;  ///< Of the global model that the round started from.
+  /// Of the global model that the round started from, on training patches of the site.
+  std::optional<double> loss_before = std::nullopt;
+  std::vector<CaseScoreRecord> model_scores =
+      {};  ///< Of the global model that the round started from.
 };
 
 /// Sites that a round asks, or asks from now on, too.
@@ -38,6 +42,25 @@ struct GlobalModelRecord {
   int round = 0;  ///< 0: the initial weights.
   std::string digest;
   std::int64_t bytes = 0;
+};
+
+/// What a strategy carries from one round to the next beside the model. Empty: nothing, as before
+/// the first round.
+struct ServerState {
+  /// Of the file of moments, by ModelFolder::StatePathOf(); empty: there is none.
+  std::string digest = "";
+  std::int64_t bytes = 0;
+  /// AFL's lambda, by site.
+  std::map<std::string, double> site_weights = {};
+
+  bool operator==(const ServerState&) const = default;
+};
+
+/// A round that closes, with all that comes out of it.
+struct ClosedRound {
+  RoundRecord record;
+  GlobalModelRecord model;
+  ServerState state = {};
 };
 
 /// A site that has approved a study.
@@ -62,6 +85,7 @@ struct JournaledUpdate {
   double mean_loss = 0;
   double seconds_training = 0;
   double seconds_scoring = 0;
+  std::optional<double> loss_before = std::nullopt;
 
   bool operator==(const JournaledUpdate&) const = default;
 };
@@ -81,6 +105,7 @@ struct JournaledStudy {
   std::vector<JournaledParticipant> participants;  ///< By name.
   std::vector<GlobalModelRecord> models;           ///< By round, from 0.
   std::optional<EarlyEnd> early_end;
+  ServerState state;                           ///< Of the newest model.
   std::set<std::string> asked;                 ///< By the open round.
   std::vector<JournaledUpdate> updates;        ///< Of the open round, by site.
   std::vector<std::string> scored;             ///< Sites whose scores of the final model are here.
@@ -147,10 +172,10 @@ class Journal {
 
   // --- Rounds ------------------------------------------------------------------------------------
 
-  /// Records the closed round with its participation and its model, and opens the next round, which
-  /// asks `asked`; it is that of the final scores where the closed one ends_training.
-  virtual absl::Status CloseRound(const std::string& study, const RoundRecord& closed,
-                                  const GlobalModelRecord& model,
+  /// Records the closed round with its participation and its model, puts its state in the place of
+  /// the round's before, and opens the next round, which asks `asked`; it is that of the final
+  /// scores where the closed one ends_training.
+  virtual absl::Status CloseRound(const std::string& study, const ClosedRound& closed,
                                   const std::set<std::string>& asked) = 0;
 };
 

@@ -17,12 +17,27 @@
 
 namespace isoscan {
 
+namespace {
+
+constexpr char kModelEnd[] = ".safetensors";
+constexpr char kStateEnd[] = ".state";
+
+}  // namespace
+
 std::filesystem::path ModelFolder::PathOf(const std::string& digest) const {
-  return folder_ / (digest + ".safetensors");
+  return folder_ / (digest + kModelEnd);
+}
+
+std::filesystem::path ModelFolder::StatePathOf(const std::string& digest) const {
+  return folder_ / (digest + kStateEnd);
 }
 
 std::filesystem::path ModelFolder::DraftOf(const std::string& study) const {
   return folder_ / (study + ".draft");
+}
+
+std::filesystem::path ModelFolder::StateDraftOf(const std::string& study) const {
+  return folder_ / (study + ".draft.state");
 }
 
 absl::StatusOr<NamedTensors> ModelFolder::StartingWeights(const Study& study) const {
@@ -61,18 +76,29 @@ absl::StatusOr<std::string> ModelFolder::Import(const NamedTensors& weights) con
 
 absl::StatusOr<GlobalModelRecord> ModelFolder::Keep(const std::filesystem::path& draft,
                                                     int round) const {
+  ASSIGN_OR_RETURN(Kept kept, KeepAs("model", kModelEnd, draft));
+  return GlobalModelRecord{round, std::move(kept.digest), kept.bytes};
+}
+
+absl::StatusOr<ServerState> ModelFolder::KeepState(const std::filesystem::path& draft) const {
+  ASSIGN_OR_RETURN(Kept kept, KeepAs("state", kStateEnd, draft));
+  return ServerState{.digest = std::move(kept.digest), .bytes = kept.bytes};
+}
+
+absl::StatusOr<ModelFolder::Kept> ModelFolder::KeepAs(const char* what, const char* ending,
+                                                      const std::filesystem::path& draft) const {
   ASSIGN_OR_RETURN(const FileSums sums, SumsOfFile(draft));
-  const std::string& digest = sums.sha256;
-  sums.blocks.WriteBeside(PathOf(digest)).IgnoreError();  // BlockSumsOf() makes them again.
-  ISOSCAN_FAULT_POINT("model.hashed");
+  const std::filesystem::path path = folder_ / (sums.sha256 + ending);
+  sums.blocks.WriteBeside(path).IgnoreError();  // BlockSumsOf() makes them again.
+  ISOSCAN_FAULT_POINT(what, "hashed");
   std::error_code error;
   const std::uintmax_t bytes = std::filesystem::file_size(draft, error);
-  if (!error) std::filesystem::rename(draft, PathOf(digest), error);
+  if (!error) std::filesystem::rename(draft, path, error);
   if (error) {
-    return absl::UnavailableError(
-        fmt::format("cannot keep model {} in {}: {}", digest, folder_.string(), error.message()));
+    return absl::UnavailableError(fmt::format("cannot keep {} {} in {}: {}", what, sums.sha256,
+                                              folder_.string(), error.message()));
   }
-  ISOSCAN_FAULT_POINT("model.renamed");
+  ISOSCAN_FAULT_POINT(what, "renamed");
   // The draft's bytes are synced by who wrote it; its new name lasts once the folder is synced.
   const int descriptor = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   const bool synced = descriptor >= 0 && ::fsync(descriptor) == 0;
@@ -80,7 +106,7 @@ absl::StatusOr<GlobalModelRecord> ModelFolder::Keep(const std::filesystem::path&
   if (!synced) {
     return absl::UnavailableError(fmt::format("cannot sync {}", folder_.string()));
   }
-  return GlobalModelRecord{round, digest, static_cast<std::int64_t>(bytes)};
+  return Kept{sums.sha256, static_cast<std::int64_t>(bytes)};
 }
 
 absl::Status ModelFolder::Check(const std::string& digest) const {
@@ -95,12 +121,32 @@ void ModelFolder::Remove(const std::string& digest) const {
   RemoveFile(BlockSums::PathFor(PathOf(digest)));
 }
 
+void ModelFolder::RemoveState(const std::string& digest) const {
+  if (digest.empty()) return;
+  RemoveFile(StatePathOf(digest));
+  RemoveFile(BlockSums::PathFor(StatePathOf(digest)));
+}
+
+void ModelFolder::RemoveStatesBut(const std::set<std::string>& digests) const {
+  std::error_code error;
+  std::filesystem::directory_iterator entry(folder_, error);
+  for (const std::filesystem::directory_iterator end; !error && entry != end;
+       entry.increment(error)) {
+    // "DIGEST.state", and its block sums.
+    const std::string name = entry->path().filename().string();
+    const std::size_t digits = name.find(kStateEnd);
+    if (digits == name.npos || digests.contains(name.substr(0, digits))) continue;
+    ISOSCAN_FAULT_POINT("open.state_found");
+    RemoveFile(entry->path());
+  }
+}
+
 void ModelFolder::RemoveDrafts() const {
   std::error_code error;
   std::filesystem::directory_iterator entry(folder_, error);
   for (const std::filesystem::directory_iterator end; !error && entry != end;
        entry.increment(error)) {
-    // "STUDY.draft", and "STUDY.draft.tmp-*" while it is written.
+    // "STUDY.draft" and "STUDY.draft.state", and these with ".tmp-*" while they are written.
     if (entry->path().filename().string().find(".draft") != std::string::npos) {
       ISOSCAN_FAULT_POINT("open.draft_found");
       RemoveFile(entry->path());

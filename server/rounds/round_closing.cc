@@ -10,10 +10,9 @@
 #include "common/process/fault_point.h"
 #include "common/status/status_macros.h"
 #include "common/study/schedule.h"
-#include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
-#include "server/aggregation/corrected_average.h"
 #include "server/aggregation/federated_average.h"
+#include "server/aggregation/round_aggregate.h"
 #include "server/rounds/coordinator.h"
 #include "server/rounds/coordinator_state.h"
 #include "server/rounds/participation.h"
@@ -37,6 +36,21 @@ std::map<std::string, double> SharesOf(const RoundsPlan& plan, const RoundSituat
   return shares;
 }
 
+// The sites' parts in what came out, in the place of what training cases would give them.
+std::vector<ParticipationRecord> WithParts(std::vector<ParticipationRecord> participation,
+                                           const std::vector<SitePart>& parts) {
+  for (const SitePart& part : parts) {
+    const auto site = std::find_if(
+        participation.begin(), participation.end(),
+        [&part](const ParticipationRecord& record) { return record.site == part.site; });
+    site->weight = part.weight;
+    if (part.left_out.empty()) continue;
+    site->outcome = ParticipationRecord::Outcome::kLeftOut;
+    site->reason = fmt::format("not chosen: {}", part.left_out);
+  }
+  return participation;
+}
+
 // How long after a failure (a full disk) the next attempt waits.
 constexpr std::chrono::seconds kRetryAfter(5);
 
@@ -51,13 +65,19 @@ double SecondsSince(std::chrono::steady_clock::time_point start) {
 struct Coordinator::State::Closing {
   std::string study;
   int round = 0;
-  RoundsPlan::Aggregation aggregation = RoundsPlan::Aggregation::kFedAvg;
+  RoundsPlan plan;
   TrainingPlan training;
-  std::int64_t rounds = 0;               ///< Of the study.
   std::string global_model;              ///< Digest of the one that the updates were trained from.
+  ServerState state;                     ///< Of the round before.
   std::map<std::string, double> shares;  ///< Of every site that takes part, by training cases.
   WeightsMetadata metadata;              ///< Of the model that comes out.
   std::map<std::string, JournaledUpdate> updates;
+  std::vector<ParticipationRecord> participation;
+};
+
+struct Coordinator::State::Aggregated {
+  GlobalModelRecord model;
+  ServerState state;
   std::vector<ParticipationRecord> participation;
 };
 
@@ -67,53 +87,48 @@ std::filesystem::path Coordinator::State::WeightsOf(const Closing& closing,
                         closing.updates.at(site).weights_digest);
 }
 
-absl::StatusOr<GlobalModelRecord> Coordinator::State::Aggregate(const Closing& closing) const {
-  std::vector<StagedUpdate> staged;
+absl::StatusOr<Coordinator::State::Aggregated> Coordinator::State::Aggregate(
+    const Closing& closing) const {
+  RoundInput input{.round = closing.round,
+                   .contributions = {},
+                   .shares = closing.shares,
+                   .model = models.PathOf(closing.global_model),
+                   .model_digest = closing.global_model,
+                   .state = {},
+                   .state_digest = closing.state.digest,
+                   .site_weights = closing.state.site_weights};
+  // Always what lies on the disk, never what memory still holds: a restart cannot show.
+  if (!closing.state.digest.empty()) input.state = models.StatePathOf(closing.state.digest);
   for (const ParticipationRecord& site : closing.participation) {
-    if (site.outcome != ParticipationRecord::Outcome::kContributed) continue;
-    staged.push_back({.site = site.site,
-                      .weights = WeightsOf(closing, site.site),
-                      .weight = site.weight,
-                      .digest = closing.updates.at(site.site).weights_digest});
+    const auto update = closing.updates.find(site.site);
+    if (update == closing.updates.end()) continue;
+    // Every site takes as many steps in each round.
+    const std::int64_t steps = update->second.steps;
+    input.contributions.push_back({.update = {.site = site.site,
+                                              .weights = WeightsOf(closing, site.site),
+                                              .weight = site.weight,
+                                              .digest = update->second.weights_digest},
+                                   .effective_steps = EffectiveSteps(
+                                       closing.training, {.first = (closing.round - 1) * steps,
+                                                          .count = steps,
+                                                          .total = closing.plan.rounds * steps}),
+                                   .loss_before = update->second.loss_before.value_or(0)});
   }
-  const std::filesystem::path draft = models.DraftOf(closing.study);
+  const RoundOutput output{.model = models.DraftOf(closing.study),
+                           .metadata = closing.metadata,
+                           .state = models.StateDraftOf(closing.study)};
   ISOSCAN_FAULT_POINT("close.before_averaging");
-  RETURN_IF_ERROR(WriteMean(closing, std::move(staged), draft));
-  return models.Keep(draft, closing.round);
-}
-
-absl::Status Coordinator::State::WriteMean(const Closing& closing, std::vector<StagedUpdate> staged,
-                                           const std::filesystem::path& draft) const {
-  const std::filesystem::path global_model = models.PathOf(closing.global_model);
-  if (closing.aggregation != RoundsPlan::Aggregation::kFedAvg) {
-    RETURN_IF_ERROR(models.Check(closing.global_model));
+  ASSIGN_OR_RETURN(RoundParts parts,
+                   AggregateRound(closing.plan, closing.training, std::move(input), output));
+  ISOSCAN_FAULT_POINT("close.drafts_written");
+  Aggregated aggregated;
+  if (HasState(closing.plan.strategy)) {
+    ASSIGN_OR_RETURN(aggregated.state, models.KeepState(output.state));
   }
-  switch (closing.aggregation) {
-    case RoundsPlan::Aggregation::kFedAvg:
-      break;
-    case RoundsPlan::Aggregation::kFedNova: {
-      std::vector<SteppedUpdate> updates;
-      for (StagedUpdate& update : staged) {
-        // Every site takes as many steps in each round.
-        const std::int64_t steps = closing.updates.at(update.site).steps;
-        updates.push_back({.update = std::move(update),
-                           .effective_steps = EffectiveSteps(closing.training,
-                                                             {.first = (closing.round - 1) * steps,
-                                                              .count = steps,
-                                                              .total = closing.rounds * steps})});
-      }
-      return NormalizedAverage(global_model, std::move(updates), draft, closing.metadata);
-    }
-    case RoundsPlan::Aggregation::kScaffold: {
-      std::vector<ControlledUpdate> updates;
-      for (StagedUpdate& update : staged) {
-        const double share = closing.shares.at(update.site);
-        updates.push_back({.update = std::move(update), .share = share});
-      }
-      return ScaffoldAverage(global_model, std::move(updates), draft, closing.metadata);
-    }
-  }
-  return FederatedAverage(std::move(staged), draft, closing.metadata);
+  aggregated.state.site_weights = std::move(parts.site_weights);
+  ASSIGN_OR_RETURN(aggregated.model, models.Keep(output.model, closing.round));
+  aggregated.participation = WithParts(closing.participation, parts.sites);
+  return aggregated;
 }
 
 absl::StatusOr<bool> Coordinator::State::DropLostUpdates(const Closing& closing) {
@@ -160,8 +175,8 @@ absl::StatusOr<std::string> Coordinator::State::WhyTrainingEndsAfter(
 
 absl::StatusOr<bool> Coordinator::State::CloseRound(const Closing& closing) {
   const auto start = std::chrono::steady_clock::now();
-  const absl::StatusOr<GlobalModelRecord> model = Aggregate(closing);
-  if (!model.ok()) {
+  absl::StatusOr<Aggregated> aggregated = Aggregate(closing);
+  if (!aggregated.ok()) {
     {
       absl::MutexLock lock(&mutex);
       studies.at(closing.study).averaging.clear();
@@ -169,7 +184,7 @@ absl::StatusOr<bool> Coordinator::State::CloseRound(const Closing& closing) {
     // A staged file may have been damaged behind the server's back.
     ASSIGN_OR_RETURN(const bool dropped, DropLostUpdates(closing));
     if (dropped) return true;
-    return model.status();
+    return aggregated.status();
   }
 
   ISOSCAN_FAULT_POINT("close.averaged");
@@ -180,7 +195,8 @@ absl::StatusOr<bool> Coordinator::State::CloseRound(const Closing& closing) {
   // anew, and this aggregate is forgotten.
   if (course.phase != StudyPhase::kRunning || course.round != closing.round ||
       course.updates != closing.updates) {
-    models.Remove(model->digest);
+    models.Remove(aggregated->model.digest);
+    models.RemoveState(aggregated->state.digest);
     return true;
   }
   const Time now = clock.Now();
@@ -189,16 +205,19 @@ absl::StatusOr<bool> Coordinator::State::CloseRound(const Closing& closing) {
   const RoundRecord closed{.round = closing.round,
                            .opened = course.round_opened,
                            .closed = now,
-                           .model_digest = model->digest,
+                           .model_digest = aggregated->model.digest,
                            .seconds_aggregating = SecondsSince(start),
                            .ends_training = std::move(ends_training),
-                           .sites = closing.participation};
+                           .sites = std::move(aggregated->participation)};
   std::set<std::string> asked = course.SitesAskedBy(closing.round + 1);
-  RETURN_IF_ERROR(journal.CloseRound(closing.study, closed, *model, asked));
+  RETURN_IF_ERROR(journal.CloseRound(
+      closing.study, {.record = closed, .model = aggregated->model, .state = aggregated->state},
+      asked));
   spdlog::info("round closed study={} round={} updates={} seconds={:.3f} model={}", closing.study,
                closing.round, closing.updates.size(), closed.seconds_aggregating,
-               model->digest.substr(0, 12));
-  course.models.push_back(*model);
+               aggregated->model.digest.substr(0, 12));
+  course.models.push_back(aggregated->model);
+  course.state = std::move(aggregated->state);
   course.closed_scores = std::move(scores);
   if (!closed.ends_training.empty()) {
     spdlog::info("training ends early study={} round={} of={} reason=\"{}\"", closing.study,
@@ -206,6 +225,7 @@ absl::StatusOr<bool> Coordinator::State::CloseRound(const Closing& closing) {
     course.early_end = EarlyEnd{.round = closing.round, .reason = closed.ends_training};
   }
   course.EnterRound(closing.round + 1, std::move(asked), now);
+  models.RemoveState(closing.state.digest);
   TidyLater(course, course.round);
   return true;
 }
@@ -245,6 +265,8 @@ absl::StatusOr<bool> Coordinator::State::AdvanceStudy(const std::string& study) 
     if (!IsDue(course.study.rounds, situation)) return noticed;
     if (course.final_scores()) {
       RETURN_IF_ERROR(journal.FinishStudy(study, now));
+      models.RemoveState(course.state.digest);
+      course.state = {};
       course.phase = StudyPhase::kFinished;
       course.phase_since = now;
       TidyLater(course, /*open_round=*/0);
@@ -254,10 +276,10 @@ absl::StatusOr<bool> Coordinator::State::AdvanceStudy(const std::string& study) 
     }
     closing = {.study = study,
                .round = course.round,
-               .aggregation = course.study.rounds.aggregation,
+               .plan = course.study.rounds,
                .training = course.study.training,
-               .rounds = course.study.rounds.rounds,
                .global_model = course.models.back().digest,
+               .state = course.state,
                .shares = SharesOf(course.study.rounds, situation),
                .metadata = WeightsMetadataOf(course.study, course.round),
                .updates = course.updates,

@@ -99,11 +99,15 @@ std::string QuorumShortfall(const Quorum& quorum, const std::vector<Standing>& s
   } else {
     shortfall = AtLeastShortfall(quorum, sites, contribution);
   }
-  const bool any = std::any_of(sites.begin(), sites.end(), [](const Standing& site) {
-    return site.asked() && site.contributed;
-  });
-  if (shortfall.empty() && !any) {
+  const std::int64_t contributors =
+      std::count_if(sites.begin(), sites.end(),
+                    [](const Standing& site) { return site.asked() && site.contributed; });
+  if (shortfall.empty() && contributors == 0) {
     shortfall = fmt::format("the {} of any site", contribution);
+  }
+  if (shortfall.empty() && contributors < quorum.fewest_updates) {
+    shortfall = fmt::format("{}s of at least {} sites, which its aggregation asks for ({} so far)",
+                            contribution, quorum.fewest_updates, contributors);
   }
   return shortfall;
 }

@@ -47,7 +47,8 @@ std::set<std::string> SitesToAsk(const RoundsPlan& plan, std::uint64_t seed, int
                                  const std::set<std::string>& candidates);
 
 /// What a quorum still lacks, in words such as "the update of st-marys"; empty when it is complete.
-/// No round without any update is ever complete. `contribution` is the word for what sites bring.
+/// No round without any update is ever complete, and none with fewer than the strategy needs.
+/// `contribution` is the word for what sites bring.
 std::string QuorumShortfall(const Quorum& quorum, const std::vector<Standing>& sites,
                             const std::string& contribution = "update");
 

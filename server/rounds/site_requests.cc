@@ -12,6 +12,7 @@
 #include "common/status/status_macros.h"
 #include "common/weights/sha256.h"
 #include "server/aggregation/federated_average.h"
+#include "server/aggregation/update_distances.h"
 #include "server/rounds/coordinator.h"
 #include "server/rounds/coordinator_state.h"
 #include "server/rounds/submission_rules.h"
@@ -80,7 +81,8 @@ JournaledUpdate WithoutScores(const std::string& site, const SiteUpdate& update)
           .steps = update.steps,
           .mean_loss = update.mean_loss,
           .seconds_training = update.seconds_training,
-          .seconds_scoring = update.seconds_scoring};
+          .seconds_scoring = update.seconds_scoring,
+          .loss_before = update.loss_before};
 }
 
 }  // namespace
@@ -321,6 +323,7 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
                                                   update.weights_digest.substr(0, 64)));
   }
   std::filesystem::path weights;
+  std::filesystem::path global_model;
   Study study;
   TensorShapes shapes;
   {
@@ -349,6 +352,7 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
     }
     study = course->study;
     shapes = course->shapes;
+    global_model = state_->models.PathOf(course->models.back().digest);
     course->screening.emplace(site, update.weights_digest);
     course->Active(site)->Sign(state_->clock.Now());
   }
@@ -359,7 +363,11 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
   ISOSCAN_FAULT_POINT("submit.screened");
   // What lies in the folder lasts as long as the folder. Mostly it was synced with the file.
   const absl::Status lasting = state_->uploads.Sync(site, update.study, update.round);
-  if (!screened.ok()) screened = WhoseFault(site, update.weights_digest, weights, screened);
+  if (!screened.ok()) {
+    screened = WhoseFault(site, update.weights_digest, weights, screened);
+  } else if (const double limit = study.rounds.strategy.maximum_update_norm; limit > 0) {
+    screened = CheckUpdateNorm(site, weights, global_model, limit);
+  }
 
   {
     absl::MutexLock lock(&state_->mutex);

@@ -25,6 +25,7 @@ absl::StatusOr<StudyCourse> StudyCourse::FromJournal(JournaledStudy journaled, T
   course.round = journaled.round;
   course.round_opened = journaled.round_opened;
   course.models = std::move(journaled.models);
+  course.state = std::move(journaled.state);
   // Weights and updates from now on carry the numbers that every site harmonises by.
   if (!journaled.standard.empty()) course.study.harmonization.standard = journaled.standard;
   for (JournaledParticipant& participant : journaled.participants) {

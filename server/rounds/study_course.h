@@ -57,6 +57,7 @@ struct StudyCourse {
   /// Of the models of closed rounds, as far as they were needed yet.
   GlobalModelScores closed_scores;
   std::vector<GlobalModelRecord> models;  ///< By round, from 0.
+  ServerState state;                      ///< Of the newest model.
   std::set<std::string> asked;  ///< By the open round; also those that have withdrawn since.
   std::map<std::string, JournaledUpdate> updates;  ///< Of the open round.
   std::set<std::string> scored;                    ///< The final model, by site.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -104,6 +105,23 @@ absl::Status CheckMeasure(const std::string& site, const char* what, double valu
   // Written so that NaN is refused too.
   if (value >= 0 && value <= kMaximumMeasure) return absl::OkStatus();
   return absl::InvalidArgumentError(fmt::format("{} sent {} = {}", site, what, value));
+}
+
+// There the loss decides how much the update counts for.
+absl::Status CheckLossBefore(const Study& study, const std::string& site,
+                             std::optional<double> loss) {
+  constexpr double kRounding = 1e-3;  // The loss is summed in float32, or of bfloat16 scores.
+  const std::string aggregation(ToString(study.rounds.strategy.kind));
+  if (!loss.has_value()) {
+    if (!NeedsLossBefore(study.rounds.strategy.kind)) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        fmt::format("{} sent no loss_before, which {} weighs updates by: update isoscan-client",
+                    site, aggregation));
+  }
+  // Written so that NaN is refused too.
+  if (*loss >= kLeastLoss - kRounding && *loss <= kMaximumMeasure) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format("{} sent loss_before = {}, allowed are {} to {}",
+                                                site, *loss, kLeastLoss, kMaximumMeasure));
 }
 
 // `where` is such as "berlin, certificate, gamma 0.5".
@@ -246,7 +264,7 @@ absl::Status CheckUpdate(const Study& study, const SiteRecord& cohort, const Sit
     return absl::InvalidArgumentError(fmt::format("{} sent steps = {}", cohort.name, update.steps));
   }
   // There the number of steps decides how much the update counts for.
-  if (study.rounds.aggregation == RoundsPlan::Aggregation::kFedNova) {
+  if (study.rounds.strategy.kind == StrategyPlan::Kind::kFedNova) {
     const std::int64_t steps = StepsPerRound(study.training, update.training_cases);
     if (update.steps != steps) {
       return absl::InvalidArgumentError(
@@ -258,6 +276,7 @@ absl::Status CheckUpdate(const Study& study, const SiteRecord& cohort, const Sit
     return absl::InvalidArgumentError(fmt::format("{} sent mean_loss = {}: its training diverged",
                                                   cohort.name, update.mean_loss));
   }
+  RETURN_IF_ERROR(CheckLossBefore(study, cohort.name, update.loss_before));
   RETURN_IF_ERROR(CheckMeasure(cohort.name, "seconds_training", update.seconds_training));
   RETURN_IF_ERROR(CheckMeasure(cohort.name, "seconds_scoring", update.seconds_scoring));
   return CheckScores(study, cohort, update.model_scores);

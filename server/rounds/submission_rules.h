@@ -32,7 +32,8 @@ absl::Status CheckScores(const Study& study, const SiteRecord& cohort,
 absl::Status CheckCertificate(const SiteRecord& cohort, const InvarianceCertificate& certificate);
 
 /// Training cases between 1 and the declared count, other numbers finite and not negative, with
-/// FedNova as many steps as the study asks for, and CheckScores.
+/// FedNova as many steps as the study asks for, with fair aggregation a loss that can be, and
+/// CheckScores.
 absl::Status CheckUpdate(const Study& study, const SiteRecord& cohort, const SiteUpdate& update);
 
 /// The weights say that they are for the study's harmonisation (docs/wire-format.md); the message

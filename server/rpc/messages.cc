@@ -215,6 +215,8 @@ SiteUpdate FromMessage(const v1::SubmitUpdateRequest& request) {
           .mean_loss = request.mean_loss(),
           .seconds_training = request.seconds_training(),
           .seconds_scoring = request.seconds_scoring(),
+          .loss_before =
+              request.has_loss_before() ? std::optional(request.loss_before()) : std::nullopt,
           .model_scores = FromMessage(request.model_scores())};
 }
 

@@ -114,9 +114,26 @@ INSERT INTO asked SELECT study, round, site FROM rounds JOIN participants USING 
   WHERE closed IS NULL AND withdrawn = 0;
 )sql";
 
+// Version 6: what strategies carry from round to round, of the newest model alone; the loss that
+// fair aggregation asks sites for.
+constexpr char kStatesSql[] = R"sql(
+CREATE TABLE server_states (
+  study  TEXT PRIMARY KEY REFERENCES studies (name),
+  digest TEXT NOT NULL,    -- The bytes lie in models/ by digest.
+  bytes  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE site_weights (
+  study  TEXT NOT NULL REFERENCES studies (name),
+  site   TEXT NOT NULL,
+  weight REAL NOT NULL,
+  PRIMARY KEY (study, site)
+) STRICT, WITHOUT ROWID;
+ALTER TABLE updates ADD COLUMN loss_before REAL;  -- NULL: it was not asked for.
+)sql";
+
 // Script n - 1 leads from version n - 1 to n. A script that was released never changes.
-constexpr std::array<const char*, 5> kScripts = {kSchemaSql, kCertificatesSql, kStandardsSql,
-                                                 kDraftsSql, kAskedSql};
+constexpr std::array<const char*, 6> kScripts = {kSchemaSql, kCertificatesSql, kStandardsSql,
+                                                 kDraftsSql, kAskedSql,        kStatesSql};
 
 absl::StatusOr<std::int64_t> ReadInteger(Database& database, std::string_view sql) {
   std::int64_t value = 0;

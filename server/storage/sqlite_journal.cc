@@ -115,6 +115,20 @@ absl::Status AddModel(Database& database, const std::string& study,
                       study, model.round, model.digest, model.bytes);
 }
 
+absl::Status ReplaceState(Database& database, const std::string& study, const ServerState& state) {
+  RETURN_IF_ERROR(database.Run("DELETE FROM server_states WHERE study = ?1", study));
+  RETURN_IF_ERROR(database.Run("DELETE FROM site_weights WHERE study = ?1", study));
+  if (!state.digest.empty()) {
+    RETURN_IF_ERROR(database.Run("INSERT INTO server_states VALUES (?1, ?2, ?3)", study,
+                                 state.digest, state.bytes));
+  }
+  for (const auto& [site, weight] : state.site_weights) {
+    RETURN_IF_ERROR(
+        database.Run("INSERT INTO site_weights VALUES (?1, ?2, ?3)", study, site, weight));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status AddAsked(Database& database, const std::string& study, const AskedSites& asked) {
   for (const std::string& site : asked.sites) {
     RETURN_IF_ERROR(
@@ -241,6 +255,7 @@ absl::Status SqliteJournal::FinishStudy(const std::string& study, Time now) {
   absl::MutexLock lock(&database_->mutex());
   ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
   RETURN_IF_ERROR(WritePhase(*database_, study, StudyPhase::kFinished, now));
+  RETURN_IF_ERROR(ReplaceState(*database_, study, {}));  // No round follows.
   RETURN_IF_ERROR(database_->Run(
       "UPDATE rounds SET closed = ?2 WHERE study = ?1 AND closed IS NULL", study, now));
   return Commit(std::move(transaction), "finish_study");
@@ -289,10 +304,11 @@ absl::Status SqliteJournal::TakeUpdate(const std::string& site, const SiteUpdate
   ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
   RETURN_IF_ERROR(database_->Run(
       "INSERT OR REPLACE INTO updates (study, round, site, weights_digest, training_cases, steps, "
-      "mean_loss, seconds_training, seconds_scoring, received) "
-      "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+      "mean_loss, seconds_training, seconds_scoring, received, loss_before) "
+      "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
       update.study, update.round, site, update.weights_digest, update.training_cases, update.steps,
-      update.mean_loss, update.seconds_training, update.seconds_scoring, now));
+      update.mean_loss, update.seconds_training, update.seconds_scoring, now,
+      update.loss_before.value_or(std::nan(""))));
   RETURN_IF_ERROR(
       ReplaceScores(*database_, update.study, site, update.round - 1, update.model_scores));
   return Commit(std::move(transaction), "take_update");
@@ -321,9 +337,9 @@ absl::Status SqliteJournal::TakeScores(const std::string& study, const ModelScor
   return Commit(std::move(transaction), "take_scores");
 }
 
-absl::Status SqliteJournal::CloseRound(const std::string& study, const RoundRecord& closed,
-                                       const GlobalModelRecord& model,
+absl::Status SqliteJournal::CloseRound(const std::string& study, const ClosedRound& round,
                                        const std::set<std::string>& asked) {
+  const RoundRecord& closed = round.record;
   absl::MutexLock lock(&database_->mutex());
   ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
   RETURN_IF_ERROR(database_->Run(
@@ -339,7 +355,8 @@ absl::Status SqliteJournal::CloseRound(const std::string& study, const RoundReco
     RETURN_IF_ERROR(database_->Run("INSERT INTO early_ends VALUES (?1, ?2, ?3)", study,
                                    closed.round, closed.ends_training));
   }
-  RETURN_IF_ERROR(AddModel(*database_, study, model));
+  RETURN_IF_ERROR(AddModel(*database_, study, round.model));
+  RETURN_IF_ERROR(ReplaceState(*database_, study, round.state));
   RETURN_IF_ERROR(
       OpenRound(*database_, study, {.round = closed.round + 1, .sites = asked}, closed.closed));
   return Commit(std::move(transaction), "close_round");

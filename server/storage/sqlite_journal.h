@@ -50,8 +50,7 @@ class SqliteJournal final : public Journal {
   absl::Status DropUpdate(const std::string& study, int round, const std::string& site) override;
   absl::Status TakeScores(const std::string& study, const ModelScoresRecord& scores) override;
 
-  absl::Status CloseRound(const std::string& study, const RoundRecord& closed,
-                          const GlobalModelRecord& model,
+  absl::Status CloseRound(const std::string& study, const ClosedRound& round,
                           const std::set<std::string>& asked) override;
 
  private:

@@ -116,20 +116,34 @@ absl::Status ReadModels(Database& database, const std::string& study,
       "SELECT round, digest, bytes FROM models WHERE study = ?1 ORDER BY round", study);
 }
 
+absl::Status ReadState(Database& database, const std::string& study, ServerState& state) {
+  RETURN_IF_ERROR(database.Each(
+      [&](const Statement& row) {
+        state.digest = row.Text(0);
+        state.bytes = row.Integer(1);
+      },
+      "SELECT digest, bytes FROM server_states WHERE study = ?1", study));
+  return database.Each(
+      [&](const Statement& row) { state.site_weights[row.Text(0)] = row.Number(1); },
+      "SELECT site, weight FROM site_weights WHERE study = ?1", study);
+}
+
 absl::Status ReadUpdates(Database& database, const std::string& study, int round,
                          std::vector<JournaledUpdate>& updates) {
   return database.Each(
       [&](const Statement& row) {
-        updates.push_back({.site = row.Text(0),
-                           .weights_digest = row.Text(1),
-                           .training_cases = row.Integer(2),
-                           .steps = row.Integer(3),
-                           .mean_loss = row.Number(4),
-                           .seconds_training = row.Number(5),
-                           .seconds_scoring = row.Number(6)});
+        updates.push_back(
+            {.site = row.Text(0),
+             .weights_digest = row.Text(1),
+             .training_cases = row.Integer(2),
+             .steps = row.Integer(3),
+             .mean_loss = row.Number(4),
+             .seconds_training = row.Number(5),
+             .seconds_scoring = row.Number(6),
+             .loss_before = row.IsNull(7) ? std::nullopt : std::optional(row.Number(7))});
       },
       "SELECT site, weights_digest, training_cases, steps, mean_loss, seconds_training, "
-      "seconds_scoring "
+      "seconds_scoring, loss_before "
       "FROM updates WHERE study = ?1 AND round = ?2 ORDER BY site",
       study, round);
 }
@@ -275,6 +289,7 @@ absl::StatusOr<std::vector<JournaledStudy>> SqliteJournal::Studies() const {
     RETURN_IF_ERROR(ReadModels(*database_, name, study.models));
     RETURN_IF_ERROR(ReadEarlyEnd(*database_, name, study.early_end));
     RETURN_IF_ERROR(ReadAsked(*database_, name, study.round, study.asked));
+    RETURN_IF_ERROR(ReadState(*database_, name, study.state));
     RETURN_IF_ERROR(ReadUpdates(*database_, name, study.round, study.updates));
     // While final scores arrive, the last model came out of the round before the open one.
     RETURN_IF_ERROR(ReadScored(*database_, name, study.round - 1, study.scored));
@@ -307,19 +322,20 @@ absl::StatusOr<std::vector<RoundRecord>> SqliteJournal::ClosedRounds(
   RETURN_IF_ERROR(database_->Each(
       [&](const Statement& row) {
         using Outcome = ParticipationRecord::Outcome;
-        const bool left_out = row.IsNull(4);
+        const bool left_out = !row.Text(3).empty();
+        const bool has_update = !row.IsNull(4);
         rounds[position.at(row.Small(0))].sites.push_back(
             {.site = row.Text(1),
-             .outcome = !left_out       ? Outcome::kContributed
-                        : row.IsNull(8) ? Outcome::kNotAsked
-                                        : Outcome::kLeftOut,
+             .outcome = !left_out                      ? Outcome::kContributed
+                        : row.IsNull(8) && !has_update ? Outcome::kNotAsked
+                                                       : Outcome::kLeftOut,
              .declared = true,
              .reason = row.Text(3),
              .training_cases = row.Integer(4),
              .weight = row.Number(2),
-             .mean_loss = left_out ? 0 : row.Number(5),
-             .seconds_training = left_out ? 0 : row.Number(6),
-             .seconds_scoring = left_out ? 0 : row.Number(7)});
+             .mean_loss = has_update ? row.Number(5) : 0,
+             .seconds_training = has_update ? row.Number(6) : 0,
+             .seconds_scoring = has_update ? row.Number(7) : 0});
       },
       "SELECT round, site, weight, reason, training_cases, mean_loss, seconds_training, "
       "seconds_scoring, asked.site "

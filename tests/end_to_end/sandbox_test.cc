@@ -49,6 +49,37 @@ TEST_F(SandboxTest, LeavesReportModelPlanAndLogsAndNothingElse) {
   EXPECT_THAT(TextOf(log), HasSubstr("report: " + (out / "report.html").string() + "\n"));
 }
 
+/// One of the server's optimisers, one robust and one fair aggregation, with the real programs.
+TEST_F(SandboxTest, RunsStudiesThatAggregateOtherwiseThanByAMean) {
+  const std::string north = "north=" + MakeCohort("north", 1, 0).string();
+  const std::string south = "south=" + MakeCohort("south", 5, 9).string();
+  for (const std::string aggregation : {"fedadam", "median", "qfedavg"}) {
+    SCOPED_TRACE(aggregation);
+    const fs::path study = folder_.path() / (aggregation + ".toml");
+    ASSERT_OK(WriteFileAtomically(study, SmallStudy(2, "aggregation = \"" + aggregation + "\"\n")));
+    const fs::path out = folder_.path() / aggregation;
+    ASSERT_OK(RunToEnd(
+        Sandbox(folder_.path() / "sandbox.log",
+                {"run", study.string(), "--site", north, "--site", south, "--out", out.string()}),
+        {}));
+
+    const auto report = nlohmann::json::parse(TextOf(out / "report.json"));
+    ASSERT_EQ(report.at("participation").size(), 2U);
+    for (const auto& round : report.at("participation")) {
+      double sum = 0;
+      for (const auto& site : round.at("sites")) {
+        EXPECT_EQ(site.at("outcome"), "contributed");
+        sum += site.at("weight").get<double>();
+      }
+      EXPECT_NEAR(sum, 1, 1e-9);
+    }
+    for (const auto& site : report.at("sites")) {
+      EXPECT_GT(site.at("dice").at("mean").get<double>(), 0) << site;
+    }
+    EXPECT_THAT(TextOf(out / "report.html"), HasSubstr(aggregation));
+  }
+}
+
 /// Two variants, federated, and a scanner that neither trains on; the second call finds everything
 /// done.
 TEST_F(SandboxTest, ComparesVariantsOnAnUnseenScannerAndKeepsWhatIsDone) {

@@ -135,8 +135,8 @@ class FaultTest : public testing::Test {
         "[held_out]\nrule = \"every\"\nevery = 3\n"
         "[network]\nfeatures = {}\nstrides = [[1, 1, 1], [2, 2, 2]]\n"
         "[training]\npatch_size = [8, 8, 8]\nbatch_size = 2\nsteps_per_round = 3\n"
-        "[rounds]\nrounds = {}\n",
-        name, features_, rounds);
+        "[rounds]\nrounds = {}\naggregation = \"{}\"\n",
+        name, features_, rounds, aggregation_);
   }
 
   /// From the study's creation to its start, and whatever an operator may do meanwhile.
@@ -245,6 +245,7 @@ class FaultTest : public testing::Test {
   const std::filesystem::path cohort_ = folder_.path() / "cohort";
   LocalFederation federation_{ISOSCAN_PROGRAMS, folder_.path() / "state", folder_.path() / "logs"};
   std::string features_ = "[16, 32]";
+  std::string aggregation_ = "fedavg";
   bool log_passages_ = false;
   int deaths_ = 0;
   int studies_ = 0;

@@ -42,7 +42,40 @@ TEST_F(FaultTest, KilledAtAHandfulOfPointsEndsInTheSameBits) {
   }
 }
 
+// What a strategy carries from round to round is closed with the model in one transaction.
+TEST_F(FaultTest, KilledBesideTheStateOfAStrategyEndsInTheSameBits) {
+  aggregation_ = "fedadam";
+  const Models expected = RunStudy("undisturbed");
+  ASSERT_FALSE(HasFatalFailure());
+  ASSERT_EQ(expected.size(), kRounds + 1U);
+  for (const Fault fault : {"close.drafts_written:2", "state.renamed:2", "model.renamed:3",
+                            "journal.after.close_round:2"}) {
+    ASSERT_NO_FATAL_FAILURE(Expect("server", fault, expected));
+  }
+}
+
 class SlowFaultTest : public FaultTest {};
+
+TEST_F(SlowFaultTest, KilledAtEveryPointOfAClosingRoundEndsInTheSameBitsWithAState) {
+  for (const std::string aggregation : {"fedyogi", "afl", "qfedavg"}) {
+    SCOPED_TRACE(aggregation);
+    aggregation_ = aggregation;
+    log_passages_ = true;
+    const Models expected = RunStudy("undisturbed-" + aggregation.substr(0, 3));
+    log_passages_ = false;
+    ASSERT_FALSE(HasFatalFailure());
+    for (const auto& [point, passages] : CountPassages("server")) {
+      const bool closes = point.starts_with("close.") || point.starts_with("state.") ||
+                          point.starts_with("model.") || point.ends_with(".close_round") ||
+                          point.ends_with(".finish_study");
+      if (!closes) continue;
+      for (const int passage : std::set<int>{1, passages}) {
+        ASSERT_NO_FATAL_FAILURE(Expect("server", fmt::format("{}:{}", point, passage), expected));
+      }
+    }
+    fs::remove(PassagesOf("server"));
+  }
+}
 
 TEST_F(SlowFaultTest, KilledAtEveryPointEndsInTheSameBits) {
   log_passages_ = true;

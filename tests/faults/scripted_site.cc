@@ -53,6 +53,7 @@ class CalculatingTrainer final : public StudyTrainer {
     for (const char digit : seed) shift = shift / 16 + static_cast<float>(digit);
     shift /= 1024;
     TrainingResult result{.weights = weights, .mean_loss = shift, .steps = task.steps};
+    if (task.loss_steps > 0) result.loss_before = 1 + shift;
     for (auto& [name, tensor] : result.weights) {
       std::uint32_t place = 0;
       for (float& value : tensor.values) {

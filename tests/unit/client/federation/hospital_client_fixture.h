@@ -93,6 +93,7 @@ class FakeTrainer final : public StudyTrainer {
       return absl::CancelledError("stopped");
     }
     TrainingResult result{.weights = weights, .mean_loss = 0.5, .steps = task.steps};
+    if (task.loss_steps > 0) result.loss_before = 0.75;
     for (auto& [name, tensor] : result.weights) {
       for (float& value : tensor.values) value += 1;
     }

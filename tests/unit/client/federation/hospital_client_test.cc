@@ -607,6 +607,18 @@ TEST_F(HospitalClientTest, SendsATrainedUpdateAfterARestartWithoutTrainingAgain)
   EXPECT_THAT(session_.updates[1].model_scores, SizeIs(2));
 }
 
+TEST_F(HospitalClientTest, SendsTheLossBeforeTrainingOnlyWhereTheStudyWeighsSitesByIt) {
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+  ASSERT_OK(Run());
+  ASSERT_NO_FATAL_FAILURE(Approve(std::string(kStudyText) + "aggregation = \"qfedavg\"\n"));
+  session_.Ask({Assignment(Kind::kTrain, 1)});
+  ASSERT_OK(Run());
+
+  ASSERT_THAT(session_.updates, SizeIs(2));
+  EXPECT_EQ(session_.updates[0].loss_before, std::nullopt);
+  EXPECT_EQ(session_.updates[1].loss_before, 0.75);
+}
+
 TEST_F(HospitalClientTest, SendsAnUpdateAgainThatTheServerLost) {
   int asked = 0;
   session_.on_update = [&](const RoundUpdate&) -> absl::Status {

@@ -102,6 +102,46 @@ TEST(Trainer, GivesTheSameBitsForTheSameTask) {
   EXPECT_EQ(once.mean_loss, elsewhere.mean_loss);
 }
 
+// A step at a rate of nearly nothing sees the loss of the weights that it began with.
+TEST(Trainer, MeasuresTheLossBeforeTheFirstStep) {
+  Study study = PhantomStudy();
+  study.training.learning_rate = 1e-9;
+  study.training.momentum = 0;
+  const std::vector<PreparedCase> cases = HarmonizedPhantoms(3, study);
+  const NamedTensors start = InitialWeights(study);
+  TrainingTask task{
+      .first_step = 4, .steps = 3, .total_steps = 40, .random_stream = "st-marys", .round = 2};
+  ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", kThreads));
+  ASSERT_OK_AND_ASSIGN(const TrainingResult not_asked, trainer.Train(start, cases, task, {}, {}));
+  EXPECT_EQ(not_asked.loss_before, std::nullopt);
+
+  task.loss_steps = 8;  // Of which the task has 3.
+  ASSERT_OK_AND_ASSIGN(const TrainingResult asked, trainer.Train(start, cases, task, {}, {}));
+
+  EXPECT_NEAR(asked.loss_before.value(), asked.mean_loss, 1e-5);
+  EXPECT_EQ(asked.weights, not_asked.weights);
+  ASSERT_OK_AND_ASSIGN(Trainer in_pieces,
+                       Trainer::Create(study, "cpu", kThreads, {.patches_at_once = 1}));
+  ASSERT_OK_AND_ASSIGN(const TrainingResult pieces, in_pieces.Train(start, cases, task, {}, {}));
+  EXPECT_NEAR(pieces.loss_before.value(), *asked.loss_before, 1e-5);
+}
+
+// Batch normalisation learns its statistics from what it sees in training.
+TEST(Trainer, LeavesNoTraceOfTheLossThatItMeasures) {
+  Study study = PhantomStudy();
+  study.network.norm = NetworkPlan::Norm::kBatch;
+  const std::vector<PreparedCase> cases = HarmonizedPhantoms(2, study);
+  TrainingTask task{.steps = 2, .total_steps = 2, .random_stream = "st-marys"};
+  ASSERT_OK_AND_ASSIGN(Trainer trainer, Trainer::Create(study, "cpu", kThreads));
+  const NamedTensors start = InitialWeights(study);
+  ASSERT_OK_AND_ASSIGN(const TrainingResult not_asked, trainer.Train(start, cases, task, {}, {}));
+  task.loss_steps = 2;
+  ASSERT_OK_AND_ASSIGN(const TrainingResult asked, trainer.Train(start, cases, task, {}, {}));
+
+  EXPECT_EQ(asked.weights, not_asked.weights);
+  EXPECT_TRUE(asked.loss_before.has_value());
+}
+
 TEST(Trainer, GivesEachSiteItsOwnNumbersUnlessTheyAreShared) {
   Study study = PhantomStudy();
   const std::vector<PreparedCase> cases = HarmonizedPhantoms(2, study);

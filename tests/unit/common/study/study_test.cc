@@ -139,7 +139,7 @@ TEST(ParseStudy, FillsInTheDefaults) {
   EXPECT_EQ(study->training.augmentation, TrainingPlan::Augmentation::kIntensity);
   EXPECT_EQ(study->training.proximal, 0);
   EXPECT_EQ(study->rounds.rounds, 10);
-  EXPECT_EQ(study->rounds.aggregation, RoundsPlan::Aggregation::kFedAvg);
+  EXPECT_EQ(study->rounds.strategy.kind, StrategyPlan::Kind::kFedAvg);
   EXPECT_TRUE(study->rounds.quorum.all);
   EXPECT_EQ(study->rounds.no_progress_limit, std::chrono::minutes(30));
   EXPECT_EQ(study->rounds.round_deadline, std::chrono::hours(24));
@@ -344,7 +344,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"NegativePull", "proximal = 0.01", "proximal = -1", "proximal"},
         Refusal{"FourthMirrorAxis", "[0, 2]", "[0, 3]", "mirror_axes"},
         Refusal{"WholeOverlap", "overlap = 0.25", "overlap = 1.0", "overlap"},
-        Refusal{"UnknownAggregation", "\"fedavg\"", "\"krum\"", "aggregation"},
+        Refusal{"UnknownAggregation", "\"fedavg\"", "\"fedmedian\"", "aggregation"},
         Refusal{"NoTimeForARound", "round_deadline_minutes = 90", "round_deadline_minutes = 0",
                 "round_deadline_minutes"},
         Refusal{"QuorumOfMoreSitesThanDeclared", "minimum_sites = 2", "minimum_sites = 3",
@@ -404,7 +404,7 @@ std::string WithStrategy(const std::string& training, const std::string& rounds,
 }
 
 TEST(ParseStudy, ReadsStrategies) {
-  using Aggregation = RoundsPlan::Aggregation;
+  using Kind = StrategyPlan::Kind;
   const auto parse = [](const std::string& text) {
     absl::StatusOr<Study> study = ParseStudy(text, "study.toml");
     EXPECT_OK(study);
@@ -412,20 +412,19 @@ TEST(ParseStudy, ReadsStrategies) {
   };
   const Study nova = parse(
       WithStrategy("passes_per_round = 1.5\npersonal = 0.1\n", "aggregation = \"fednova\"\n"));
-  EXPECT_EQ(nova.rounds.aggregation, Aggregation::kFedNova);
+  EXPECT_EQ(nova.rounds.strategy.kind, Kind::kFedNova);
   EXPECT_EQ(nova.training.passes_per_round, 1.5);
   EXPECT_EQ(nova.training.personal, 0.1);
   const Study scaffold = parse(WithStrategy("momentum = 0\n", "aggregation = \"scaffold\"\n",
                                             "local_layers = [\"norm\"]\n"));
-  EXPECT_EQ(scaffold.rounds.aggregation, Aggregation::kScaffold);
+  EXPECT_EQ(scaffold.rounds.strategy.kind, Kind::kScaffold);
   EXPECT_EQ(scaffold.network.local_layers, std::vector<std::string>{"norm"});
   EXPECT_EQ(parse(kSmallest).training.personal, 0);
-  for (const auto aggregation :
-       {Aggregation::kFedAvg, Aggregation::kFedNova, Aggregation::kScaffold}) {
-    const std::string word(ToString(aggregation));
+  for (const Kind kind : StrategyKinds()) {
+    const std::string word(ToString(kind));
     EXPECT_EQ(parse(WithStrategy("momentum = 0\n", "aggregation = \"" + word + "\"\n"))
-                  .rounds.aggregation,
-              aggregation);
+                  .rounds.strategy.kind,
+              kind);
   }
 }
 
@@ -446,6 +445,18 @@ TEST(ParseStudy, RefusesStrategiesThatDoNotGoTogether) {
   refuses(WithStrategy("personal = 1\n", "", "local_layers = [\"norm\"]\n"),
           "personal gives each site");
   refuses(WithStrategy("steps_per_round = 3\npasses_per_round = 1\n", ""), "passes_per_round only");
+  const std::string krum = "aggregation = \"krum\"\nbyzantine_sites = 2\n";
+  const auto quorum_of = [](int sites) {
+    return "[rounds.quorum]\npolicy = \"at_least\"\nminimum_sites = " + std::to_string(sites) +
+           "\n";
+  };
+  refuses(WithStrategy("", krum + quorum_of(6)),
+          "a round may close with 6: set quorum.minimum_sites = 7");
+  EXPECT_OK(ParseStudy(WithStrategy("", krum + quorum_of(7)), "study.toml"));
+  refuses("sites = [\"a\", \"b\", \"c\", \"d\", \"e\", \"f\"]\n" + WithStrategy("", krum),
+          "aggregation needs 7 sites (krum, byzantine_sites 2), and 6 are declared");
+  EXPECT_OK(ParseStudy(WithStrategy("personal = 0.1\n", krum), "study.toml"));
+  refuses(WithStrategy("", krum + "sites_per_round = 6\n"), "sites_per_round is 6");
   refuses(WithStrategy("personal = -1\n", ""), "personal");
 }
 

@@ -212,6 +212,24 @@ TEST_F(CoordinatorSubmission, RefusesNumbersThatCannotBe) {
       << "NaN is the score of a label that is neither there nor predicted";
 }
 
+// There the loss decides how much the update counts for.
+TEST_F(CoordinatorSubmission, RefusesALossThatCannotBeWhereSitesAreWeighedByIt) {
+  FederationInMemory federation;
+  federation.CreateAndStart({.sites = {"berlin"}, .aggregation = "qfedavg"});
+  ASSERT_OK_AND_ASSIGN(SiteUpdate update, federation.Upload("berlin"));
+  EXPECT_THAT(federation.coordinator().SubmitUpdate("berlin", update),
+              StatusIs(kInvalid, HasSubstr("berlin sent no loss_before, which qfedavg")));
+  for (const double loss :
+       {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(), -1.1}) {
+    update.loss_before = loss;
+    EXPECT_THAT(federation.coordinator().SubmitUpdate("berlin", update),
+                StatusIs(kInvalid, HasSubstr("berlin sent loss_before = ")))
+        << loss;
+  }
+  update.loss_before = -0.97;
+  EXPECT_OK(federation.coordinator().SubmitUpdate("berlin", update));
+}
+
 TEST_F(CoordinatorSubmission, RefusesNumbersThatWouldOverflowSumsOverSites) {
   constexpr std::int64_t kLargest = std::numeric_limits<std::int64_t>::max();
   SiteRecord cohort = FederationInMemory::CohortOf("st-marys");

@@ -68,10 +68,9 @@ class FailingJournal final : public Journal {
   absl::Status TakeScores(const std::string& study, const ModelScoresRecord& scores) override {
     return failure.ok() ? journal_.TakeScores(study, scores) : failure;
   }
-  absl::Status CloseRound(const std::string& study, const RoundRecord& closed,
-                          const GlobalModelRecord& model,
+  absl::Status CloseRound(const std::string& study, const ClosedRound& round,
                           const std::set<std::string>& asked) override {
-    return failure.ok() ? journal_.CloseRound(study, closed, model, asked) : failure;
+    return failure.ok() ? journal_.CloseRound(study, round, asked) : failure;
   }
 
  private:

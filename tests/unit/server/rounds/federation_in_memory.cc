@@ -137,6 +137,9 @@ absl::StatusOr<SiteUpdate> FederationInMemory::Upload(const std::string& site,
   update.mean_loss = 0.25;
   update.seconds_training = 2;
   update.seconds_scoring = 1;
+  if (const auto loss = losses_.find(site); loss != losses_.end()) {
+    update.loss_before = loss->second;
+  }
   const auto round_before = static_cast<std::size_t>(status.round) - 1;
   update.model_scores =
       Scores(dice_.empty() ? std::min(0.1 * status.round, 1.0) : dice_.at(round_before));

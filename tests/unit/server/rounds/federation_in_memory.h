@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -64,6 +65,8 @@ class FederationInMemory {
   void set_standard(std::vector<double> standard) { standard_ = std::move(standard); }
   /// Uploads and submits.
   absl::Status Train(const std::string& site, const std::string& study = "tiny");
+  /// What sites send as the loss before training, by site; others send none.
+  void set_loss_before(std::map<std::string, double> losses) { losses_ = std::move(losses); }
   absl::Status Score(const std::string& site, const std::string& study = "tiny");
 
   /// The single kind asked of the site, or nullopt when none is.
@@ -81,6 +84,7 @@ class FederationInMemory {
   std::unique_ptr<Coordinator> coordinator_;
   std::vector<double> standard_;
   std::vector<double> dice_;
+  std::map<std::string, double> losses_;
 };
 
 }  // namespace isoscan

@@ -1,9 +1,13 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
 #include <cmath>
+#include <filesystem>
+#include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,16 +16,20 @@
 #include "common/study/schedule.h"
 #include "common/weights/safetensors.h"
 #include "common/weights/sha256.h"
+#include "server/aggregation/round_aggregate.h"
+#include "tests/support/file_content.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/server/rounds/federation_in_memory.h"
 
 namespace isoscan {
 namespace {
 
+using testing::AllOf;
 using testing::Each;
 using testing::HasSubstr;
 using testing::Key;
 using testing::Not;
+using testing::SizeIs;
 
 /// What differs from a plain mean in rounds of a real coordinator with a journal and files.
 class Strategies : public testing::Test {
@@ -171,6 +179,181 @@ TEST_F(Strategies, ScaffoldsControlVariatesCountTheSitesThatARoundDoesNotAsk) {
   EXPECT_EQ(federation_.Status().round, 2);
   EXPECT_FLOAT_EQ(Model(1).at(name).values[0], 5) << "the mean of those that were asked";
   EXPECT_FLOAT_EQ(Model(1).at("control." + name).values[0], 10);
+}
+
+// --- The server's own optimisers, fair and robust aggregation
+// --------------------------------------------------------------------------------------------------
+
+/// Seven sites, so that every rule has enough of them; what comes out of a study of three rounds.
+class EveryAggregation : public testing::TestWithParam<StrategyPlan::Kind> {
+ protected:
+  static constexpr int kRounds = 3;
+  static TinyStudy TheStudy() {
+    return {.sites = {"a", "b", "c", "d", "e", "f", "g"},
+            .rounds = kRounds,
+            .training = "steps_per_round = 1\nmomentum = 0",
+            .aggregation = std::string(ToString(GetParam()))};
+  }
+  static std::map<std::string, double> Losses() {
+    return {{"a", -0.9}, {"b", 0.4}, {"c", 0.1}, {"d", 2}, {"e", -1}, {"f", 0}, {"g", 0.3}};
+  }
+  static ServerState StateOf(FederationInMemory& federation) {
+    const auto studies = federation.journal().Studies();
+    EXPECT_OK(studies);
+    return studies.ok() ? studies->at(0).state : ServerState();
+  }
+  static std::size_t StatesOnDisk(const FederationInMemory& federation) {
+    std::size_t states = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(federation.folder() / "models")) {
+      if (entry.path().extension() == ".state") ++states;
+    }
+    return states;
+  }
+  /// Digests of models and states of the rounds; `between` is called after every step.
+  static std::vector<std::string> Run(FederationInMemory& federation,
+                                      const std::function<void()>& between) {
+    std::vector<std::string> digests;
+    const TinyStudy study = TheStudy();
+    federation.CreateAndStart(study);
+    federation.set_loss_before(Losses());
+    for (int round = 1; round <= kRounds; ++round) {
+      for (const std::string& site : study.sites) {
+        EXPECT_OK(federation.Train(site));
+        between();
+      }
+      EXPECT_OK(federation.coordinator().Advance());
+      between();
+      EXPECT_EQ(federation.Status().round, round + 1);
+      const ServerState state = StateOf(federation);
+      digests.push_back(federation.NewestModel() + " " + state.digest);
+      for (const auto& [site, weight] : state.site_weights) {
+        digests.push_back(fmt::format("{} {} {}", round, site, weight));
+      }
+      EXPECT_EQ(StatesOnDisk(federation), HasState({.kind = GetParam()}) ? 1 : 0);
+    }
+    for (const std::string& site : study.sites) EXPECT_OK(federation.Score(site));
+    EXPECT_OK(federation.coordinator().Advance());
+    EXPECT_EQ(federation.Status().phase, StudyPhase::kFinished);
+    EXPECT_EQ(StateOf(federation), ServerState());
+    EXPECT_EQ(StatesOnDisk(federation), 0);
+    return digests;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(All, EveryAggregation, testing::ValuesIn(StrategyKinds()),
+                         [](const auto& kind) { return std::string(ToString(kind.param)); });
+
+TEST_P(EveryAggregation, EndsInTheSameBitsWithARestartAfterEveryStep) {
+  FederationInMemory undisturbed;
+  const std::vector<std::string> expected = Run(undisturbed, [] {});
+  FederationInMemory restarted;
+  const std::vector<std::string> found = Run(restarted, [&] { restarted.Restart(); });
+
+  EXPECT_EQ(found, expected);
+  EXPECT_EQ(std::set<std::string>(expected.begin(), expected.end()).size(), expected.size())
+      << "no round gives what another gave";
+  ASSERT_OK_AND_ASSIGN(const StudyRecord record, restarted.coordinator().Record("tiny"));
+  ASSERT_THAT(record.rounds, SizeIs(kRounds));
+  for (const RoundRecord& round : record.rounds) {
+    double sum = 0;
+    for (const ParticipationRecord& site : round.sites) {
+      EXPECT_EQ(site.weight > 0, site.reason.empty()) << site.site << " " << site.reason;
+      EXPECT_GT(site.training_cases, 0);
+      sum += site.weight;
+    }
+    EXPECT_NEAR(sum, 1, 1e-9);
+  }
+}
+
+TEST_F(Strategies, RemovesAStateThatAKilledServerLeftBehind) {
+  federation_.CreateAndStart({.sites = {"berlin"}, .aggregation = "fedadam"});
+  ASSERT_OK(federation_.Train("berlin"));
+  ASSERT_OK(federation_.coordinator().Advance());
+  const auto models = federation_.folder() / "models";
+  const std::string stranger = std::string(64, 'a') + ".state";
+  WriteText(models / stranger, "left behind");
+  WriteText(models / (stranger + ".sums"), "left behind");
+  WriteText(models / "tiny.draft.state", "half a state");
+
+  federation_.Restart();
+
+  std::vector<std::string> states;
+  for (const auto& entry : std::filesystem::directory_iterator(models)) {
+    const std::string name = entry.path().filename().string();
+    if (name.find(".state") != name.npos) states.push_back(name);
+  }
+  EXPECT_THAT(states, SizeIs(2)) << "the newest round's, with its block sums";
+  ASSERT_OK(federation_.Train("berlin"));
+  ASSERT_OK(federation_.coordinator().Advance());
+  EXPECT_EQ(federation_.Status().round, 3);
+}
+
+TEST_F(Strategies, StopAtAStateThatWasDamagedAndGoOnOnceItIsPutBack) {
+  federation_.CreateAndStart({.sites = {"berlin"}, .aggregation = "fedyogi"});
+  ASSERT_OK(federation_.Train("berlin"));
+  ASSERT_OK(federation_.coordinator().Advance());
+  ASSERT_OK_AND_ASSIGN(const auto studies, federation_.journal().Studies());
+  const auto path = federation_.folder() / "models" / (studies.at(0).state.digest + ".state");
+  const std::string sound = TextOf(path);
+  std::string damaged = sound;
+  damaged.back() = static_cast<char>(damaged.back() ^ 1);
+  WriteText(path, damaged);
+  federation_.Restart();
+  ASSERT_OK(federation_.Train("berlin"));
+
+  EXPECT_THAT(federation_.coordinator().Advance(),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("state")));
+  EXPECT_EQ(federation_.AskedOf("berlin"), std::nullopt) << "the update is not to blame";
+
+  WriteText(path, sound);
+  federation_.clock().Advance(std::chrono::seconds(10));
+  ASSERT_OK(federation_.coordinator().Advance());
+  EXPECT_EQ(federation_.Status().round, 3);
+}
+
+TEST_F(Strategies, TellsWhoWasNotChosenAndWhy) {
+  const TinyStudy study{.sites = {"a", "b", "c", "d", "e"}, .aggregation = "krum"};
+  federation_.CreateAndStart(study);
+  for (const std::string& site : study.sites) {
+    ASSERT_OK_AND_ASSIGN(const SiteUpdate update,
+                         federation_.Upload(site, "tiny", site == "e" ? 100 : 0));
+    ASSERT_OK(federation_.coordinator().SubmitUpdate(site, update));
+  }
+  ASSERT_OK(federation_.coordinator().Advance());
+
+  ASSERT_OK_AND_ASSIGN(const StudyRecord record, federation_.coordinator().Record("tiny"));
+  int chosen = 0;
+  for (const ParticipationRecord& site : record.rounds.at(0).sites) {
+    const bool contributed = site.outcome == ParticipationRecord::Outcome::kContributed;
+    chosen += contributed ? 1 : 0;
+    EXPECT_EQ(site.weight, contributed ? 1 : 0);
+    EXPECT_EQ(site.reason.starts_with("not chosen: "), !contributed);
+  }
+  EXPECT_EQ(chosen, 1);
+  EXPECT_FALSE(record.rounds.at(0).sites.at(4).reason.empty());
+}
+
+TEST_F(Strategies, WaitForAsManyUpdatesAsTheirMathematicsNeeds) {
+  federation_.CreateAndStart({.sites = {"a", "b", "c", "d", "e"}, .aggregation = "krum"});
+  for (const std::string site : {"a", "b", "c", "d"}) ASSERT_OK(federation_.Train(site));
+  ASSERT_OK(federation_.coordinator().Withdraw("e", "tiny"));
+  ASSERT_OK(federation_.coordinator().Advance());
+
+  EXPECT_EQ(federation_.Status().round, 1);
+  EXPECT_THAT(federation_.Status().waiting_for,
+              HasSubstr("updates of at least 5 sites, which its aggregation asks for (4 so far)"));
+}
+
+TEST_F(Strategies, RefuseAnUpdateThatGoesTooFar) {
+  federation_.CreateAndStart(
+      {.sites = {"berlin"}, .rounds = 1, .rounds_table = "maximum_update_norm = 100"});
+  ASSERT_OK_AND_ASSIGN(const SiteUpdate far, federation_.Upload("berlin", "tiny", 1000));
+  EXPECT_THAT(
+      federation_.coordinator().SubmitUpdate("berlin", far),
+      StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("berlin"), HasSubstr("100"))));
+  ASSERT_OK(federation_.Train("berlin"));
+  ASSERT_OK(federation_.coordinator().Advance());
+  EXPECT_EQ(federation_.Status().round, 2);
 }
 
 // --- Ditto

@@ -8,7 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "common/transfer/chunks.h"
+#include "common/weights/sha256.h"
 #include "server/aggregation_server.h"
+#include "server/storage/sqlite_journal.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/server/rpc/running_server.h"
 
@@ -133,6 +136,36 @@ TEST(StateFolder, CheckTellsEveryFaultAndWhatNothingNames) {
   EXPECT_THAT(findings.unnamed, ElementsAre("models/" + std::string(64, 'e') + ".safetensors",
                                             "uploads/gone/study/round-1/left"));
   EXPECT_THAT(findings.well, Contains(HasSubstr("undamaged")));
+}
+
+TEST(StateFolder, CheckFindsAStateThatIsNotWhatTheJournalNames) {
+  const TemporaryDirectory directory;
+  const StateFolder folder{directory.path() / "state"};
+  ASSERT_OK(Initialize(folder.root));
+  const std::string digest(64, 'a');
+  {
+    ASSERT_OK_AND_ASSIGN(const auto journal, SqliteJournal::Open(folder.journal()));
+    const fs::path model = folder.models() / "empty";
+    ASSERT_OK(WriteFileAtomically(model, ""));
+    const std::string empty = Sha256Of("");
+    fs::rename(model, folder.models() / (empty + ".safetensors"));
+    Study study;
+    study.name = "tiny";
+    ASSERT_OK(journal->CreateStudy(study, {.digest = empty}, Time{}));
+    ASSERT_OK(journal->StartStudy("tiny", {}, {}, Time{}));
+    RoundRecord closed;
+    closed.round = 1;
+    ASSERT_OK(journal->CloseRound(
+        "tiny", {closed, {.round = 1, .digest = empty}, {.digest = digest, .bytes = 4}}, {}));
+  }
+  ASSERT_OK_AND_ASSIGN(StateFindings findings, CheckState(folder));
+  EXPECT_THAT(findings.faults,
+              ElementsAre(StatusIs(absl::StatusCode::kNotFound, HasSubstr(digest + ".state"))));
+  ASSERT_OK(WriteFileAtomically(folder.models() / (digest + ".state"), "none"));
+  ASSERT_OK_AND_ASSIGN(findings, CheckState(folder));
+  EXPECT_THAT(findings.faults, ElementsAre(StatusIs(absl::StatusCode::kDataLoss,
+                                                    HasSubstr(digest + ".state is damaged"))));
+  EXPECT_THAT(findings.unnamed, IsEmpty());
 }
 
 TEST(StateFolder, CheckFindsAKeyThatOthersMayRead) {

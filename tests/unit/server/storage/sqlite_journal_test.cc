@@ -129,7 +129,7 @@ TEST_F(SqliteJournalTest, ClosesARoundAndOpensTheNext) {
   closed.sites[1].site = "charite";
   closed.sites[1].outcome = Outcome::kNotAsked;
   closed.sites[1].reason = "no progress";
-  ASSERT_OK(journal_->CloseRound("tiny", closed, {1, std::string(64, '1'), 101}, {"charite"}));
+  ASSERT_OK(journal_->CloseRound("tiny", {closed, {1, std::string(64, '1'), 101}}, {"charite"}));
 
   const JournaledStudy study = Read();
 
@@ -156,7 +156,7 @@ TEST_F(SqliteJournalTest, RemembersWhyTrainingEndedEarly) {
   closed.closed = At(6);
   closed.ends_training = "nothing gained";
   EXPECT_FALSE(Read().early_end.has_value());
-  ASSERT_OK(journal_->CloseRound("tiny", closed, {1, std::string(64, '1'), 101}, {"berlin"}));
+  ASSERT_OK(journal_->CloseRound("tiny", {closed, {1, std::string(64, '1'), 101}}, {"berlin"}));
 
   const JournaledStudy study = Read();
 
@@ -180,6 +180,62 @@ TEST_F(SqliteJournalTest, ReadsTheScoresOfGlobalModelsFromOneRoundOn) {
   ASSERT_THAT(scores, SizeIs(2));
   EXPECT_EQ(scores[0].after_round, 2);
   EXPECT_EQ(scores[1].after_round, 3);
+}
+
+TEST_F(SqliteJournalTest, KeepsTheStateOfTheNewestRoundAlone) {
+  const auto close = [&](int round, ServerState state) {
+    RoundRecord record;
+    record.round = round;
+    record.closed = At(4 + round);
+    return journal_->CloseRound(
+        "tiny", {record, {round, std::string(64, '1'), 101}, std::move(state)}, {"berlin"});
+  };
+  EXPECT_EQ(Read().state, ServerState());
+  const ServerState first{.digest = std::string(64, 'a'), .bytes = 7, .site_weights = {}};
+  ASSERT_OK(close(1, first));
+  EXPECT_EQ(Read().state, first);
+  // No decimal of a weight is lost.
+  const ServerState second{.digest = std::string(64, 'b'),
+                           .bytes = 8,
+                           .site_weights = {{"berlin", 1.0 / 3}, {"charite", 0.1 + 0.2}}};
+  ASSERT_OK(close(2, second));
+  EXPECT_EQ(Read().state, second);
+  ASSERT_OK(close(3, {}));
+  EXPECT_EQ(Read().state, ServerState());
+}
+
+TEST_F(SqliteJournalTest, KnowsTheLossBeforeTrainingWhereItWasSent) {
+  SiteUpdate update = Update(1, 0.5);
+  ASSERT_OK(journal_->TakeUpdate("berlin", update, At(4)));
+  update.loss_before = -0.1 - 0.2;
+  ASSERT_OK(journal_->TakeUpdate("charite", update, At(4)));
+
+  const JournaledStudy study = Read();
+
+  ASSERT_THAT(study.updates, SizeIs(2));
+  EXPECT_EQ(study.updates[0].loss_before, std::nullopt);
+  EXPECT_EQ(study.updates[1].loss_before, -0.1 - 0.2);
+}
+
+TEST_F(SqliteJournalTest, TellsAnUpdateThatWasNotChosenFromOneThatNeverCame) {
+  ASSERT_OK(journal_->TakeUpdate("berlin", Update(1, 0.5), At(4)));
+  ASSERT_OK(journal_->TakeUpdate("charite", Update(1, 0.5), At(4)));
+  RoundRecord closed;
+  closed.round = 1;
+  closed.closed = At(6);
+  closed.sites.resize(2);
+  closed.sites[0].site = "berlin";
+  closed.sites[0].weight = 1;
+  closed.sites[1].site = "charite";
+  closed.sites[1].reason = "not chosen: too far from the others";
+  ASSERT_OK(journal_->CloseRound("tiny", {closed, {1, std::string(64, '1'), 101}}, {"berlin"}));
+
+  ASSERT_OK_AND_ASSIGN(const std::vector<RoundRecord> rounds, journal_->ClosedRounds("tiny"));
+  const ParticipationRecord& charite = rounds.at(0).sites.at(1);
+  EXPECT_EQ(charite.outcome, ParticipationRecord::Outcome::kLeftOut);
+  EXPECT_EQ(charite.reason, "not chosen: too far from the others");
+  EXPECT_EQ(charite.training_cases, 9);
+  EXPECT_EQ(charite.mean_loss, 0.5);
 }
 
 TEST_F(SqliteJournalTest, WithdrawalTakesTheOpenRoundsUpdateBack) {
