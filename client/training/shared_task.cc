@@ -81,8 +81,9 @@ absl::Status Broadcast(ProcessGroup& group, NamedTensors& tensors) {
 absl::Status SendTask(ProcessGroup& group, const Study& study, const NamedTensors& weights,
                       std::span<const PreparedCase> cases, const TrainingTask& task) {
   // Named one by one, so that a new member cannot be forgotten.
-  const auto& [first_step, steps, total_steps, stream, round, alone, drawn_to, correction,
-               checkpoint] = task;
+  const auto& [first_step, steps, total_steps, stream, round, alone, drawn_to, loss_steps,
+               correction, checkpoint] = task;
+  static_cast<void>(loss_steps);  // Rank 0 has measured that loss, alone.
   static_cast<void>(checkpoint);
   std::string toml = study.toml;
   std::string random_stream = stream;
