@@ -119,7 +119,10 @@ absl::Status PartialFile::Append(std::int64_t at, std::string_view bytes) {
 }
 
 absl::Status PartialFile::Finish() {
-  if (finished_) return absl::OkStatus();
+  if (finished_) {
+    // Whoever renamed it may have died before the folder was safe.
+    return options_.durable ? SyncFolder(path_.parent_path()) : absl::OkStatus();
+  }
   if (offset_ != size_) {
     return absl::FailedPreconditionError(
         fmt::format("{} of {} bytes have arrived", offset_, size_));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <span>
 
 #include "common/study/exchanged_tensors.h"
@@ -19,6 +20,12 @@ constexpr char kVariance[] = "variance";
 bool Carries(const StrategyPlan& plan, const char* set) {
   const std::vector<std::string> sets = StateSets(plan);
   return std::find(sets.begin(), sets.end(), set) != sets.end();
+}
+
+// A change whose square no float holds must not keep the round from being closed.
+double Kept(double moment) {
+  constexpr double kMost = std::numeric_limits<float>::max();
+  return std::clamp(moment, -kMost, kMost);
 }
 
 }  // namespace
@@ -91,8 +98,8 @@ void ServerOptimizer::Reduce(const BlockInput& input, const BlockOutput& output)
                     .second = second_ ? double{input.state[of_second][i]} : 0};
     const double weight = input.model[i];
     output.model[i] = weight + rule_.Step(output.model[i] - weight, moments);
-    if (first_) output.state[0][i] = moments.first;
-    if (second_) output.state[of_second][i] = moments.second;
+    if (first_) output.state[0][i] = Kept(moments.first);
+    if (second_) output.state[of_second][i] = Kept(moments.second);
   }
 }
 

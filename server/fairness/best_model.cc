@@ -67,9 +67,11 @@ std::string WhyTrainingEnds(const RoundsPlan& plan, const ModelRanking& ranking)
   for (const JudgedModel& model : ranking.models) {
     if (model.score > last_gain.score + plan.least_gain) last_gain = model;
   }
-  const int since = ranking.models.back().round - last_gain.round;
+  const auto since =
+      std::count_if(ranking.models.begin(), ranking.models.end(),
+                    [&](const JudgedModel& model) { return model.round > last_gain.round; });
   if (since < plan.patience) return "";
-  return fmt::format("{} rounds without a gain of more than {} over the {:.4f} of round {} ({})",
+  return fmt::format("{} models without a gain of more than {} over the {:.4f} of round {} ({})",
                      since, plan.least_gain, last_gain.score, last_gain.round,
                      InWords(plan.best_by));
 }

@@ -318,9 +318,11 @@ absl::Status Coordinator::Advance() {
       StudyCourse& course = state_->studies.at(*study);
       course.advancing = false;
       course.retry_at.reset();
+      course.failure = std::string(changed.status().message());
       if (!changed.ok()) course.retry_at = state_->clock.Now() + kRetryAfter;
     }
     if (changed.ok()) continue;
+    state_->Announce();
     // One study's failure does not hold up the others.
     first_failure.Update(changed.status());
     spdlog::error("round cannot go on study={} code={} reason=\"{}\" next_try_seconds={}", *study,

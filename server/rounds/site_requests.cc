@@ -323,7 +323,7 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
                                                   update.weights_digest.substr(0, 64)));
   }
   std::filesystem::path weights;
-  std::filesystem::path global_model;
+  std::string global_model;  // Its digest.
   Study study;
   TensorShapes shapes;
   {
@@ -352,7 +352,7 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
     }
     study = course->study;
     shapes = course->shapes;
-    global_model = state_->models.PathOf(course->models.back().digest);
+    global_model = course->models.back().digest;
     course->screening.emplace(site, update.weights_digest);
     course->Active(site)->Sign(state_->clock.Now());
   }
@@ -366,7 +366,14 @@ absl::Status Coordinator::SubmitUpdate(const std::string& site, const SiteUpdate
   if (!screened.ok()) {
     screened = WhoseFault(site, update.weights_digest, weights, screened);
   } else if (const double limit = study.rounds.strategy.maximum_update_norm; limit > 0) {
-    screened = CheckUpdateNorm(site, weights, global_model, limit);
+    // Of a model that has decayed, every update would be far away.
+    const absl::Status model = state_->models.Check(global_model);
+    screened = model.ok()
+                   ? CheckUpdateNorm(site, weights, state_->models.PathOf(global_model), limit)
+                   : absl::UnavailableError(model.message());
+    if (absl::IsInvalidArgument(screened)) {
+      screened = WhoseFault(site, update.weights_digest, weights, screened);
+    }
   }
 
   {

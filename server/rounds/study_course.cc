@@ -222,7 +222,8 @@ StudyStatus StudyCourse::Status(const std::set<std::string>& connected, Time now
       status.waiting_for = fmt::format("its plan (isoscan-admin study plan {})", study.name);
     }
   } else if (phase == StudyPhase::kRunning) {
-    status.waiting_for = WaitingFor(study.rounds, situation);
+    status.waiting_for = failure.empty() ? WaitingFor(study.rounds, situation)
+                                         : "the server, which tries again: " + failure;
   }
   return status;
 }

@@ -68,7 +68,8 @@ struct StudyCourse {
   std::set<std::string> averaging;
   bool deadline_told = false;    ///< That it has passed has been logged and shown.
   bool advancing = false;        ///< A thread closes its round, or is about to.
-  std::optional<Time> retry_at;  ///< After that has failed.
+  std::optional<Time> retry_at;  ///< After that has failed,
+  std::string failure;           ///< and why, for the operator; empty: it has not.
 
   /// Signs of life start at `now`. Errors: those of ParseStudy.
   static absl::StatusOr<StudyCourse> FromJournal(JournaledStudy journaled, Time now);

@@ -272,16 +272,18 @@ grpc::ServerUnaryReactor* OperationsService::ListModels(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* OperationsService::GetBestModel(grpc::CallbackServerContext* context,
                                                           const v1::StudyRequest* request,
                                                           v1::BestModelResponse* response) {
-  return Serve("GetBestModel", *context,
-               [this, request, response](const std::string&) -> absl::Status {
-                 ASSIGN_OR_RETURN(const BestModel best, coordinator_.Best(request->study()));
-                 *response->mutable_model() = ToMessage(best.model);
-                 response->set_by(std::string(ToString(best.rule)));
-                 response->set_score(best.score);
-                 for (const std::string& site : best.ranking.judges) response->add_judges(site);
-                 response->set_models(static_cast<int>(best.ranking.models.size()));
-                 return absl::OkStatus();
-               });
+  return Serve(
+      "GetBestModel", *context,
+      [this, request, response](const std::string&) -> absl::Status {
+        ASSIGN_OR_RETURN(const BestModel best, coordinator_.Best(request->study()));
+        *response->mutable_model() = ToMessage(best.model);
+        response->set_by(std::string(ToString(best.rule)));
+        response->set_score(best.score);
+        for (const std::string& site : best.ranking.judges) response->add_judges(site);
+        response->set_models(static_cast<int>(best.ranking.models.size()));
+        return absl::OkStatus();
+      },
+      Executor::Lane::kSlow);
 }
 
 grpc::ServerWriteReactor<v1::GlobalModelChunk>* OperationsService::DownloadGlobalModel(

@@ -12,9 +12,12 @@ void TransferGate::Enter(Go go) {
       const auto waiter = std::make_shared<Waiter>();
       waiter->go = std::move(go);
       waiting_.push_back(waiter);
-      waiter->alarm.Set(std::chrono::system_clock::now() + patience_, [this, waiter](bool rang) {
-        if (rang) LosePatience(waiter);
-      });
+      // The alarm keeps what it calls for as long as it is there: it must not keep its waiter.
+      waiter->alarm.Set(std::chrono::system_clock::now() + patience_,
+                        [this, weak = std::weak_ptr(waiter)](bool rang) {
+                          if (!rang) return;
+                          if (const auto waiting = weak.lock()) LosePatience(waiting);
+                        });
       return;
     }
     ++under_way_;

@@ -153,7 +153,7 @@ TEST_F(SandboxTest, InterruptLeavesNoProcessAndNoResult) {
 
 TEST_F(SandboxTest, SaysWhatIsWrongWithTheStudy) {
   const fs::path study = folder_.path() / "study.toml";
-  ASSERT_OK(WriteFileAtomically(study, SmallStudy(1, "patience = 3\n")));
+  ASSERT_OK(WriteFileAtomically(study, SmallStudy(1, "stamina = 3\n")));
   const fs::path log = folder_.path() / "sandbox.log";
   auto sandbox = ChildProcess::Start(
       Sandbox(log, {"run", study.string(), "--site", "north=" + MakeCohort("north", 1, 0).string(),
@@ -162,7 +162,7 @@ TEST_F(SandboxTest, SaysWhatIsWrongWithTheStudy) {
 
   ASSERT_TRUE(sandbox->WaitFor(kPatience, {}));
   EXPECT_EQ(sandbox->exit_code(), static_cast<int>(ExitCode::kUsage));
-  EXPECT_THAT(TextOf(log), HasSubstr("patience"));
+  EXPECT_THAT(TextOf(log), HasSubstr("stamina"));
 }
 
 }  // namespace

@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <ostream>
+#include <span>
+#include <vector>
 
 #include "tests/support/status_matchers.h"
 
@@ -86,6 +89,36 @@ TEST(ServerRule, TakesAShorterFirstStepFromThePapersVariance) {
   Moments from_tau{.second = adam.tau * adam.tau};
   EXPECT_NEAR(ServerRule(adam, 1).Step(0.5, from_zero), 0.098039215686, 1e-12);
   EXPECT_NEAR(ServerRule(adam, 1).Step(0.5, from_tau), 0.098020190121, 1e-12);
+}
+
+/// Puts a number in the place of the updates.
+class Constant final : public BlockReducer {
+ public:
+  explicit Constant(double value) : value_(value) {}
+  void Reduce(const BlockInput& /*input*/, const BlockOutput& output) const override {
+    for (double& value : output.model) value = value_;
+  }
+
+ private:
+  double value_;
+};
+
+TEST(ServerOptimizer, KeepsMomentsThatAFloatCanHoldWhateverASiteSends) {
+  const Constant huge(1e30);
+  const ServerOptimizer optimizer({.kind = Kind::kFedAdam}, 1, huge);
+  const std::vector<float> zero(1);
+  const std::vector<std::span<const float>> state(2, zero);
+  std::vector<double> model(1);
+  std::vector<double> first(1);
+  std::vector<double> second(1);
+  const std::vector<std::span<double>> new_state{first, second};
+
+  optimizer.Reduce({.tensor = "weight", .updates = {}, .model = zero, .state = state},
+                   {.model = model, .state = new_state});
+
+  EXPECT_EQ(second[0], double{std::numeric_limits<float>::max()});
+  EXPECT_NEAR(first[0], 1e29, 1e20);
+  EXPECT_TRUE(std::isfinite(static_cast<float>(model[0])));
 }
 
 TEST(StateSets, AreThoseThatTheRuleReads) {

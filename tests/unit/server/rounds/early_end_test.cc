@@ -59,7 +59,7 @@ TEST(EarlyEnd, ComesAfterAsManyRoundsWithoutAGainAsTheStudySays) {
 
   EXPECT_EQ(federation.Status().phase, StudyPhase::kFinished);
   EXPECT_THAT(federation.Status().early_end,
-              HasSubstr("2 rounds without a gain of more than 0 over the 0.6000 of round 2"));
+              HasSubstr("2 models without a gain of more than 0 over the 0.6000 of round 2"));
   EXPECT_THAT(federation.coordinator().StudiesOf("berlin").at(0).early_end, IsEmpty())
       << "it has a score over all sites";
   ASSERT_OK_AND_ASSIGN(const StudyRecord record, federation.coordinator().Record("tiny"));
