@@ -46,7 +46,7 @@ struct ModelRanking {
 ModelRanking RankModels(RoundsPlan::BestBy rule, const GlobalModelScores& scores, int newest);
 
 /// Why training ends before the study's last round: since the model that was the last to exceed all
-/// before it by more than `least_gain`, as many rounds have been judged as `patience` says. Empty:
+/// before it by more than `least_gain`, as many models have been judged as `patience` says. Empty:
 /// it goes on.
 std::string WhyTrainingEnds(const RoundsPlan& plan, const ModelRanking& ranking);
 

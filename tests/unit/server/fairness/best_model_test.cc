@@ -155,19 +155,29 @@ ModelRanking Judged(const std::vector<double>& scores) {
   return ranking;
 }
 
-TEST(WhyTrainingEnds, CountsTheRoundsSinceTheLastGain) {
+TEST(WhyTrainingEnds, CountsTheModelsSinceTheLastGain) {
   RoundsPlan plan;
   plan.patience = 2;
 
   EXPECT_EQ(WhyTrainingEnds(plan, {}), "");
   EXPECT_EQ(WhyTrainingEnds(plan, Judged({0.5})), "");
   EXPECT_EQ(WhyTrainingEnds(plan, Judged({0.5, 0.4})), "");
-  EXPECT_THAT(WhyTrainingEnds(plan, Judged({0.5, 0.4, 0.5})), HasSubstr("2 rounds without"));
+  EXPECT_THAT(WhyTrainingEnds(plan, Judged({0.5, 0.4, 0.5})), HasSubstr("2 models without"));
   EXPECT_EQ(WhyTrainingEnds(plan, Judged({0.5, 0.4, 0.6})), "");
   EXPECT_THAT(WhyTrainingEnds(plan, Judged({0.5, 0.4, 0.6, 0.6, 0.6})),
               HasSubstr("over the 0.6000 of round 2"));
   plan.patience = 0;
   EXPECT_EQ(WhyTrainingEnds(plan, Judged({0.5, 0.4, 0.3, 0.2})), "");
+}
+
+TEST(WhyTrainingEnds, DoesNotCountModelsThatCouldNotBeCompared) {
+  RoundsPlan plan;
+  plan.patience = 3;
+  // A judge was away while models 3 to 7 were scored.
+  ModelRanking ranking = Judged({0.5, 0.6, 0.7});
+  ranking.models.push_back({.round = 8, .score = 0.69});
+
+  EXPECT_EQ(WhyTrainingEnds(plan, ranking), "");
 }
 
 TEST(WhyTrainingEnds, AddsSmallGainsUp) {
