@@ -6,15 +6,14 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <thread>
 
 #include "tests/faults/fault_fixture.h"
 #include "tests/support/fault_proxy.h"
+#include "tests/support/file_content.h"
 
 namespace isoscan {
 namespace {
@@ -41,9 +40,7 @@ class NetworkFaultTest : public FaultTest {
 
   void PutBehindTheProxy(const std::string& site) {
     const std::filesystem::path file = federation_.site_folder(site) / "client.toml";
-    std::ostringstream text;
-    text << std::ifstream(file).rdbuf();
-    std::string config = text.str();
+    std::string config = TextOf(file);
     const std::size_t at = config.find(federation_.address());
     ASSERT_NE(at, std::string::npos);
     config.replace(at, federation_.address().size(), fmt::format("127.0.0.1:{}", proxy_->port()));

@@ -1,7 +1,5 @@
 #include <fmt/format.h>
 
-#include <fstream>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -20,16 +18,11 @@
 #include "server/trust/authority.h"
 #include "tests/fuzz/federation_fuzz.h"
 #include "tests/fuzz/federation_studies.h"
+#include "tests/support/file_content.h"
 #include "tests/support/temporary_directory.h"
 
 namespace isoscan {
 namespace {
-
-std::string TextOf(const std::filesystem::path& file) {
-  std::ostringstream text;
-  text << std::ifstream(file, std::ios::binary).rdbuf();
-  return text.str();
-}
 
 FuzzSeed SeedOf(std::string name, char kind, std::string_view bytes) {
   FuzzSeed seed{.name = std::move(name), .bytes = std::string(1, kind)};

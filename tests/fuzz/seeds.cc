@@ -4,14 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <span>
-#include <sstream>
 #include <utility>
 
 #include "client/imaging/image_file.h"
 #include "client/imaging/voxel_stream.h"
 #include "tests/fuzz/intake_fuzz.h"
+#include "tests/support/file_content.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/unit/client/imaging/dicom_files.h"
 #include "tests/unit/client/imaging/dicom_kinds.h"
@@ -21,12 +20,6 @@
 
 namespace isoscan {
 namespace {
-
-std::string TextOf(const std::filesystem::path& file) {
-  std::ostringstream text;
-  text << std::ifstream(file, std::ios::binary).rdbuf();
-  return text.str();
-}
 
 Geometry SmallGrid() {
   Geometry grid;
