@@ -118,6 +118,10 @@ absl::StatusOr<Coordinator::State::Aggregated> Coordinator::State::Aggregate(
                            .metadata = closing.metadata,
                            .state = models.StateDraftOf(closing.study)};
   ISOSCAN_FAULT_POINT("close.before_averaging");
+  if (closing.plan.strategy.kind != StrategyPlan::Kind::kFedAvg) {
+    // Of the others most read it, and some without looking at its sums.
+    RETURN_IF_ERROR(models.Check(closing.global_model));
+  }
   ASSIGN_OR_RETURN(RoundParts parts,
                    AggregateRound(closing.plan, closing.training, std::move(input), output));
   ISOSCAN_FAULT_POINT("close.drafts_written");

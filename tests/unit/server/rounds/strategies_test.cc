@@ -311,6 +311,34 @@ TEST_F(Strategies, StopAtAStateThatWasDamagedAndGoOnOnceItIsPutBack) {
   EXPECT_EQ(federation_.Status().round, 3);
 }
 
+TEST_F(Strategies, MakeNoModelOfOneThatHasDecayedAndSayWhatIsAwaited) {
+  for (const std::string aggregation : {"fednova", "scaffold", "fedadam", "qfedavg"}) {
+    SCOPED_TRACE(aggregation);
+    FederationInMemory federation;
+    federation.set_loss_before({{"berlin", 0.5}});
+    federation.CreateAndStart({.sites = {"berlin"},
+                               .training = "steps_per_round = 1\nmomentum = 0",
+                               .aggregation = aggregation});
+    ASSERT_OK(federation.Train("berlin"));
+    const auto path = federation.folder() / "models" / (federation.NewestModel() + ".safetensors");
+    const std::string sound = TextOf(path);
+    std::string decayed = sound;
+    decayed[decayed.size() - 4] = static_cast<char>(decayed[decayed.size() - 4] ^ 1);
+    WriteText(path, decayed);
+
+    EXPECT_THAT(federation.coordinator().Advance(),
+                StatusIs(absl::StatusCode::kDataLoss, HasSubstr("damaged")));
+    EXPECT_EQ(federation.Status().round, 1);
+    EXPECT_THAT(federation.Status().waiting_for, HasSubstr("the server, which tries again: "));
+
+    WriteText(path, sound);
+    federation.clock().Advance(std::chrono::seconds(10));
+    ASSERT_OK(federation.coordinator().Advance());
+    EXPECT_EQ(federation.Status().round, 2);
+    EXPECT_THAT(federation.Status().waiting_for, Not(HasSubstr("the server")));
+  }
+}
+
 TEST_F(Strategies, TellsWhoWasNotChosenAndWhy) {
   const TinyStudy study{.sites = {"a", "b", "c", "d", "e"}, .aggregation = "krum"};
   federation_.CreateAndStart(study);
