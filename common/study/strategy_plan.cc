@@ -201,11 +201,11 @@ std::int64_t FewestUpdates(const StrategyPlan& plan) {
     return std::max(2 * plan.byzantine_sites + 3, plan.chosen_sites + plan.byzantine_sites);
   }
   if (plan.kind == Kind::kBulyan) return 4 * plan.byzantine_sites + 3;
-  std::int64_t updates = 1;
-  if (plan.kind == Kind::kTrimmedMean) {
-    while (std::floor(plan.trim * static_cast<double>(updates)) < 1) ++updates;
+  if (plan.kind == Kind::kTrimmedMean && plan.trim > 0) {
+    // Of a trim of 1 / n, n updates, whatever its last bit is.
+    return static_cast<std::int64_t>(std::ceil((1 - 1e-9) / plan.trim));
   }
-  return updates;
+  return 1;
 }
 
 StrategyPlan ReadStrategy(ConfigReader& rounds) {

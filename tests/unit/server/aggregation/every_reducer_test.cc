@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "common/random/philox.h"
+#include "common/study/strategy_plan.h"
 #include "server/aggregation/corrected_average.h"
 #include "server/aggregation/federated_average.h"
 #include "server/aggregation/robust_average.h"
@@ -465,6 +466,27 @@ INSTANTIATE_TEST_SUITE_P(Aggregation, RobustRuleTest,
                                          RobustRule::Kind::kKrum, RobustRule::Kind::kMultiKrum,
                                          RobustRule::Kind::kBulyan,
                                          RobustRule::Kind::kGeometricMedian));
+
+// A study asks for as many sites as its rule needs, neither more nor fewer.
+TEST(MinimumUpdates, AreThoseThatAStudyAsksFor) {
+  using Kind = RobustRule::Kind;
+  for (int n = 3; n <= 100; ++n) {
+    const double trim = 1.0 / n;
+    const RobustRule rule{.kind = Kind::kTrimmedMean, .trimmed_fraction = trim};
+    EXPECT_EQ(MinimumUpdates(rule), n);
+    EXPECT_EQ(FewestUpdates({.kind = StrategyPlan::Kind::kTrimmedMean, .trim = trim}), n);
+  }
+  for (std::int64_t f = 1; f <= 5; ++f) {
+    EXPECT_EQ(MinimumUpdates({.kind = Kind::kKrum, .faulty_sites = f}),
+              FewestUpdates({.kind = StrategyPlan::Kind::kKrum, .byzantine_sites = f}));
+    EXPECT_EQ(MinimumUpdates({.kind = Kind::kBulyan, .faulty_sites = f}),
+              FewestUpdates({.kind = StrategyPlan::Kind::kBulyan, .byzantine_sites = f}));
+    EXPECT_EQ(
+        MinimumUpdates({.kind = Kind::kMultiKrum, .faulty_sites = f, .kept_updates = 9}),
+        FewestUpdates(
+            {.kind = StrategyPlan::Kind::kMultiKrum, .byzantine_sites = f, .chosen_sites = 9}));
+  }
+}
 
 TEST(MinimumUpdates, AreThoseOfThePapers) {
   using Kind = RobustRule::Kind;
